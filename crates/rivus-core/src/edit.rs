@@ -1,0 +1,624 @@
+//! Edits: what a user does to entities, judged on the view that the user saw, and turned into a delta.
+//!
+//! Owns the operations and the rules of which of them write what. A delta made here is joined like one from
+//! anybody else; nothing is changed by any other way. Invariant: a refused operation refuses its whole edit,
+//! which then has changed nothing and used no stamp.
+
+use std::collections::BTreeMap;
+
+use crate::address::{self, LIFE};
+use crate::clock::{Clock, ClockError, Force, Instant, Millis, Stamp, TIME_END};
+use crate::id::ReplicaId;
+use crate::pending::{self, Header};
+use crate::register::{Candidate, Reach, Register, Saw};
+use crate::row::{Change, Entry};
+use crate::schema::{Field, FieldType, Group, Kind, Life, Schema, Slot};
+use crate::store::{CommitError, Store, StoreError};
+use crate::value::{self, Value};
+use crate::view::{self, View, life_reach, reach};
+use crate::work::{At, Work, damaged};
+
+/// One operation on one entity.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Op {
+    /// The entity's kind.
+    pub kind: String,
+    /// The entity's id.
+    pub id: String,
+    /// What is done to it.
+    pub action: Action,
+}
+
+/// What is done to an entity.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Sets fields; those not named stay. A field that already shows the value is not written.
+    Put(Vec<(String, Value)>),
+    /// Adds a key to a set field.
+    Add {
+        /// The set.
+        field: String,
+        /// The key.
+        key: String,
+    },
+    /// Takes a key out of a set or map field.
+    Remove {
+        /// The set or map.
+        field: String,
+        /// The key.
+        key: String,
+    },
+    /// Sets a key of a map field.
+    SetKey {
+        /// The map.
+        field: String,
+        /// The key.
+        key: String,
+        /// Its new value.
+        value: Value,
+    },
+    /// Adds to a counter field.
+    Inc {
+        /// The counter.
+        field: String,
+        /// How much; may be negative.
+        by: i64,
+    },
+    /// Deletes the entity.
+    Delete,
+    /// Takes the deletion back.
+    Revive,
+}
+
+impl Op {
+    /// An operation on the entity `id` of `kind`.
+    #[must_use]
+    pub fn new(kind: impl Into<String>, id: impl Into<String>, action: Action) -> Self {
+        Self { kind: kind.into(), id: id.into(), action }
+    }
+}
+
+/// The most registers that one edit may write.
+pub const EDIT_REGISTERS_MAX: usize = 65_536;
+/// The most bytes of addresses and values that one edit may write.
+pub const EDIT_BYTES_MAX: usize = 4 << 20;
+
+/// An edit being made: reads see what its own operations have done so far.
+#[derive(Debug)]
+pub struct Tx<'s, S> {
+    pub(crate) work: Work<'s, S>,
+    schema: &'s Schema,
+    intents: Vec<Intents>,
+    /// The operations in their stored form, if the edit will have to be judged by an authority.
+    ops: Option<Vec<u8>>,
+    op_count: u64,
+    registers: usize,
+    bytes: usize,
+    replica: ReplicaId,
+}
+
+type Intents = BTreeMap<Vec<u8>, Intent>;
+
+/// A register that the edit will write.
+#[derive(Debug)]
+struct Intent {
+    value: Vec<u8>,
+    reach: Reach,
+    /// The newest instant that the register holds.
+    newest: Option<Instant>,
+}
+
+/// Whether an entity shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// No register of it is held.
+    Absent,
+    /// It shows.
+    Alive,
+    /// It is held and shows as deleted.
+    Deleted,
+}
+
+impl<'s, S: Store> Tx<'s, S> {
+    pub(crate) fn new(store: &'s S, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
+        Self::on(Work::new(store), schema, replica, keep_ops)
+    }
+
+    /// An edit on top of rows that are staged already.
+    pub(crate) fn on(work: Work<'s, S>, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
+        Self {
+            work,
+            schema,
+            intents: Vec::new(),
+            ops: keep_ops.then(Vec::new),
+            op_count: 0,
+            registers: 0,
+            bytes: 0,
+            replica,
+        }
+    }
+
+    /// The entity as it shows with this edit's operations so far; `None` if it is not held.
+    ///
+    /// # Errors
+    /// [`EditError`] if the kind is not declared or the store cannot be read.
+    pub fn view(&mut self, kind: &str, id: &str) -> Result<Option<View>, EditError> {
+        let declared = self.kind(kind)?;
+        let at = self.work.entity(kind, id);
+        if self.intents(at).is_none_or(BTreeMap::is_empty) {
+            let view = View::read(declared, self.work.rows(at)?);
+            return view.map_err(|corrupt| CommitError::from(damaged(kind, id, corrupt)).into());
+        }
+        // Rare: reading what the same edit wrote. The intents are applied to a copy, under the greatest stamp.
+        let last = Instant { generation: u16::MAX, time: TIME_END - 1 };
+        let mut copy = self.work.fork(at);
+        if let Some(intents) = self.intents(at) {
+            if intents.values().any(|intent| intent.newest.is_some_and(|newest| newest >= last)) {
+                return Err(ClockError::EndOfGenerations.into());
+            }
+            let header = Header { stamp: last.by(self.replica), rank: 0, saw: None, force: Force::No };
+            let joins: Vec<(&[u8], Change<'_>)> = delta(&self.work, at, intents, header)?
+                .into_iter()
+                .map(|(address, register)| (address, Change::Join { register, source: None }))
+                .collect();
+            copy.apply(At::new(0), &joins)?;
+        }
+        let view = View::read(declared, copy.rows(At::new(0))?);
+        view.map_err(|corrupt| CommitError::from(damaged(kind, id, corrupt)).into())
+    }
+
+    /// Whether the entity is held and shows.
+    ///
+    /// # Errors
+    /// As [`Tx::view`].
+    pub fn presence(&mut self, kind: &str, id: &str) -> Result<Presence, EditError> {
+        let declared = self.kind(kind)?;
+        let at = self.work.entity(kind, id);
+        self.presence_at(at, declared)
+    }
+
+    /// Adds an operation to the edit.
+    ///
+    /// # Errors
+    /// [`EditError`]: the operation is refused, and with it the whole edit.
+    pub fn apply(&mut self, op: &Op) -> Result<(), EditError> {
+        let kind = self.kind(&op.kind)?;
+        if op.id.len() > address::ID_BYTES_MAX {
+            return Err(EditError::TooLong { what: "an id", bytes: op.id.len(), max: address::ID_BYTES_MAX });
+        }
+        let at = self.work.entity(&op.kind, &op.id);
+        let presence = self.presence_at(at, kind)?;
+        let wrote = match &op.action {
+            Action::Delete => {
+                if presence != Presence::Alive {
+                    return Err(EditError::NotThere { kind: op.kind.clone(), id: op.id.clone() });
+                }
+                self.write(at, LIFE.to_vec(), view::FALSE.to_vec(), life_reach(kind.life))?;
+                true
+            }
+            Action::Revive => {
+                if presence != Presence::Deleted {
+                    return Err(EditError::NotDeleted { kind: op.kind.clone(), id: op.id.clone() });
+                }
+                self.write(at, LIFE.to_vec(), view::TRUE.to_vec(), life_reach(kind.life))?;
+                true
+            }
+            action => {
+                if presence == Presence::Deleted && kind.life != Life::EditRevives {
+                    return Err(EditError::Deleted { kind: op.kind.clone(), id: op.id.clone() });
+                }
+                let wrote = self.write_fields(at, kind, op, action)?;
+                let must_live = presence == Presence::Absent
+                    || kind.life == Life::EditRevives && (wrote || presence == Presence::Deleted);
+                if must_live {
+                    self.write(at, LIFE.to_vec(), view::TRUE.to_vec(), life_reach(kind.life))?;
+                }
+                wrote || must_live
+            }
+        };
+        if wrote && let Some(ops) = &mut self.ops {
+            pending::put_op(ops, op);
+            self.op_count += 1;
+        }
+        Ok(())
+    }
+
+    fn kind(&self, kind: &str) -> Result<&'s Kind, EditError> {
+        self.schema.kind(kind).ok_or_else(|| EditError::UndeclaredKind { kind: kind.to_owned() })
+    }
+
+    fn intents(&self, at: At) -> Option<&Intents> {
+        self.intents.get(at.index())
+    }
+
+    fn presence_at(&mut self, at: At, kind: &Kind) -> Result<Presence, EditError> {
+        if let Some(intents) = self.intents(at).filter(|intents| !intents.is_empty()) {
+            if let Some(life) = intents.get(LIFE) {
+                return Ok(if life.value == view::FALSE { Presence::Deleted } else { Presence::Alive });
+            }
+        }
+        let row = self.work.row(at, LIFE)?;
+        let (empty, end) = (row.is_empty(), row.end.is_empty());
+        let dead = match row.find(LIFE) {
+            Ok(Some(entry)) => entry.shown().map(|register| view::is_dead(kind.life, &register)),
+            Ok(None) => Ok(false),
+            Err(corrupt) => Err(corrupt),
+        };
+        let dead = dead.map_err(|corrupt| self.damage(at, corrupt))?;
+        Ok(if dead {
+            Presence::Deleted
+        } else if empty && end && self.intents(at).is_none_or(BTreeMap::is_empty) {
+            Presence::Absent
+        } else {
+            Presence::Alive
+        })
+    }
+
+    fn damage(&self, at: At, corrupt: crate::row::Corrupt) -> EditError {
+        let staged = self.work.staged(at);
+        CommitError::from(damaged(&staged.kind, &staged.id, corrupt)).into()
+    }
+
+    /// What the address holds, decoded by `read`; the intent's value if this edit wrote it.
+    fn look<T>(
+        &mut self,
+        at: At,
+        address: &[u8],
+        read: impl FnOnce(Option<&Register<'_>>) -> Result<T, crate::row::Corrupt>,
+    ) -> Result<(T, Option<Instant>), EditError> {
+        if let Some(intent) = self.intents.get(at.index()).and_then(|intents| intents.get(address)) {
+            let own = Candidate { stamp: Stamp::LOWEST, rank: 0, saw: None, value: &intent.value };
+            let newest = intent.newest;
+            let seen = read(Some(&Register::plain(own)));
+            return Ok((seen.map_err(|corrupt| self.damage(at, corrupt))?, newest));
+        }
+        let row = self.work.row(at, address)?;
+        let register = row.find(address).and_then(|found| found.as_ref().map(Entry::shown).transpose());
+        let seen = register.and_then(|register| {
+            Ok((read(register.as_ref())?, register.map(|r| r.newest().stamp.instant())))
+        });
+        seen.map_err(|corrupt| self.damage(at, corrupt))
+    }
+
+    fn write(&mut self, at: At, address: Vec<u8>, value: Vec<u8>, reach: Reach) -> Result<(), EditError> {
+        let (_, newest) = self.look(at, &address, |_| Ok(()))?;
+        self.intend(at, address, Intent { value, reach, newest })
+    }
+
+    fn intend(&mut self, at: At, address: Vec<u8>, intent: Intent) -> Result<(), EditError> {
+        self.bytes += address.len() + intent.value.len();
+        if self.intents.len() <= at.index() {
+            self.intents.resize_with(at.index() + 1, BTreeMap::new);
+        }
+        let Some(intents) = self.intents.get_mut(at.index()) else { return Ok(()) };
+        match intents.insert(address, intent) {
+            None => self.registers += 1,
+            Some(before) => self.bytes -= before.value.len(),
+        }
+        if self.registers > EDIT_REGISTERS_MAX || self.bytes > EDIT_BYTES_MAX {
+            return Err(EditError::TooLarge { registers: self.registers, bytes: self.bytes });
+        }
+        Ok(())
+    }
+
+    fn write_fields(&mut self, at: At, kind: &Kind, op: &Op, action: &Action) -> Result<bool, EditError> {
+        match action {
+            Action::Put(fields) => self.put(at, kind, op, fields),
+            Action::Add { field, key } => {
+                let ty = self.field(kind, op, field)?;
+                if !matches!(ty, FieldType::Set { .. }) {
+                    return Err(wrong(op, field, ty, "add"));
+                }
+                self.write(at, keyed(field, key)?, view::TRUE.to_vec(), Reach::Infinite)?;
+                Ok(true)
+            }
+            Action::Remove { field, key } => {
+                let (value, reach) = match self.field(kind, op, field)? {
+                    FieldType::Set { .. } => (view::FALSE, Reach::Infinite),
+                    FieldType::Map => (value::ABSENT, Reach::None),
+                    ty => return Err(wrong(op, field, ty, "remove")),
+                };
+                self.write(at, keyed(field, key)?, value.to_vec(), reach)?;
+                Ok(true)
+            }
+            Action::SetKey { field, key, value } => {
+                let ty = self.field(kind, op, field)?;
+                if *ty != FieldType::Map {
+                    return Err(wrong(op, field, ty, "set_key"));
+                }
+                self.write(at, keyed(field, key)?, encode(field, value)?, Reach::None)?;
+                Ok(true)
+            }
+            Action::Inc { field, by } => {
+                let ty = self.field(kind, op, field)?;
+                if *ty != FieldType::Counter {
+                    return Err(wrong(op, field, ty, "inc"));
+                }
+                let address = address::count(field, self.replica);
+                let (total, newest) = self.look(at, &address, |r| Ok(r.map_or(0, view::total)))?;
+                let total = total.checked_add(*by).ok_or_else(|| EditError::Overflow {
+                    field: field.clone(),
+                    total,
+                    by: *by,
+                })?;
+                let value = Value::Int(total).to_bytes();
+                self.intend(at, address, Intent { value, reach: Reach::None, newest })?;
+                Ok(true)
+            }
+            Action::Delete | Action::Revive => Ok(false),
+        }
+    }
+
+    /// The type of a declared field of its own; an undeclared one of an open kind is a plain value.
+    fn field<'k>(&self, kind: &'k Kind, op: &Op, field: &str) -> Result<&'k FieldType, EditError> {
+        match kind.slot(field) {
+            Slot::Field(Field { ty, .. }) => Ok(ty),
+            Slot::Member(_) | Slot::Open => Ok(&FieldType::PLAIN),
+            Slot::Undeclared => {
+                Err(EditError::UndeclaredField { kind: op.kind.clone(), field: field.to_owned() })
+            }
+        }
+    }
+
+    fn put(&mut self, at: At, kind: &Kind, op: &Op, fields: &[(String, Value)]) -> Result<bool, EditError> {
+        let mut wrote = false;
+        let mut groups: BTreeMap<&str, (&Group, Vec<(&str, &Value)>)> = BTreeMap::new();
+        for (name, value) in fields {
+            let ty = self.field(kind, op, name)?;
+            if let Slot::Member(group) = kind.slot(name) {
+                groups.entry(&group.name).or_insert((group, Vec::new())).1.push((name, value));
+                continue;
+            }
+            if !view::holds_one(ty) {
+                return Err(wrong(op, name, ty, "put"));
+            }
+            let address = address::field(name);
+            let encoded = encode(name, value)?;
+            let (shows_it, newest) = self.look(at, &address, |register| match register {
+                None => Ok(false),
+                Some(one) if *ty == FieldType::Multi => Ok(one.alive.len() == 1 && one.newest().value == encoded),
+                Some(register) => Ok(*view::resolve(ty, register)? == *encoded),
+            })?;
+            if !shows_it {
+                self.intend(at, address, Intent { value: encoded, reach: reach(ty.margin()), newest })?;
+                wrote = true;
+            }
+        }
+        for (group, members) in groups.into_values() {
+            wrote |= self.put_group(at, group, &members)?;
+        }
+        Ok(wrote)
+    }
+
+    fn put_group(&mut self, at: At, group: &Group, named: &[(&str, &Value)]) -> Result<bool, EditError> {
+        let address = address::group(&group.name);
+        let (before, newest) = self.look(at, &address, |register| {
+            Ok(match register.map(|r| Value::decode(r.newest().value)) {
+                Some(Ok(Value::Map(members))) => members,
+                _ => BTreeMap::new(),
+            })
+        })?;
+        if named.iter().all(|(member, value)| before.get(*member) == Some(value)) {
+            return Ok(false);
+        }
+        let mut after = before;
+        for member in &group.members {
+            after.entry(member.clone()).or_insert(Value::Null);
+        }
+        for (member, value) in named {
+            after.insert((*member).to_owned(), (*value).clone());
+        }
+        let value = encode(&group.name, &Value::Map(after))?;
+        self.intend(at, address, Intent { value, reach: Reach::None, newest })?;
+        Ok(true)
+    }
+
+    /// Ends the edit: takes a stamp, writes the delta into the staged rows, and says what was made.
+    /// `None` if nothing is to be written; then no stamp was used.
+    pub(crate) fn finish(self, clock: &mut Clock, how: Finish) -> Result<(Work<'s, S>, Option<Made>), EditError> {
+        if self.registers == 0 {
+            return Ok((self.work, None));
+        }
+        let newest = self.intents.iter().flat_map(BTreeMap::values).filter_map(|intent| intent.newest).max();
+        let stamp = clock.tick(how.now, newest, how.force)?;
+        let header = Header { stamp, rank: how.rank, saw: how.saw, force: how.force };
+        let mut record = self.ops.map(|ops| header.record(self.op_count, &ops));
+        let mut work = self.work;
+        for (index, intents) in self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty()) {
+            let at = At::new(index);
+            let registers = delta(&work, at, intents, header)?;
+            if let Some(record) = &mut record {
+                let staged = work.staged(at);
+                pending::put_entity(record, &staged.kind, &staged.id, &registers);
+            }
+            let change = |(address, register)| match &record {
+                Some(_) => (address, Change::Pend(register)),
+                None => (address, Change::Join { register, source: None }),
+            };
+            let changes: Vec<(&[u8], Change<'_>)> = registers.into_iter().map(change).collect();
+            work.apply(at, &changes)?;
+        }
+        Ok((work, Some(Made { stamp, record, registers: self.registers })))
+    }
+}
+
+/// The registers that an edit writes to one entity.
+fn delta<'i, S: Store>(
+    work: &Work<'_, S>,
+    at: At,
+    intents: &'i Intents,
+    header: Header,
+) -> Result<Vec<(&'i [u8], Register<'i>)>, EditError> {
+    let mut registers = Vec::with_capacity(intents.len());
+    for (address, intent) in intents {
+        let own = Candidate { stamp: header.stamp, rank: header.rank, saw: header.saw, value: &intent.value };
+        let register = if intent.reach == Reach::None {
+            Register::plain(own)
+        } else {
+            let corrupt = |c| EditError::from(CommitError::from(damaged_at(work, at, c)));
+            let row = work.loaded_row(at, address).map_err(corrupt)?;
+            let entry = row.find(address).map_err(corrupt)?;
+            let state = entry.as_ref().map(Entry::shown).transpose().map_err(corrupt)?;
+            Register::write(state.as_ref(), own, intent.reach)
+        };
+        registers.push((address.as_slice(), register));
+    }
+    Ok(registers)
+}
+
+fn damaged_at<S: Store>(work: &Work<'_, S>, at: At, corrupt: crate::row::Corrupt) -> StoreError {
+    let staged = work.staged(at);
+    damaged(&staged.kind, &staged.id, corrupt)
+}
+
+/// With what an edit ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finish {
+    pub(crate) now: Millis,
+    pub(crate) force: Force,
+    pub(crate) rank: u8,
+    pub(crate) saw: Option<Saw>,
+}
+
+/// A finished edit.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) stamp: Stamp,
+    /// The record for the outbox, if the edit is to be judged.
+    pub(crate) record: Option<Vec<u8>>,
+    pub(crate) registers: usize,
+}
+
+fn keyed(field: &str, key: &str) -> Result<Vec<u8>, EditError> {
+    if key.len() > address::KEY_BYTES_MAX {
+        return Err(EditError::TooLong { what: "a key", bytes: key.len(), max: address::KEY_BYTES_MAX });
+    }
+    Ok(address::key(field, key))
+}
+
+fn encode(field: &str, value: &Value) -> Result<Vec<u8>, EditError> {
+    if !value.depth_ok() {
+        return Err(EditError::TooDeep { field: field.to_owned() });
+    }
+    Ok(value.to_bytes())
+}
+
+fn wrong(op: &Op, field: &str, ty: &FieldType, tried: &'static str) -> EditError {
+    EditError::WrongType { kind: op.kind.clone(), field: field.to_owned(), ty: ty.to_string(), tried }
+}
+
+/// Why an edit is refused. Nothing was changed and no stamp used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// The schema does not declare the kind.
+    #[error("kind `{kind}` is not declared: add it to the schema")]
+    UndeclaredKind {
+        /// The kind.
+        kind: String,
+    },
+    /// The kind does not declare the field and is not open.
+    #[error("kind `{kind}` has no field `{field}`: declare it, or make the kind open")]
+    UndeclaredField {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+    },
+    /// The operation does not fit the field's type.
+    #[error("`{tried}` does not fit field `{field}` of kind `{kind}`, which is: {ty}")]
+    WrongType {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+        /// What the field is.
+        ty: String,
+        /// The operation.
+        tried: &'static str,
+    },
+    /// An edit of an entity that shows as deleted.
+    #[error("{kind} `{id}` is deleted: revive it first")]
+    Deleted {
+        /// The kind.
+        kind: String,
+        /// The entity.
+        id: String,
+    },
+    /// A delete of an entity that is not held or shows as deleted.
+    #[error("{kind} `{id}` does not exist or is deleted already")]
+    NotThere {
+        /// The kind.
+        kind: String,
+        /// The entity.
+        id: String,
+    },
+    /// An insert of an entity that is held already.
+    #[error("{kind} `{id}` exists already: edit it instead, or take another id")]
+    Exists {
+        /// The kind.
+        kind: String,
+        /// The entity.
+        id: String,
+    },
+    /// A revival of an entity that is not deleted.
+    #[error("{kind} `{id}` is not deleted")]
+    NotDeleted {
+        /// The kind.
+        kind: String,
+        /// The entity.
+        id: String,
+    },
+    /// A counter would leave the 64 bits of this replica's share.
+    #[error("counter `{field}` stands at {total} here and cannot take {by} more")]
+    Overflow {
+        /// The counter.
+        field: String,
+        /// This replica's running total.
+        total: i64,
+        /// What was to be added.
+        by: i64,
+    },
+    /// A name, id or key is too long.
+    #[error("{what} of {bytes} bytes is too long: at most {max}")]
+    TooLong {
+        /// What it is.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A value is nested too deeply.
+    #[error("the value of `{field}` is nested more than {} deep", value::DEPTH_MAX)]
+    TooDeep {
+        /// The field.
+        field: String,
+    },
+    /// The edit is too large.
+    #[error(
+        "an edit of {registers} registers and {bytes} bytes is too large: at most {EDIT_REGISTERS_MAX} and \
+         {EDIT_BYTES_MAX}; make several edits of it"
+    )]
+    TooLarge {
+        /// How many registers it would write.
+        registers: usize,
+        /// How many bytes.
+        bytes: usize,
+    },
+    /// The clock cannot make a stamp.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// The store failed, or others kept changing what the edit reads.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The application's own closure refused.
+    #[error("{0}")]
+    App(String),
+}
+
+impl From<StoreError> for EditError {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
+}

@@ -1,0 +1,284 @@
+//! The authority's side: what others push is accepted or refused, edit by edit.
+//!
+//! One refused edit never holds up the others. An edit that touches an entity which a refused edit of the same
+//! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::{Incoming, Origin, Replica, STALE_RETRIES_MAX, register_of, unreadable};
+use crate::bytes::{Put, Reader};
+use crate::clock::{Instant, Millis, Stamp};
+use crate::code::Code;
+use crate::id::{ReplicaId, StoreId};
+use crate::register::{Register, Saw};
+use crate::row::Row;
+use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
+use crate::work::{Work, damaged};
+
+/// What the sender of edits may do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Principal {
+    /// Its store.
+    pub store: StoreId,
+    /// Whose stamps its edits may bear.
+    pub replicas: Vec<ReplicaId>,
+    /// The greatest rank that its edits may bear.
+    pub rank_max: u8,
+}
+
+/// An edit as it was pushed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pushed<'a> {
+    /// The author's number for it.
+    pub number: u64,
+    /// The stamp that all its registers bear.
+    pub stamp: Stamp,
+    /// The author's rank.
+    pub rank: u8,
+    /// What the author had seen.
+    pub saw: Option<Saw>,
+    /// The delta.
+    pub entities: Vec<Incoming<'a>>,
+}
+
+/// What became of an edit that was not accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It rests on a refused edit: build it anew and push it again.
+    Again,
+    /// It is refused.
+    Refused {
+        /// Why.
+        code: Code,
+        /// Why, in words, and what to do.
+        message: String,
+    },
+}
+
+/// The verdicts on the edits of one push: all are accepted but for the exceptions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdicts {
+    /// The authority's head after the commit.
+    pub seq: u64,
+    /// By the author's number.
+    pub exceptions: Vec<(u64, Verdict)>,
+}
+
+/// What a connection's refused edits touched, until the author has heard of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Taint {
+    /// By entity, the number of the answer that told of the refusal.
+    entities: BTreeMap<(String, String), u64>,
+    /// After a refusal for the clock, all later edits rest on sand.
+    all: Option<u64>,
+}
+
+impl Taint {
+    fn forget(&mut self, heard: u64) {
+        self.entities.retain(|_, answer| *answer > heard);
+        self.all = self.all.filter(|answer| *answer > heard);
+    }
+
+    fn touches(&self, edit: &Pushed<'_>) -> bool {
+        let tainted =
+            |e: &Incoming<'_>| self.entities.contains_key(&(e.kind.clone().into_owned(), e.id.clone().into_owned()));
+        self.all.is_some() || !self.entities.is_empty() && edit.entities.iter().any(tainted)
+    }
+
+    fn add(&mut self, edit: &Pushed<'_>, answer: u64) {
+        for entity in &edit.entities {
+            self.entities.insert((entity.kind.clone().into_owned(), entity.id.clone().into_owned()), answer);
+        }
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// Judges pushed edits and joins the accepted ones in one commit.
+    ///
+    /// `heard` is how many answers of this connection the author had heard when it pushed, `answer` the number of
+    /// the answer that this will be, from 1.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing was judged.
+    pub fn judge(
+        &mut self,
+        now: Millis,
+        edits: &[Pushed<'_>],
+        principal: &Principal,
+        taint: &mut Taint,
+        heard: u64,
+        answer: u64,
+    ) -> Result<Verdicts, CommitError> {
+        taint.forget(heard);
+        for _ in 0..STALE_RETRIES_MAX {
+            let mut taint_now = taint.clone();
+            match self.judge_once(now, edits, principal, &mut taint_now, answer) {
+                Err(CommitError::Stale) => {}
+                Err(error) => return Err(error),
+                Ok(verdicts) => {
+                    *taint = taint_now;
+                    return Ok(verdicts);
+                }
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    fn judge_once(
+        &mut self,
+        now: Millis,
+        edits: &[Pushed<'_>],
+        principal: &Principal,
+        taint: &mut Taint,
+        answer: u64,
+    ) -> Result<Verdicts, CommitError> {
+        let mut work = Work::new(&self.store);
+        let mut exceptions = Vec::new();
+        let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
+        for edit in edits {
+            if taint.touches(edit) {
+                taint.add(edit, answer);
+                exceptions.push((edit.number, Verdict::Again));
+                continue;
+            }
+            if let Some((code, message)) = self.objection(now, edit, principal)? {
+                if code == Code::CLOCK_SKEW {
+                    taint.all = Some(answer);
+                }
+                taint.add(edit, answer);
+                exceptions.push((edit.number, Verdict::Refused { code, message }));
+                continue;
+            }
+            for entity in &edit.entities {
+                let at = work.entity(&entity.kind, &entity.id);
+                work.apply(at, &entity.changes)?;
+            }
+            let known = newest.entry(edit.stamp.replica).or_default();
+            *known = edit.stamp.instant().max(*known);
+        }
+        let mut records = Vec::new();
+        for (replica, instant) in &newest {
+            record_newest(&self.store, *replica, *instant, &mut records)?;
+        }
+        let finished = work.finish();
+        for instant in newest.values() {
+            self.clock.observe(instant.time);
+        }
+        let seq = self.commit(finished, records, None, Origin::Remote(principal.store))?;
+        Ok(Verdicts { seq, exceptions })
+    }
+
+    /// Why an edit may not be accepted.
+    fn objection(
+        &self,
+        now: Millis,
+        edit: &Pushed<'_>,
+        principal: &Principal,
+    ) -> Result<Option<(Code, String)>, StoreError> {
+        let Pushed { stamp, rank, .. } = edit;
+        if !principal.replicas.contains(&stamp.replica) {
+            let message = format!("the stamp names replica {}, which is not the sender's", stamp.replica);
+            return Ok(Some((Code::FOREIGN_STAMP, message)));
+        }
+        if self.admission.latest(self.clock.corrected(now)).is_some_and(|latest| stamp.time > latest) {
+            let ms = crate::clock::whole_millis(stamp.time);
+            let message = format!("the stamp says {ms} ms, the hub's clock {} ms: set the clock", now.0);
+            return Ok(Some((Code::CLOCK_SKEW, message)));
+        }
+        if *rank > principal.rank_max {
+            let message = format!("the edit claims rank {rank}, granted is {}", principal.rank_max);
+            return Ok(Some((Code::RANK, message)));
+        }
+        let whole = |register: &Register<'_>| {
+            matches!(&*register.alive, [only] if only.stamp == *stamp && only.rank == *rank)
+        };
+        for (_, change) in edit.entities.iter().flat_map(|entity| &entity.changes) {
+            let Some(register) = register_of(change).filter(|register| whole(register)) else {
+                let message = "a register does not bear the edit's stamp and rank".to_owned();
+                return Ok(Some((Code::MALFORMED, message)));
+            };
+            for seen in register.seen.iter().filter(|seen| !principal.replicas.contains(&seen.replica)) {
+                let known = if self.identity.all_replicas().any(|own| own == seen.replica) {
+                    Instant { generation: u16::MAX, time: self.clock.high_water() }
+                } else {
+                    newest_of(&self.store, seen.replica)?
+                };
+                if seen.instant > known {
+                    let message = format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
+                    return Ok(Some((Code::SEEN, message)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The newest instant known of a replica.
+fn newest_of<S: Store>(store: &S, replica: ReplicaId) -> Result<Instant, StoreError> {
+    let Some(bytes) = store.record(Table::Newest, &replica.0)? else { return Ok(Instant::default()) };
+    Reader::new(&bytes).instant().map_err(|_| unreadable("a replica's newest stamp"))
+}
+
+fn record_newest<S: Store>(
+    store: &S,
+    replica: ReplicaId,
+    instant: Instant,
+    records: &mut Vec<RecordWrite>,
+) -> Result<(), StoreError> {
+    if instant > newest_of(store, replica)? {
+        let mut value = Vec::new();
+        value.instant(instant);
+        records.push(RecordWrite::put(Table::Newest, replica.0, value));
+    }
+    Ok(())
+}
+
+fn note<'r>(newest: &mut BTreeMap<ReplicaId, Instant>, register: &Register<'r>) {
+    let alive = register.alive.iter().map(|c| (c.stamp.replica, c.stamp.instant()));
+    for (replica, instant) in alive.chain(register.seen.iter().map(|s| (s.replica, s.instant))) {
+        let known = newest.entry(replica).or_default();
+        *known = instant.max(*known);
+    }
+}
+
+/// Takes over what a page tells of replicas' newest stamps.
+pub(super) fn note_newest<S: Store>(
+    store: &S,
+    page: &[Incoming<'_>],
+    records: &mut Vec<RecordWrite>,
+) -> Result<(), StoreError> {
+    let mut newest = BTreeMap::new();
+    for (_, change) in page.iter().flat_map(|incoming| &incoming.changes) {
+        if let Some(register) = register_of(change) {
+            note(&mut newest, register);
+        }
+    }
+    newest.into_iter().try_for_each(|(replica, instant)| record_newest(store, replica, instant, records))
+}
+
+/// The newest stamps of all replicas, from the registers.
+pub(super) fn newest_of_all<S: Store>(store: &S) -> Result<Vec<RecordWrite>, StoreError> {
+    let mut newest = BTreeMap::new();
+    let mut failed = None;
+    store.changes(0, &mut |changed| {
+        let mut read = || -> Result<(), crate::row::Corrupt> {
+            for entry in Row::new(changed.bytes, changed.seq)?.entries() {
+                note(&mut newest, &entry?.shown()?);
+            }
+            Ok(())
+        };
+        match read() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(corrupt) => {
+                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    let mut records = Vec::new();
+    for (replica, instant) in newest {
+        record_newest(store, replica, instant, &mut records)?;
+    }
+    failed.map_or(Ok(records), Err)
+}

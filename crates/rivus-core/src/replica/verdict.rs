@@ -1,0 +1,452 @@
+//! The device's side: verdicts on its pending edits, and starting over under a new id.
+//!
+//! Accepted edits become confirmed; refused ones are taken back exactly, and every later pending edit that
+//! rests on them is made again from its operations, on what remains, under a new stamp. All in one commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use super::{Event, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, unreadable};
+use crate::address::{Parts, class};
+use crate::bytes::{Cut, Put, Reader};
+use crate::clock::{Clock, Force, Millis};
+use crate::code::Code;
+use crate::edit::{EditError, Finish, Op, Tx};
+use crate::identity::{IDENTITY_KEY, Seeds};
+use crate::pending::{Header, Pending};
+use crate::register::{Candidate, Register};
+use crate::row::{Change, Row};
+use crate::schema::{FieldType, Slot};
+use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
+use crate::view;
+use crate::work::{Work, damaged};
+
+/// The authority's answer to one push.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The keys of the edits in the push.
+    pub edits: Vec<u64>,
+    /// What was decided.
+    pub verdicts: Verdicts,
+    /// The authority's clock, in ms.
+    pub clock: Millis,
+}
+
+/// An edit that the authority refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rejected {
+    /// Its key in the outbox, which orders edits.
+    pub key: u64,
+    /// Why.
+    pub code: Code,
+    /// Why, in words.
+    pub message: String,
+    /// What it was to do.
+    pub ops: Vec<Op>,
+}
+
+/// A pending edit on its way through a rebuild.
+struct Waiting {
+    key: u64,
+    header: Header,
+    ops: Vec<Op>,
+    record: Vec<u8>,
+    entities: BTreeSet<(String, String)>,
+}
+
+impl<S: Store> Replica<S> {
+    /// Takes the authority's verdicts on pending edits, in one commit.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed and the edits are pending still.
+    pub fn verdicts(&mut self, now: Millis, answer: &Answer) -> Result<(), CommitError> {
+        let exceptions: BTreeMap<u64, &Verdict> =
+            answer.verdicts.exceptions.iter().map(|(key, verdict)| (*key, verdict)).collect();
+        let skewed = exceptions.values().any(|v| matches!(v, Verdict::Refused { code, .. } if *code == Code::CLOCK_SKEW));
+        if skewed {
+            let correction_ms = answer.clock.0.saturating_sub(now.0);
+            self.update_authority(|authority| authority.correction_ms = correction_ms)?;
+        }
+        for _ in 0..STALE_RETRIES_MAX {
+            match self.verdicts_once(now, answer, &exceptions, skewed) {
+                Err(CommitError::Stale) => {}
+                other => return other,
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    fn verdicts_once(
+        &mut self,
+        now: Millis,
+        answer: &Answer,
+        exceptions: &BTreeMap<u64, &Verdict>,
+        skewed: bool,
+    ) -> Result<(), CommitError> {
+        let mut records = Vec::new();
+        let mut rejected = Vec::new();
+        let mut accepted: Vec<Vec<u8>> = Vec::new();
+        let mut waiting = Vec::new();
+        let mut again: BTreeSet<u64> = BTreeSet::new();
+        let first_exception = exceptions.keys().next().copied();
+        let answered: BTreeSet<u64> = answer.edits.iter().copied().collect();
+        let stop = if first_exception.is_some() { u64::MAX } else { answered.last().copied().unwrap_or(0) };
+        let mut failed = None;
+        self.store.records(Table::Outbox, &answered.first().copied().unwrap_or(0).to_be_bytes(), &mut |key, value| {
+            let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
+            if key > stop {
+                return ControlFlow::Break(());
+            }
+            match (answered.contains(&key), exceptions.get(&key)) {
+                (true, None) => {
+                    records.push(RecordWrite::remove(Table::Outbox, key.to_be_bytes()));
+                    accepted.push(value.to_vec());
+                    return ControlFlow::Continue(());
+                }
+                (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
+                    rejected.push((key, *code, message.clone()));
+                }
+                (true, Some(_)) => {
+                    again.insert(key);
+                }
+                (false, _) => {}
+            }
+            match Waiting::read(key, value) {
+                Ok(edit) => {
+                    waiting.push(edit);
+                    ControlFlow::Continue(())
+                }
+                Err(_) => {
+                    failed = Some(unreadable("a pending edit"));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let mut work = Work::new(&self.store);
+        for record in &accepted {
+            let edit = Pending::decode(record).map_err(|_| unreadable("a pending edit"))?;
+            for entity in edit.entities {
+                let at = work.entity(entity.kind, entity.id);
+                let changes: Vec<_> = entity.registers.into_iter().map(|(a, r)| (a, Change::Accept(r))).collect();
+                work.apply(at, &changes)?;
+            }
+        }
+        let mut clock = self.clock.clone();
+        let mut lowered = None;
+        if first_exception.is_some() {
+            if skewed {
+                lowered = Some(kept_high_water(&self.store, &waiting, &again)?);
+                clock.lower(lowered.unwrap_or(u64::MAX));
+            }
+            let refused: BTreeSet<u64> = rejected.iter().map(|(key, _, _)| *key).collect();
+            let from_here = if skewed { again.first().copied() } else { None };
+            let rebuild = Rebuild { refused: &refused, again: &again, all_from: from_here };
+            work = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+            rejected_records(&waiting, &rejected, &mut records);
+        }
+        let mut identity = self.identity.clone();
+        if let Some(authority) = &mut identity.authority {
+            authority.acked = authority.acked.max(answer.verdicts.seq);
+        }
+        if identity != self.identity {
+            records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
+        }
+        let high_water = lowered.map(|_| clock.high_water());
+        let finished = work.finish();
+        let before = std::mem::replace(&mut self.clock, clock);
+        if let Err(error) = self.commit(finished, records, high_water, Origin::Withdrawn) {
+            self.clock = before;
+            return Err(error);
+        }
+        self.identity = identity;
+        for (key, code, message) in rejected {
+            let ops = waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
+            self.events.push(Event::Rejected(Rejected { key, code, message, ops }));
+        }
+        Ok(())
+    }
+
+    /// Takes refused edits out of the rows and makes the edits that rest on them anew.
+    fn rebuild<'s>(
+        &'s self,
+        mut work: Work<'s, S>,
+        clock: &mut Clock,
+        now: Millis,
+        waiting: &[Waiting],
+        rebuild: Rebuild<'_>,
+        records: &mut Vec<RecordWrite>,
+    ) -> Result<Work<'s, S>, CommitError> {
+        let mut sand: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut anew: BTreeSet<u64> = BTreeSet::new();
+        for edit in waiting {
+            let rests = edit.entities.iter().any(|entity| sand.contains(entity));
+            let restamp = rebuild.again.contains(&edit.key) || rebuild.all_from.is_some_and(|from| edit.key >= from);
+            if rebuild.refused.contains(&edit.key) || restamp || rests {
+                sand.extend(edit.entities.iter().cloned());
+                anew.insert(edit.key);
+            }
+        }
+        // Back to the confirmed form wherever a waiting edit touches sand, then forward again in order.
+        for edit in waiting {
+            let pending = Pending::decode(&edit.record).map_err(|_| unreadable("a pending edit"))?;
+            for entity in pending.entities {
+                if sand.contains(&(entity.kind.to_owned(), entity.id.to_owned())) {
+                    let at = work.entity(entity.kind, entity.id);
+                    let changes: Vec<_> = entity.registers.iter().map(|(a, _)| (*a, Change::Withdraw)).collect();
+                    work.apply(at, &changes)?;
+                }
+            }
+        }
+        for edit in waiting {
+            if rebuild.refused.contains(&edit.key) {
+                records.push(RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()));
+                continue;
+            }
+            if !anew.contains(&edit.key) {
+                // It rests on nothing that was refused: its delta stands.
+                let pending = Pending::decode(&edit.record).map_err(|_| unreadable("a pending edit"))?;
+                for entity in pending.entities {
+                    if sand.contains(&(entity.kind.to_owned(), entity.id.to_owned())) {
+                        let at = work.entity(entity.kind, entity.id);
+                        let changes: Vec<_> =
+                            entity.registers.into_iter().map(|(a, r)| (a, Change::Pend(r))).collect();
+                        work.apply(at, &changes)?;
+                    }
+                }
+                continue;
+            }
+            let mut tx = Tx::on(work, &self.schema, clock.replica(), true);
+            let how = Finish { now, force: edit.header.force, rank: self.rank(), saw: self.saw };
+            // An operation that no longer fits (its entity is gone with the refused edit) falls away.
+            for op in &edit.ops {
+                match tx.apply(op) {
+                    Ok(()) => {}
+                    Err(EditError::Commit(error)) => return Err(error),
+                    Err(refused) => tracing::warn!(%refused, key = edit.key, "an operation fell away with a refused edit"),
+                }
+            }
+            let (next, made) = tx.finish(clock, how).map_err(|error| match error {
+                EditError::Commit(error) => error,
+                other => CommitError::Store(StoreError::Io(other.to_string())),
+            })?;
+            work = next;
+            records.push(match made.and_then(|made| made.record) {
+                Some(record) => RecordWrite::put(Table::Outbox, edit.key.to_be_bytes(), record),
+                None => RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()),
+            });
+        }
+        Ok(work)
+    }
+
+    /// The refused edits, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
+        let mut all = Vec::new();
+        let mut failed = false;
+        self.store.records(Table::Rejected, &[], &mut |key, value| {
+            match read_rejected(key, value) {
+                Ok(rejected) => all.push(rejected),
+                Err(_) => failed = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if failed { Err(unreadable("a refused edit")) } else { Ok(all) }
+    }
+
+    /// Starts over under new ids: the store was found to be a copy, or a restored backup, of one that has gone on.
+    ///
+    /// Pending edits committed at `fork` or later get new stamps under the new replica id; earlier ones keep
+    /// theirs, because the original may push them too. Without an authority nothing is pending: there the current
+    /// values that this store wrote since the fork are written again under the new id. Cursors are dropped, so
+    /// everything is pulled from zero.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed.
+    pub fn start_over(&mut self, now: Millis, seeds: Seeds, fork: u64) -> Result<(), CommitError> {
+        for _ in 0..STALE_RETRIES_MAX {
+            match self.start_over_once(now, seeds, fork) {
+                Err(CommitError::Stale) => {}
+                other => return other,
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    fn start_over_once(&mut self, now: Millis, seeds: Seeds, fork: u64) -> Result<(), CommitError> {
+        let before = self.identity.clone();
+        let mut identity = before.clone();
+        identity.store = seeds.store;
+        identity.former.append(&mut identity.replicas);
+        for slot in 0..=self.slot {
+            let number = seeds.replica.as_u128() ^ u128::from(self.slot - slot);
+            identity.replicas.push(crate::id::ReplicaId::from_u128(number));
+        }
+        if let Some(authority) = &mut identity.authority {
+            authority.acked = 0;
+        }
+        let replica = identity.replicas.get(self.slot as usize).copied().unwrap_or(seeds.replica);
+        let mut clock = Clock::new(replica, self.clock.high_water());
+        clock.correct(self.clock.correction_ms());
+        let mut records = vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
+        for table in [Table::Cursor, Table::Peer] {
+            self.store.records(table, &[], &mut |key, _| {
+                records.push(RecordWrite::remove(table, key));
+                ControlFlow::Continue(())
+            })?;
+        }
+        let mut waiting = Vec::new();
+        let mut failed = false;
+        self.store.records(Table::Outbox, &[], &mut |key, value| {
+            let read = Reader::new(key).u64().and_then(|key| Waiting::read(key, value));
+            match read {
+                Ok(edit) => waiting.push(edit),
+                Err(_) => failed = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if failed {
+            return Err(unreadable("a pending edit").into());
+        }
+        let none = BTreeSet::new();
+        let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork) };
+        let work = Work::new(&self.store);
+        let mut work = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+        if identity.authority.is_none() {
+            self.write_again(&mut work, &mut clock, now, fork)?;
+        }
+        let finished = work.finish();
+        let old_clock = std::mem::replace(&mut self.clock, clock);
+        // A new incarnation: what others remember of the old ones is not about this store.
+        self.incarnation = Some(seeds.incarnation);
+        if let Err(error) = self.commit(finished, records, None, Origin::Local) {
+            self.clock = old_clock;
+            return Err(error);
+        }
+        self.events.push(Event::Copied { before: before.store, now: identity.store });
+        self.identity = identity;
+        self.saw = None;
+        Ok(())
+    }
+
+    /// Writes again, under the clock's replica, what the store's former replicas wrote at `fork` or later.
+    fn write_again(
+        &self,
+        work: &mut Work<'_, S>,
+        clock: &mut Clock,
+        now: Millis,
+        fork: u64,
+    ) -> Result<(), CommitError> {
+        let own: BTreeSet<_> = self.identity.all_replicas().collect();
+        let mut rows: Vec<(String, String, Vec<u8>, u64)> = Vec::new();
+        self.store.changes(fork.saturating_sub(1), &mut |changed| {
+            rows.push((changed.kind.to_owned(), changed.id.to_owned(), changed.bytes.to_vec(), changed.seq));
+            ControlFlow::Continue(())
+        })?;
+        for (kind, id, bytes, seq) in &rows {
+            let corrupt = |c| damaged(kind, id, c);
+            let mut changes: Vec<(&[u8], Change<'_>)> = Vec::new();
+            for entry in Row::new(bytes, *seq).map_err(corrupt)?.entries() {
+                let entry = entry.map_err(corrupt)?;
+                let state = entry.state().map_err(corrupt)?;
+                let newest = *state.shown.newest();
+                let is_count = Parts::parse(entry.address).is_some_and(|p| p.class == class::COUNT);
+                if is_count || state.seq < fork || state.source.is_some() || !own.contains(&newest.stamp.replica) {
+                    continue;
+                }
+                let stamp = clock
+                    .tick(now, Some(newest.stamp.instant()), Force::No)
+                    .map_err(|error| StoreError::Io(error.to_string()))?;
+                let reach = self.reach_at(kind, entry.address);
+                let own = Candidate { stamp, ..newest };
+                let register = Register::write(Some(&state.shown), own, reach);
+                changes.push((entry.address, Change::Join { register, source: None }));
+            }
+            let at = work.entity(kind, id);
+            work.apply(at, &changes)?;
+        }
+        Ok(())
+    }
+
+    /// How far back a write at this address reaches, by the schema.
+    fn reach_at(&self, kind: &str, address: &[u8]) -> crate::register::Reach {
+        use crate::register::Reach;
+        let (Some(kind), Some(parts)) = (self.schema.kind(kind), Parts::parse(address)) else { return Reach::None };
+        match (parts.class, kind.slot(parts.name)) {
+            (class::LIFE, _) => view::life_reach(kind.life),
+            (class::FIELD, Slot::Field(field)) => view::reach(field.ty.margin()),
+            (class::KEY, Slot::Field(field)) if matches!(field.ty, FieldType::Set { .. }) => Reach::Infinite,
+            _ => Reach::None,
+        }
+    }
+}
+
+/// Which waiting edits are made anew.
+#[derive(Clone, Copy)]
+struct Rebuild<'r> {
+    refused: &'r BTreeSet<u64>,
+    again: &'r BTreeSet<u64>,
+    all_from: Option<u64>,
+}
+
+impl Waiting {
+    fn read(key: u64, record: &[u8]) -> Result<Self, Cut> {
+        let pending = Pending::decode(record)?;
+        let entities = pending.entities.iter().map(|e| (e.kind.to_owned(), e.id.to_owned())).collect();
+        Ok(Self { key, header: pending.header, ops: pending.ops()?, record: record.to_vec(), entities })
+    }
+}
+
+fn rejected_records(waiting: &[Waiting], rejected: &[(u64, Code, String)], records: &mut Vec<RecordWrite>) {
+    for (key, code, message) in rejected {
+        let Some(edit) = waiting.iter().find(|edit| edit.key == *key) else { continue };
+        let mut value = Vec::new();
+        value.extend_from_slice(&code.0.to_be_bytes());
+        value.slice(message.as_bytes());
+        value.extend_from_slice(&edit.record);
+        records.push(RecordWrite::put(Table::Rejected, key.to_be_bytes(), value));
+    }
+}
+
+fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
+    let mut reader = Reader::new(value);
+    let code = Code(u16::from_be_bytes(reader.array()?));
+    let message = reader.str()?.to_owned();
+    let ops = Pending::decode(reader.rest())?.ops()?;
+    Ok(Rejected { key: Reader::new(key).u64()?, code, message, ops })
+}
+
+/// The greatest time among what is kept once the edits refused for the clock are stamped anew.
+///
+/// Safe to go back to: nobody else holds the stamps above it.
+fn kept_high_water<S: Store>(store: &S, waiting: &[Waiting], again: &BTreeSet<u64>) -> Result<u64, CommitError> {
+    let first = again.first().copied().unwrap_or(u64::MAX);
+    let kept = waiting.iter().filter(|edit| edit.key < first).map(|edit| edit.header.stamp.time);
+    let mut time = kept.max().unwrap_or(0);
+    let mut failed = None;
+    store.changes(0, &mut |changed| {
+        let mut read = || -> Result<(), crate::row::Corrupt> {
+            for entry in Row::new(changed.bytes, changed.seq)?.entries() {
+                let state = entry?.state()?;
+                let confirmed = state.confirmed().map(|r| r.alive.iter().map(|c| c.stamp.time).max());
+                time = time.max(confirmed.flatten().unwrap_or(0));
+            }
+            Ok(())
+        };
+        match read() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(corrupt) => {
+                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(time),
+    }
+}

@@ -1,0 +1,213 @@
+//! What one change does to one register: the only place where stored registers change.
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Confirmed;
+use crate::clock::Stamp;
+use crate::id::StoreId;
+use crate::register::Register;
+
+/// One register as stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State<'a> {
+    /// What the application sees: confirmed joined with pending.
+    pub shown: Register<'a>,
+    /// The same without pending edits.
+    pub confirmed: Confirmed<'a>,
+    /// When the shown form last changed; 0 is the seq of the row.
+    pub seq: u64,
+    /// The store that holds this very register already, because it sent it.
+    pub source: Option<StoreId>,
+}
+
+impl<'a> State<'a> {
+    /// The confirmed form, if there is one.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<&Register<'a>> {
+        match &self.confirmed {
+            Confirmed::Same => Some(&self.shown),
+            Confirmed::Absent => None,
+            Confirmed::Register(register) => Some(register),
+        }
+    }
+}
+
+/// A change of one register.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change<'a> {
+    /// Joins something confirmed: from another store, or a local edit where there is no authority.
+    Join {
+        /// The delta.
+        register: Register<'a>,
+        /// Who sent it; `None` for a local edit.
+        source: Option<StoreId>,
+    },
+    /// Joins a local edit that an authority has yet to judge.
+    Pend(Register<'a>),
+    /// The authority accepted this delta: it becomes confirmed.
+    Accept(Register<'a>),
+    /// Goes back to the confirmed form.
+    Withdraw,
+}
+
+/// What a commit adds to the digests, and the address prefix that is hashed with each register.
+#[derive(Debug)]
+pub struct Digested<'b> {
+    buffer: &'b mut Vec<u8>,
+    prefix: usize,
+    /// Where confirmed and pending are kept apart, the two digests differ.
+    pub sums: Sums,
+    /// Stamps that were met with two different contents: the mark of a copied database.
+    pub clashes: Vec<Stamp>,
+}
+
+/// Changes of a scope's digests and counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sums {
+    /// Added, modulo 2^128, to the digest of what is shown.
+    pub shown: u128,
+    /// Added, modulo 2^128, to the digest of what is confirmed.
+    pub confirmed: u128,
+    /// Added to the number of confirmed registers.
+    pub count: i64,
+}
+
+impl Sums {
+    /// Adds another change.
+    pub fn add(&mut self, other: Self) {
+        self.shown = self.shown.wrapping_add(other.shown);
+        self.confirmed = self.confirmed.wrapping_add(other.confirmed);
+        self.count += other.count;
+    }
+}
+
+impl<'b> Digested<'b> {
+    /// Starts sums for the registers of one entity; `buffer` is scratch space.
+    pub fn new(buffer: &'b mut Vec<u8>, kind: &str, id: &str) -> Self {
+        buffer.clear();
+        for part in [kind, id] {
+            buffer.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            buffer.extend_from_slice(part.as_bytes());
+        }
+        let prefix = buffer.len();
+        Self { buffer, prefix, sums: Sums::default(), clashes: Vec::new() }
+    }
+
+    /// The register's summand of the digest.
+    pub fn hash(&mut self, address: &[u8], register: &Register<'_>) -> u128 {
+        self.buffer.truncate(self.prefix);
+        self.buffer.extend_from_slice(&(address.len() as u64).to_be_bytes());
+        self.buffer.extend_from_slice(address);
+        register.encode_canonical(self.buffer);
+        xxh3_128(self.buffer)
+    }
+
+    fn replaced(&mut self, address: &[u8], before: Option<&Register<'_>>, after: Option<&Register<'_>>) -> u128 {
+        let gone = before.map_or(0, |register| self.hash(address, register));
+        let come = after.map_or(0, |register| self.hash(address, register));
+        come.wrapping_sub(gone)
+    }
+}
+
+pub(super) struct Outcome<'a> {
+    pub(super) after: Option<State<'a>>,
+    pub(super) changed: bool,
+    pub(super) shown_changed: bool,
+}
+
+/// Applies the changes of one address in order and accounts for them in the digests.
+pub(super) fn step<'a>(
+    address: &[u8],
+    before: Option<State<'a>>,
+    changes: impl Iterator<Item = &'a Change<'a>>,
+    digested: &mut Digested<'_>,
+) -> Outcome<'a> {
+    let mut after = before.clone();
+    for change in changes {
+        if let (Some(state), Change::Join { register, .. }) = (&after, change) {
+            digested.clashes.extend(clash(&state.shown, register));
+        }
+        after = one(after, change);
+    }
+    if before == after {
+        return Outcome { after, changed: false, shown_changed: false };
+    }
+    let shown = digested.replaced(address, before.as_ref().map(|s| &s.shown), after.as_ref().map(|s| &s.shown));
+    let same = |state: &Option<State<'_>>| state.as_ref().is_none_or(|s| s.confirmed == Confirmed::Same);
+    let confirmed = if same(&before) && same(&after) {
+        shown
+    } else {
+        digested.replaced(
+            address,
+            before.as_ref().and_then(State::confirmed),
+            after.as_ref().and_then(State::confirmed),
+        )
+    };
+    let holds = |state: &Option<State<'_>>| i64::from(state.as_ref().is_some_and(|s| s.confirmed().is_some()));
+    let count = holds(&after) - holds(&before);
+    digested.sums.add(Sums { shown, confirmed, count });
+    let shown_changed = shown != 0;
+    if shown_changed && let Some(state) = &mut after {
+        state.seq = 0;
+    }
+    Outcome { after, changed: true, shown_changed }
+}
+
+fn one<'a>(before: Option<State<'a>>, change: &'a Change<'a>) -> Option<State<'a>> {
+    let fresh = |shown: &Register<'a>, confirmed, source| {
+        Some(State { shown: shown.clone(), confirmed, seq: 0, source })
+    };
+    let Some(mut state) = before else {
+        return match change {
+            Change::Join { register, source } => fresh(register, Confirmed::Same, *source),
+            Change::Accept(register) => fresh(register, Confirmed::Same, None),
+            Change::Pend(register) => fresh(register, Confirmed::Absent, None),
+            Change::Withdraw => None,
+        };
+    };
+    match change {
+        Change::Join { register, source } => {
+            let joined = state.shown.join(register);
+            if joined != state.shown {
+                state.source = source.filter(|_| joined == *register);
+                state.shown = joined;
+            }
+            confirm(&mut state, register);
+        }
+        Change::Accept(register) => {
+            state.shown = state.shown.join(register);
+            confirm(&mut state, register);
+        }
+        Change::Pend(register) => {
+            if state.confirmed == Confirmed::Same {
+                state.confirmed = Confirmed::Register(state.shown.clone());
+            }
+            state.shown = state.shown.join(register);
+            state.source = None;
+        }
+        Change::Withdraw => match std::mem::replace(&mut state.confirmed, Confirmed::Same) {
+            Confirmed::Same => {}
+            Confirmed::Absent => return None,
+            Confirmed::Register(register) => state.shown = register,
+        },
+    }
+    Some(state)
+}
+
+fn confirm<'a>(state: &mut State<'a>, register: &Register<'a>) {
+    let confirmed = match &state.confirmed {
+        Confirmed::Same => return,
+        Confirmed::Absent => register.clone(),
+        Confirmed::Register(confirmed) => confirmed.join(register),
+    };
+    state.confirmed =
+        if confirmed == state.shown { Confirmed::Same } else { Confirmed::Register(confirmed) };
+}
+
+/// A stamp that both hold with different contents.
+fn clash(one: &Register<'_>, two: &Register<'_>) -> Option<Stamp> {
+    let differs = |c: &&crate::register::Candidate<'_>| {
+        two.alive.iter().any(|d| d.stamp == c.stamp && (d.rank, d.value) != (c.rank, c.value))
+    };
+    one.alive.iter().find(differs).map(|c| c.stamp)
+}

@@ -1,0 +1,89 @@
+//! The stored form of one register.
+
+use crate::bytes::{Cut, Put, Reader};
+use crate::id::{Incarnation, ReplicaId};
+use crate::register::{Candidate, Register, Saw, Seen};
+
+const PLAIN: u8 = 1;
+const RANK: u8 = 2;
+const SAW: u8 = 4;
+
+fn marks(candidate: &Candidate<'_>) -> u8 {
+    (if candidate.rank == 0 { 0 } else { RANK }) | (if candidate.saw.is_none() { 0 } else { SAW })
+}
+
+fn put_candidate(out: &mut Vec<u8>, candidate: &Candidate<'_>) {
+    out.stamp(candidate.stamp);
+    if candidate.rank != 0 {
+        out.push(candidate.rank);
+    }
+    if let Some(saw) = candidate.saw {
+        out.extend_from_slice(&saw.incarnation.0.to_be_bytes());
+        out.varint(saw.done);
+    }
+}
+
+fn candidate<'a>(reader: &mut Reader<'a>, marks: u8) -> Result<Candidate<'a>, Cut> {
+    let stamp = reader.stamp()?;
+    let rank = if marks & RANK == 0 { 0 } else { reader.u8()? };
+    let saw = if marks & SAW == 0 {
+        None
+    } else {
+        Some(Saw { incarnation: Incarnation(reader.u64()?), done: reader.varint()? })
+    };
+    Ok(Candidate { stamp, rank, saw, value: &[] })
+}
+
+/// Appends a register; its end is known from outside.
+pub fn encode_register(register: &Register<'_>, out: &mut Vec<u8>) {
+    if let Some(only) = register.as_plain() {
+        out.push(PLAIN | marks(only));
+        put_candidate(out, only);
+        out.extend_from_slice(only.value);
+        return;
+    }
+    out.push(0);
+    out.stamp(register.floor);
+    out.varint(register.alive.len() as u64);
+    for each in register.alive.iter() {
+        out.push(marks(each));
+        put_candidate(out, each);
+        out.slice(each.value);
+    }
+    out.varint(register.seen.len() as u64);
+    for entry in &register.seen {
+        out.extend_from_slice(&entry.replica.0);
+        out.instant(entry.instant);
+    }
+}
+
+/// Reads a whole register. Its laws are not checked again: what is stored was checked when it came in.
+///
+/// # Errors
+/// [`Cut`] if the bytes are no register.
+pub fn decode_register(bytes: &[u8]) -> Result<Register<'_>, Cut> {
+    let mut reader = Reader::new(bytes);
+    let head = reader.u8()?;
+    if head & PLAIN != 0 {
+        let mut only = candidate(&mut reader, head)?;
+        only.value = reader.rest();
+        return Ok(Register::plain(only));
+    }
+    let floor = reader.stamp()?;
+    let count = reader.count(10)?;
+    let mut alive = Vec::with_capacity(count);
+    for _ in 0..count {
+        let marks = reader.u8()?;
+        let mut each = candidate(&mut reader, marks)?;
+        each.value = reader.slice()?;
+        alive.push(each);
+    }
+    let count = reader.count(25)?;
+    let mut seen = Vec::with_capacity(count);
+    for _ in 0..count {
+        let replica = ReplicaId(reader.array()?);
+        seen.push(Seen { replica, instant: reader.instant()? });
+    }
+    reader.end()?;
+    if alive.is_empty() { Err(Cut) } else { Ok(Register { floor, alive: alive.into(), seen }) }
+}

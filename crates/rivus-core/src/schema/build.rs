@@ -1,0 +1,441 @@
+//! Building a schema in Rust, and the checks that every schema passes.
+
+use super::policy::{Candidate, CustomResolver, FieldType, Life, Margin, Resolver, SetWins};
+use super::{Declared, FIELD_NAME_BYTES_MAX, Field, Group, KIND_NAME_BYTES_MAX, Kind, MARGIN_MS_MAX, Schema};
+use crate::value::Value;
+
+/// A schema in the making; see [`Schema::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct SchemaBuilder {
+    kinds: Vec<KindBuilder>,
+    open: bool,
+}
+
+impl SchemaBuilder {
+    /// Declares the kind `name`, as `declare` describes it.
+    #[must_use]
+    pub fn kind(self, name: impl Into<String>, declare: impl FnOnce(KindBuilder) -> KindBuilder) -> Self {
+        self.push(declare(KindBuilder::new(name.into())))
+    }
+
+    /// Takes undeclared kinds too, each as an open kind with the default policies.
+    #[must_use]
+    pub fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Checks the declarations and makes the schema.
+    ///
+    /// # Errors
+    /// [`SchemaError`], naming the kind and field of the first declaration that does not hold.
+    pub fn build(self) -> Result<Schema, SchemaError> {
+        let mut kinds = self.kinds.into_iter().map(KindBuilder::build).collect::<Result<Vec<_>, _>>()?;
+        kinds.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(kind) = repeated(kinds.iter().map(|k| &k.name)) {
+            return Err(SchemaError::KindTwice { kind });
+        }
+        Ok(Schema { kinds, any: self.open.then(Kind::undeclared) })
+    }
+
+    pub(super) fn push(mut self, kind: KindBuilder) -> Self {
+        self.kinds.push(kind);
+        self
+    }
+}
+
+/// A kind in the making; see [`SchemaBuilder::kind`].
+#[derive(Clone, Debug)]
+pub struct KindBuilder {
+    name: String,
+    life: Life,
+    open: bool,
+    fields: Vec<Field>,
+    groups: Vec<Group>,
+}
+
+impl KindBuilder {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, life: Life::default(), open: false, fields: Vec::new(), groups: Vec::new() }
+    }
+
+    /// Sets how deletes and edits merge; without it, deletes win.
+    #[must_use]
+    pub fn life(mut self, life: Life) -> Self {
+        self.life = life;
+        self
+    }
+
+    /// Takes undeclared fields too, as plain values.
+    #[must_use]
+    pub fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Declares a field of any type.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, ty: FieldType) -> Self {
+        self.fields.push(Field { name: name.into(), ty });
+        self
+    }
+
+    /// Declares a plain value: margin 0, the newest wins.
+    #[must_use]
+    pub fn value(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::PLAIN)
+    }
+
+    /// Declares a value with a margin and the resolver of those within it.
+    #[must_use]
+    pub fn value_with(self, name: impl Into<String>, margin: Margin, resolver: Resolver) -> Self {
+        self.field(name, FieldType::Value { margin, resolver })
+    }
+
+    /// Declares a value with a margin that the pure function `f` resolves; peers know it as `resolver`.
+    #[must_use]
+    pub fn resolver(
+        self,
+        name: impl Into<String>,
+        margin: Margin,
+        resolver: impl Into<String>,
+        f: impl Fn(&[Candidate<'_>]) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        self.value_with(name, margin, Resolver::Custom(CustomResolver::new(resolver, f)))
+    }
+
+    /// Declares a field whose concurrent values the pure function `f` folds; peers know it as `fold`.
+    #[must_use]
+    pub fn custom(
+        self,
+        name: impl Into<String>,
+        fold: impl Into<String>,
+        f: impl Fn(&[Candidate<'_>]) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let resolver = Resolver::Custom(CustomResolver::new(fold, f));
+        self.field(name, FieldType::Custom { resolver })
+    }
+
+    /// Declares a field that shows all concurrent values.
+    #[must_use]
+    pub fn multi(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::Multi)
+    }
+
+    /// Declares a set in which an add wins over a concurrent remove.
+    #[must_use]
+    pub fn set(self, name: impl Into<String>) -> Self {
+        self.set_with(name, SetWins::Add)
+    }
+
+    /// Declares a set, saying which of a concurrent add and remove wins.
+    #[must_use]
+    pub fn set_with(self, name: impl Into<String>, wins: SetWins) -> Self {
+        self.field(name, FieldType::Set { wins })
+    }
+
+    /// Declares a map.
+    #[must_use]
+    pub fn map(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::Map)
+    }
+
+    /// Declares a counter.
+    #[must_use]
+    pub fn counter(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::Counter)
+    }
+
+    /// Declares a field that shows the greatest concurrent value.
+    #[must_use]
+    pub fn max(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::Max)
+    }
+
+    /// Declares a field that shows the least concurrent value.
+    #[must_use]
+    pub fn min(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::Min)
+    }
+
+    /// Declares a field that is true if any concurrent value is.
+    #[must_use]
+    pub fn flag(self, name: impl Into<String>) -> Self {
+        self.field(name, FieldType::Flag)
+    }
+
+    /// Joins plain values, which are declared too (before or after), into one register.
+    #[must_use]
+    pub fn group<M: Into<String>>(
+        mut self,
+        name: impl Into<String>,
+        members: impl IntoIterator<Item = M>,
+    ) -> Self {
+        let members = members.into_iter().map(Into::into).collect();
+        self.groups.push(Group { name: name.into(), members });
+        self
+    }
+
+    fn build(self) -> Result<Kind, SchemaError> {
+        let Self { name: kind, life, open, mut fields, mut groups } = self;
+        check_name("a kind", &kind, KIND_NAME_BYTES_MAX)?;
+        for field in &fields {
+            check_name(&format!("a field of kind `{kind}`"), &field.name, FIELD_NAME_BYTES_MAX)?;
+            check_policy(&kind, field)?;
+        }
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(field) = repeated(fields.iter().map(|f| &f.name)) {
+            return Err(SchemaError::FieldTwice { kind, field });
+        }
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(group) = repeated(groups.iter().map(|g| &g.name)) {
+            return Err(SchemaError::GroupTwice { kind, group });
+        }
+        let mut fields: Vec<_> = fields.into_iter().map(|field| Declared { field, group: None }).collect();
+        for at in 0..groups.len() {
+            join_group(&kind, &mut fields, &mut groups, at)?;
+        }
+        Ok(Kind::new(kind, life, open, fields, groups))
+    }
+}
+
+/// Checks the group at position `at`, sorts its members and marks them as its own.
+fn join_group(
+    kind: &str,
+    fields: &mut [Declared],
+    groups: &mut [Group],
+    at: usize,
+) -> Result<(), SchemaError> {
+    let (before, rest) = groups.split_at_mut(at);
+    let Some(group) = rest.first_mut() else { return Ok(()) };
+    check_name(&format!("a group of kind `{kind}`"), &group.name, FIELD_NAME_BYTES_MAX)?;
+    let kind = kind.to_owned();
+    if group.members.is_empty() {
+        return Err(SchemaError::GroupEmpty { kind, group: group.name.clone() });
+    }
+    group.members.sort();
+    if let Some(member) = repeated(group.members.iter()) {
+        return Err(SchemaError::MemberTwice { kind, group: group.name.clone(), member });
+    }
+    for member in &group.members {
+        let (group, member) = (group.name.clone(), member.clone());
+        let Some(declared) = fields.iter_mut().find(|d| d.field.name == member) else {
+            return Err(SchemaError::MemberUndeclared { kind, group, member });
+        };
+        if declared.field.ty != FieldType::PLAIN {
+            let policy = declared.field.ty.to_string();
+            return Err(SchemaError::MemberNotPlain { kind, group, member, policy });
+        }
+        if let Some(other) = declared.group.and_then(|other| before.get(other)) {
+            return Err(SchemaError::MemberOfTwo { kind, group, other: other.name.clone(), member });
+        }
+        declared.group = Some(at);
+    }
+    Ok(())
+}
+
+fn check_policy(kind: &str, field: &Field) -> Result<(), SchemaError> {
+    match field.ty.margin() {
+        Margin::Ms(margin_ms) if margin_ms > MARGIN_MS_MAX => {
+            return Err(SchemaError::MarginTooLong {
+                kind: kind.to_owned(),
+                field: field.name.clone(),
+                margin_ms,
+            });
+        }
+        _ => {}
+    }
+    match &field.ty {
+        FieldType::Value { resolver: Resolver::Custom(custom), .. }
+        | FieldType::Custom { resolver: Resolver::Custom(custom) } => {
+            let what = format!("the resolver of field `{}` of kind `{kind}`", field.name);
+            check_name(&what, &custom.name, KIND_NAME_BYTES_MAX)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_name(what: &str, name: &str, bytes_max: usize) -> Result<(), SchemaError> {
+    if (1..=bytes_max).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(SchemaError::NameLength { what: what.to_owned(), bytes: name.len(), bytes_max })
+}
+
+/// The first name that equals the one before it.
+fn repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let mut last = None;
+    for name in names {
+        if last.replace(name) == Some(name) {
+            return Some(name.clone());
+        }
+    }
+    None
+}
+
+/// Why declarations make no schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// The text is no JSON or TOML, or not of the schema's form.
+    #[error("the schema cannot be read: {0}")]
+    Syntax(String),
+    /// A name is empty or too long.
+    #[error("{what} has a name of {bytes} bytes: use 1 to {bytes_max}")]
+    NameLength {
+        /// What bears the name.
+        what: String,
+        /// Its length.
+        bytes: usize,
+        /// The longest allowed.
+        bytes_max: usize,
+    },
+    /// A kind is declared twice.
+    #[error("kind `{kind}` is declared twice: remove one")]
+    KindTwice {
+        /// The kind.
+        kind: String,
+    },
+    /// A field is declared twice.
+    #[error("field `{field}` of kind `{kind}` is declared twice: remove one")]
+    FieldTwice {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+    },
+    /// A group is declared twice.
+    #[error("group `{group}` of kind `{kind}` is declared twice: remove one")]
+    GroupTwice {
+        /// The kind.
+        kind: String,
+        /// The group.
+        group: String,
+    },
+    /// A margin is beyond what stamps can tell.
+    #[error(
+        "field `{field}` of kind `{kind}` has a margin of {margin_ms} ms: use at most {MARGIN_MS_MAX}, or inf"
+    )]
+    MarginTooLong {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+        /// The margin.
+        margin_ms: u64,
+    },
+    /// A group has no members.
+    #[error("group `{group}` of kind `{kind}` is empty: name its fields, or remove it")]
+    GroupEmpty {
+        /// The kind.
+        kind: String,
+        /// The group.
+        group: String,
+    },
+    /// A group names a field twice.
+    #[error("group `{group}` of kind `{kind}` names `{member}` twice: remove one")]
+    MemberTwice {
+        /// The kind.
+        kind: String,
+        /// The group.
+        group: String,
+        /// The field.
+        member: String,
+    },
+    /// A group names a field that is not declared.
+    #[error(
+        "group `{group}` of kind `{kind}` names `{member}`, which is no field of it: declare it as a value"
+    )]
+    MemberUndeclared {
+        /// The kind.
+        kind: String,
+        /// The group.
+        group: String,
+        /// The field.
+        member: String,
+    },
+    /// A group names a field that has a policy of its own.
+    #[error(
+        "group `{group}` of kind `{kind}` names `{member}`, which is \"{policy}\": make it a plain value, or take it out of the group"
+    )]
+    MemberNotPlain {
+        /// The kind.
+        kind: String,
+        /// The group.
+        group: String,
+        /// The field.
+        member: String,
+        /// Its policy, in words.
+        policy: String,
+    },
+    /// A field is in two groups.
+    #[error("field `{member}` of kind `{kind}` is in the groups `{other}` and `{group}`: leave it in one")]
+    MemberOfTwo {
+        /// The kind.
+        kind: String,
+        /// The later group, by name.
+        group: String,
+        /// The earlier group, by name.
+        other: String,
+        /// The field.
+        member: String,
+    },
+    /// A kind's `life` is no known policy.
+    #[error("kind `{kind}` has the life `{word}`: use delete-wins, edit-revives or newest")]
+    UnknownLife {
+        /// The kind.
+        kind: String,
+        /// What is written.
+        word: String,
+    },
+    /// A key of a field has a value that it cannot have.
+    #[error("field `{field}` of kind `{kind}` has the {key} `{word}`: use {expected}")]
+    UnknownWord {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+        /// The key.
+        key: &'static str,
+        /// What is written.
+        word: String,
+        /// What can be.
+        expected: &'static str,
+    },
+    /// A field has a key that its type does not take.
+    #[error(
+        "field `{field}` of kind `{kind}` is a {ty} with `{key}`, which only a {owner} has: remove the key or change the type"
+    )]
+    KeyMisplaced {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+        /// Its type.
+        ty: String,
+        /// The key.
+        key: &'static str,
+        /// The type that takes the key.
+        owner: &'static str,
+    },
+    /// A field needs a function, which text cannot hold.
+    #[error("field `{field}` of kind `{kind}` is resolved by a function: declare this schema in Rust")]
+    FunctionInText {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+    },
+    /// A kind has rules, which this version cannot evaluate.
+    #[error(
+        "kind `{kind}` has the {rule} rule `{name}`, which this version cannot evaluate: remove it, or use a later version"
+    )]
+    RulesUnsupported {
+        /// The kind.
+        kind: String,
+        /// The rule's type.
+        rule: String,
+        /// The rule's name.
+        name: String,
+    },
+}

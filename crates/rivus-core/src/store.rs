@@ -1,0 +1,316 @@
+//! What a store must do: keep packed rows and small records, and commit all of a change or nothing.
+//!
+//! A store understands neither rows nor records; it orders commits. Each row that a commit writes takes its own
+//! seq, consecutive, in commit order. A commit names the seq at which every row it depends on was read and fails
+//! as [`CommitError::Stale`], changing nothing, if another writer moved one. One conformance suite
+//! ([`conformance`]) runs against every implementation.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod memory;
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use crate::id::Incarnation;
+use crate::row::Sums;
+
+pub use memory::MemoryStore;
+
+/// Small keyed records, by purpose. Replicas encode and read them; stores keep them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Table {
+    /// Who the store and its replicas are, and its authority.
+    Identity = 0,
+    /// Where this store is in others' changes.
+    Cursor = 1,
+    /// What is known of other stores.
+    Peer = 2,
+    /// Pending edits in order, by the seq of their commit.
+    Outbox = 3,
+    /// Edits that an authority refused, with the reason.
+    Rejected = 4,
+    /// Registers from the future, by the time when they are due.
+    Quarantine = 5,
+    /// The newest instant known of each replica.
+    Newest = 6,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 7] = [
+        Self::Identity,
+        Self::Cursor,
+        Self::Peer,
+        Self::Outbox,
+        Self::Rejected,
+        Self::Quarantine,
+        Self::Newest,
+    ];
+}
+
+/// A store's digest: additive multiset hashes of its registers (see the semantics, section on digests).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Digest {
+    /// Of the registers as shown.
+    pub shown: u128,
+    /// Of the registers without pending edits.
+    pub confirmed: u128,
+    /// How many registers are confirmed.
+    pub count: u64,
+}
+
+impl Digest {
+    /// The digest after a change.
+    #[must_use]
+    pub fn plus(self, sums: Sums) -> Self {
+        Self {
+            shown: self.shown.wrapping_add(sums.shown),
+            confirmed: self.confirmed.wrapping_add(sums.confirmed),
+            count: self.count.wrapping_add_signed(sums.count),
+        }
+    }
+}
+
+/// Where a store stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Head {
+    /// The seq of the last row written; 0 in an empty store.
+    pub seq: u64,
+    /// Every opening that wrote, with its first seq, oldest first.
+    pub incarnations: Vec<(Incarnation, u64)>,
+    /// The clock's high-water, NTP64.
+    pub high_water: u64,
+    /// See [`Digest`].
+    pub digest: Digest,
+}
+
+/// One row as loaded: an entity, or one chunk of a large one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chunk<'s> {
+    /// The first address that belongs to it; empty for an entity's first chunk.
+    pub start: Cow<'s, [u8]>,
+    /// The seq of its last write.
+    pub seq: u64,
+    /// The packed row.
+    pub bytes: Cow<'s, [u8]>,
+}
+
+/// One row met while going through changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'s> {
+    /// The entity's kind.
+    pub kind: &'s str,
+    /// The entity's id.
+    pub id: &'s str,
+    /// The seq of its last write.
+    pub seq: u64,
+    /// The packed row.
+    pub bytes: &'s [u8],
+}
+
+/// A row that a commit depends on without writing it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowRead<'b> {
+    /// The entity's kind.
+    pub kind: &'b str,
+    /// The entity's id.
+    pub id: &'b str,
+    /// The chunk's first address.
+    pub start: Vec<u8>,
+    /// The seq at which it was read; 0 if it was not there.
+    pub seq: u64,
+}
+
+/// A row to write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowWrite<'b> {
+    /// The row, and the seq at which it was read.
+    pub row: RowRead<'b>,
+    /// The new packed row.
+    pub bytes: Vec<u8>,
+}
+
+/// The key of a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecordKey {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The seq of the commit's last row, 8 bytes big-endian.
+    CommitSeq,
+}
+
+/// A record to write, or to remove.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordWrite {
+    /// Where.
+    pub table: Table,
+    /// Under which key.
+    pub key: RecordKey,
+    /// The new content; `None` removes it.
+    pub value: Option<Vec<u8>>,
+}
+
+impl RecordWrite {
+    /// A record to write under a key that is known already.
+    #[must_use]
+    pub fn put(table: Table, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Self {
+        Self { table, key: RecordKey::Bytes(key.into()), value: Some(value) }
+    }
+
+    /// A record to remove.
+    #[must_use]
+    pub fn remove(table: Table, key: impl Into<Vec<u8>>) -> Self {
+        Self { table, key: RecordKey::Bytes(key.into()), value: None }
+    }
+}
+
+/// What a commit does to the clock's high-water.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HighWater {
+    /// Not below this.
+    AtLeast(u64),
+    /// Exactly this: stamps that nobody else holds were taken back.
+    Set(u64),
+}
+
+/// One commit: all of it or nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch<'b> {
+    /// Rows that must not have moved.
+    pub reads: Vec<RowRead<'b>>,
+    /// Rows to write, in the order in which they take their seqs. No row twice.
+    pub rows: Vec<RowWrite<'b>>,
+    /// Records to write, in order.
+    pub records: Vec<RecordWrite>,
+    /// The clock.
+    pub high_water: HighWater,
+    /// Added to the digest.
+    pub sums: Sums,
+    /// Appended with the commit's first seq if the commit writes rows.
+    pub incarnation: Option<Incarnation>,
+}
+
+impl Default for Batch<'_> {
+    fn default() -> Self {
+        Self {
+            reads: Vec::new(),
+            rows: Vec::new(),
+            records: Vec::new(),
+            high_water: HighWater::AtLeast(0),
+            sums: Sums::default(),
+            incarnation: None,
+        }
+    }
+}
+
+/// A place for a replica's state.
+///
+/// Reading methods see the last commit. Implementations exist for memory ([`MemoryStore`]) and SQLite.
+pub trait Store {
+    /// Where the store stands.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn head(&self) -> Result<Head, StoreError>;
+
+    /// The chunk to which `address` belongs: the one with the greatest start at or below it. `None` if the
+    /// entity has no row at all.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError>;
+
+    /// Visits the rows with a seq above `after`, ascending, until the visitor breaks off, and returns the head of
+    /// the same snapshot.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn changes(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError>;
+
+    /// The kinds that have rows, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn kinds(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Up to `limit` ids of a kind above `after`, in byte order.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// Visits a table's records with keys at or above `from`, ascending, until the visitor breaks off.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn records(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
+    /// Commits all of the batch, durably as the store is set up, and returns the head seq after it.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing of the batch is then in the store.
+    fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError>;
+
+    /// One record.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn record(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut found = None;
+        self.records(table, key, &mut |at, value| {
+            if at == key {
+                found = Some(value.to_vec());
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// Why a store cannot be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No room left.
+    #[error("the store is full ({0}): nothing was written; free some space and try again")]
+    Full(String),
+    /// The content is not what this version writes.
+    #[error("the store is damaged or not a Rivus store ({0}): restore a backup, or export what can be read")]
+    Damaged(String),
+    /// A newer version wrote it.
+    #[error("the store has format {found}, this version reads up to {known}: update this program")]
+    TooNew {
+        /// What the store says.
+        found: i64,
+        /// What this version knows.
+        known: i64,
+    },
+    /// Another process holds it for too long.
+    #[error("the store is busy ({0}): another process holds it; close that or try again")]
+    Busy(String),
+    /// Anything else the system said.
+    #[error("the store cannot be used ({0}): check that the path exists and may be written")]
+    Io(String),
+}
+
+/// Why a commit did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Another writer moved a row that was read: load again and retry.
+    #[error("another writer was faster: load again and retry")]
+    Stale,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

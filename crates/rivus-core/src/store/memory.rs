@@ -1,0 +1,269 @@
+//! A store in memory: for tests, the simulator, and replicas that need no disk.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::ControlFlow;
+
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RowRead, Store, StoreError, Table,
+};
+
+#[expect(clippy::disallowed_types, reason = "looked up by id only, never iterated; its hasher is fixed")]
+type Ids = std::collections::HashMap<Box<str>, u32, BuildHasherDefault<FixedHasher>>;
+
+/// Keeps everything in memory; gone when dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    head: Head,
+    kinds: BTreeMap<Box<str>, Ids>,
+    /// The chunks of each entity by start, as indexes into `rows`.
+    entities: Vec<SmallVec<[u32; 2]>>,
+    rows: Vec<Slot>,
+    /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
+    log: Vec<(u64, u32)>,
+    records: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    kind: Box<str>,
+    id: Box<str>,
+    start: Box<[u8]>,
+    seq: u64,
+    bytes: Vec<u8>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A copy of the whole store, as copying a database file would make.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let rows = self.rows.iter().map(|slot| Slot {
+            kind: slot.kind.clone(),
+            id: slot.id.clone(),
+            start: slot.start.clone(),
+            seq: slot.seq,
+            bytes: slot.bytes.clone(),
+        });
+        Self {
+            head: self.head.clone(),
+            kinds: self.kinds.clone(),
+            entities: self.entities.clone(),
+            rows: rows.collect(),
+            log: self.log.clone(),
+            records: self.records.clone(),
+        }
+    }
+
+    fn slot(&self, row: u32) -> &Slot {
+        #[expect(clippy::expect_used, reason = "indexes are made by this store and rows are never removed")]
+        self.rows.get(row as usize).expect("a row index is valid")
+    }
+
+    fn entity(&self, kind: &str, id: &str) -> Option<u32> {
+        self.kinds.get(kind)?.get(id).copied()
+    }
+
+    /// Where the chunk with this very start is, if there is one.
+    fn find(&self, row: &RowRead<'_>) -> Option<u32> {
+        let chunks = self.entities.get(self.entity(row.kind, row.id)? as usize)?;
+        chunks.iter().copied().find(|at| *self.slot(*at).start == *row.start)
+    }
+
+    fn seq_of(&self, row: &RowRead<'_>) -> u64 {
+        self.find(row).map_or(0, |at| self.slot(at).seq)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows")]
+    fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Vec<u8>) -> u32 {
+        let at = self.rows.len() as u32;
+        if !self.kinds.contains_key(row.kind) {
+            self.kinds.insert(row.kind.into(), Ids::default());
+        }
+        let fresh = self.entities.len() as u32;
+        let ids = self.kinds.entry(row.kind.into()).or_default();
+        let entity = *ids.entry(row.id.into()).or_insert(fresh);
+        if entity == fresh {
+            self.entities.push(SmallVec::new());
+        }
+        let rows = &self.rows;
+        if let Some(chunks) = self.entities.get_mut(entity as usize) {
+            let place = chunks.partition_point(|c| {
+                rows.get(*c as usize).is_some_and(|slot| *slot.start < *row.start)
+            });
+            chunks.insert(place, at);
+        }
+        self.rows.push(Slot {
+            kind: row.kind.into(),
+            id: row.id.into(),
+            start: row.start.into(),
+            seq,
+            bytes,
+        });
+        at
+    }
+
+    fn compact_log(&mut self) {
+        if self.log.len() > 2 * self.rows.len() + 64 {
+            let rows = &self.rows;
+            self.log.retain(|(seq, row)| rows.get(*row as usize).is_some_and(|slot| slot.seq == *seq));
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn head(&self) -> Result<Head, StoreError> {
+        Ok(self.head.clone())
+    }
+
+    fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
+        let chunks = self.entity(kind, id).and_then(|entity| self.entities.get(entity as usize));
+        let Some(chunks) = chunks else { return Ok(None) };
+        let after = chunks.partition_point(|at| *self.slot(*at).start <= *address);
+        let found = after.checked_sub(1).and_then(|at| chunks.get(at));
+        Ok(found.map(|at| {
+            let slot = self.slot(*at);
+            Chunk { start: Cow::Borrowed(&slot.start), seq: slot.seq, bytes: Cow::Borrowed(&slot.bytes) }
+        }))
+    }
+
+    fn changes(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError> {
+        let first = self.log.partition_point(|(seq, _)| *seq <= after);
+        for (seq, row) in self.log.iter().skip(first) {
+            let slot = self.slot(*row);
+            if slot.seq != *seq {
+                continue;
+            }
+            let changed = Changed { kind: &slot.kind, id: &slot.id, seq: *seq, bytes: &slot.bytes };
+            if visit(changed).is_break() {
+                break;
+            }
+        }
+        Ok(self.head.clone())
+    }
+
+    fn kinds(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.kinds.keys().map(ToString::to_string).collect())
+    }
+
+    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        let Some(ids) = self.kinds.get(kind) else { return Ok(Vec::new()) };
+        let mut ids: Vec<&str> =
+            ids.keys().map(AsRef::as_ref).filter(|id| after.is_none_or(|after| *id > after)).collect();
+        ids.sort_unstable();
+        Ok(ids.into_iter().take(limit).map(str::to_owned).collect())
+    }
+
+    fn records(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        for ((_, key), value) in self.records.range((table, from.to_vec())..).take_while(|(k, _)| k.0 == table) {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
+        let moved = |row: &RowRead<'_>| self.seq_of(row) != row.seq;
+        if batch.reads.iter().any(moved) || batch.rows.iter().any(|write| moved(&write.row)) {
+            return Err(CommitError::Stale);
+        }
+        if let Some(incarnation) = batch.incarnation
+            && !batch.rows.is_empty()
+        {
+            self.head.incarnations.push((incarnation, self.head.seq + 1));
+        }
+        for write in batch.rows {
+            self.head.seq += 1;
+            let seq = self.head.seq;
+            let at = match self.find(&write.row) {
+                None => self.insert(write.row, seq, write.bytes),
+                Some(at) => {
+                    if let Some(slot) = self.rows.get_mut(at as usize) {
+                        slot.seq = seq;
+                        slot.bytes = write.bytes;
+                    }
+                    at
+                }
+            };
+            self.log.push((seq, at));
+        }
+        self.compact_log();
+        for record in batch.records {
+            let key = match record.key {
+                RecordKey::Bytes(bytes) => bytes,
+                RecordKey::CommitSeq => self.head.seq.to_be_bytes().to_vec(),
+            };
+            match record.value {
+                Some(value) => self.records.insert((record.table, key), value),
+                None => self.records.remove(&(record.table, key)),
+            };
+        }
+        self.head.high_water = match batch.high_water {
+            HighWater::AtLeast(time) => self.head.high_water.max(time),
+            HighWater::Set(time) => time,
+        };
+        self.head.digest = self.head.digest.plus(batch.sums);
+        Ok(self.head.seq)
+    }
+}
+
+/// Hashes ids the same way in every run.
+#[derive(Debug, Default)]
+struct FixedHasher(u64);
+
+impl Hasher for FixedHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = self.0.rotate_left(31) ^ xxh3_64(bytes);
+    }
+
+    fn write_u8(&mut self, _terminator: u8) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    #[test]
+    fn memory_store_conforms() {
+        conformance::run(MemoryStore::new);
+    }
+
+    #[test]
+    fn a_copy_goes_its_own_way() {
+        let write = |seq, bytes: &[u8]| {
+            let row = RowRead { kind: "task", id: "a", start: Vec::new(), seq };
+            Batch { rows: vec![crate::store::RowWrite { row, bytes: bytes.to_vec() }], ..Batch::default() }
+        };
+        let mut store = MemoryStore::new();
+        store.commit(write(0, b"1")).unwrap();
+        let mut copy = store.copy();
+        assert_eq!(copy.commit(write(1, b"2")), Ok(2));
+        assert_eq!(&*store.load("task", "a", b"").unwrap().unwrap().bytes, b"1");
+        assert_eq!(&*copy.load("task", "a", b"").unwrap().unwrap().bytes, b"2");
+        assert_eq!(store.head().unwrap().seq, 1);
+    }
+}

@@ -1,0 +1,305 @@
+//! The rows that one commit reads and writes, staged in memory until it succeeds.
+//!
+//! Owns the way from packed rows through changes to a batch. A row is loaded at most once and remembered with
+//! the seq at which it was read, so that the commit fails as `Stale` if anybody moved it meanwhile.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::clock::Stamp;
+use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
+use crate::store::{Batch, CommitError, RowRead, RowWrite, Store, StoreError};
+
+/// One transaction's staged rows.
+#[derive(Debug)]
+pub(crate) struct Work<'s, S> {
+    store: &'s S,
+    entities: Vec<Staged<'s>>,
+    /// By hash of (kind, id), once there are too many to look through.
+    index: BTreeMap<u64, usize>,
+    buffer: Vec<u8>,
+    pub(crate) sums: Sums,
+    pub(crate) clashes: Vec<Stamp>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Staged<'s> {
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    chunks: Vec<StagedChunk<'s>>,
+    pub(crate) shown_changed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct StagedChunk<'s> {
+    start: Cow<'s, [u8]>,
+    read_seq: u64,
+    /// Empty while the row does not exist.
+    bytes: Cow<'s, [u8]>,
+    written: bool,
+}
+
+impl StagedChunk<'_> {
+    fn row(&self) -> Result<Row<'_>, Corrupt> {
+        if self.bytes.is_empty() {
+            return Ok(Row::empty());
+        }
+        Row::new(&self.bytes, if self.written { 0 } else { self.read_seq })
+    }
+}
+
+/// Which entity of a [`Work`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct At(usize);
+
+impl At {
+    pub(crate) fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
+const LOOK_THROUGH_MAX: usize = 8;
+
+impl<'s, S: Store> Work<'s, S> {
+    pub(crate) fn new(store: &'s S) -> Self {
+        Self {
+            store,
+            entities: Vec::new(),
+            index: BTreeMap::new(),
+            buffer: Vec::with_capacity(256),
+            sums: Sums::default(),
+            clashes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn entity(&mut self, kind: &str, id: &str) -> At {
+        let same = |staged: &Staged<'_>| staged.id == id && staged.kind == kind;
+        if self.entities.len() <= LOOK_THROUGH_MAX {
+            if let Some(at) = self.entities.iter().position(same) {
+                return At(at);
+            }
+        } else {
+            if self.index.is_empty() {
+                self.index = self.entities.iter().enumerate().map(|(at, e)| (hash(&e.kind, &e.id), at)).collect();
+            }
+            let found = self.index.get(&hash(kind, id)).copied();
+            match found {
+                Some(at) if self.entities.get(at).is_some_and(same) => return At(at),
+                Some(_) => {
+                    // Two ids of one hash: look through all.
+                    if let Some(at) = self.entities.iter().position(same) {
+                        return At(at);
+                    }
+                }
+                None => {
+                    self.index.insert(hash(kind, id), self.entities.len());
+                }
+            }
+        }
+        self.entities.push(Staged {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            chunks: Vec::new(),
+            shown_changed: false,
+        });
+        At(self.entities.len() - 1)
+    }
+
+    pub(crate) fn staged(&self, at: At) -> &Staged<'s> {
+        #[expect(clippy::expect_used, reason = "an `At` is made by `entity` and entities are never removed")]
+        self.entities.get(at.0).expect("the entity is staged")
+    }
+
+    fn staged_mut(&mut self, at: At) -> &mut Staged<'s> {
+        #[expect(clippy::expect_used, reason = "an `At` is made by `entity` and entities are never removed")]
+        self.entities.get_mut(at.0).expect("the entity is staged")
+    }
+
+    pub(crate) fn touched(&self) -> impl Iterator<Item = &Staged<'s>> {
+        self.entities.iter()
+    }
+
+    /// The index of the staged chunk that the address belongs to, loaded if need be.
+    fn chunk(&mut self, at: At, address: &[u8]) -> Result<usize, CommitError> {
+        let store = self.store;
+        let staged = self.staged_mut(at);
+        for (index, chunk) in staged.chunks.iter().enumerate() {
+            if *chunk.start <= *address && chunk.row().map_err(|c| damaged(&staged.kind, &staged.id, c))?.holds(address)
+            {
+                return Ok(index);
+            }
+        }
+        let chunk = match store.load(&staged.kind, &staged.id, address)? {
+            Some(chunk) => {
+                StagedChunk { start: chunk.start, read_seq: chunk.seq, bytes: chunk.bytes, written: false }
+            }
+            None => StagedChunk {
+                start: Cow::Borrowed(&[]),
+                read_seq: 0,
+                bytes: Cow::Borrowed(&[]),
+                written: false,
+            },
+        };
+        let index = staged.chunks.partition_point(|c| c.start < chunk.start);
+        if staged.chunks.get(index).is_some_and(|c| c.start == chunk.start) {
+            // Another writer split the row between two loads: what was read is stale.
+            return Err(CommitError::Stale);
+        }
+        staged.chunks.insert(index, chunk);
+        Ok(index)
+    }
+
+    /// The chunk's row that the address belongs to.
+    pub(crate) fn row(&mut self, at: At, address: &[u8]) -> Result<Row<'_>, CommitError> {
+        let index = self.chunk(at, address)?;
+        let staged = self.staged(at);
+        let row = staged.chunks.get(index).map_or(Ok(Row::empty()), StagedChunk::row);
+        row.map_err(|c| damaged(&staged.kind, &staged.id, c).into())
+    }
+
+    /// The row that the address belongs to, if it is loaded already; else an empty one.
+    pub(crate) fn loaded_row(&self, at: At, address: &[u8]) -> Result<Row<'_>, Corrupt> {
+        for chunk in &self.staged(at).chunks {
+            let row = chunk.row()?;
+            if *chunk.start <= *address && row.holds(address) {
+                return Ok(row);
+            }
+        }
+        Ok(Row::empty())
+    }
+
+    /// A copy of the staging with only this entity in it, as entity 0.
+    pub(crate) fn fork(&self, at: At) -> Self {
+        let mut copy = Self::new(self.store);
+        copy.entities.push(self.staged(at).clone());
+        copy
+    }
+
+    /// All rows of the entity, in order.
+    pub(crate) fn rows(&mut self, at: At) -> Result<Vec<Row<'_>>, CommitError> {
+        let mut address = Vec::new();
+        loop {
+            let end = self.row(at, &address)?.end;
+            if end.is_empty() {
+                break;
+            }
+            address = end.to_vec();
+        }
+        let staged = self.staged(at);
+        let rows = staged.chunks.iter().map(StagedChunk::row);
+        rows.collect::<Result<_, _>>().map_err(|c| damaged(&staged.kind, &staged.id, c).into())
+    }
+
+    /// Whether any register of the entity is held.
+    pub(crate) fn is_held(&mut self, at: At) -> Result<bool, CommitError> {
+        let first = self.row(at, &[])?;
+        Ok(!first.is_empty() || !first.end.is_empty())
+    }
+
+    /// Applies changes, ascending by address. Several of one address must lie together.
+    pub(crate) fn apply<A: AsRef<[u8]>>(&mut self, at: At, changes: &[(A, Change<'_>)]) -> Result<(), CommitError> {
+        let mut rest = changes;
+        while let Some((first, _)) = rest.first() {
+            let index = self.chunk(at, first.as_ref())?;
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let staged = self.staged_mut(at);
+            let Some(chunk) = staged.chunks.get(index) else { break };
+            let mut digested = Digested::new(&mut buffer, &staged.kind, &staged.id);
+            let outcome = chunk.row().and_then(|row| {
+                let here = rest.iter().take_while(|(address, _)| row.holds(address.as_ref())).count();
+                let now = rest.get(..here).unwrap_or_default();
+                Ok((row::apply(row, now, &mut digested)?, here))
+            });
+            let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
+            let (applied, here) = outcome.map_err(|c| damaged(&staged.kind, &staged.id, c))?;
+            rest = rest.get(here..).unwrap_or_default();
+            staged.shown_changed |= applied.shown_changed;
+            for (piece, (start, bytes)) in applied.rows.into_iter().enumerate() {
+                if piece == 0 {
+                    if let Some(chunk) = staged.chunks.get_mut(index) {
+                        chunk.bytes = Cow::Owned(bytes);
+                        chunk.written = true;
+                    }
+                } else {
+                    let chunk = StagedChunk {
+                        start: Cow::Owned(start),
+                        read_seq: 0,
+                        bytes: Cow::Owned(bytes),
+                        written: true,
+                    };
+                    staged.chunks.insert(index + piece, chunk);
+                }
+            }
+            self.buffer = buffer;
+            self.sums.add(sums);
+            self.clashes.extend(clashes);
+        }
+        Ok(())
+    }
+
+    /// Ends the staging: what was read and written, and the entities whose view changed.
+    pub(crate) fn finish(self) -> Finished {
+        let mut finished =
+            Finished { rows: Vec::new(), changed: Vec::new(), clashes: self.clashes, sums: self.sums };
+        for staged in self.entities {
+            for chunk in staged.chunks {
+                finished.rows.push(FinishedRow {
+                    entity: finished.changed.len(),
+                    start: chunk.start.into_owned(),
+                    seq: chunk.read_seq,
+                    bytes: if chunk.written { Some(chunk.bytes.into_owned()) } else { None },
+                });
+            }
+            finished.changed.push((staged.kind, staged.id, staged.shown_changed));
+        }
+        finished
+    }
+}
+
+/// Staged rows that no longer borrow the store.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    rows: Vec<FinishedRow>,
+    /// Kind, id, and whether the view changed.
+    pub(crate) changed: Vec<(String, String, bool)>,
+    pub(crate) clashes: Vec<Stamp>,
+    sums: Sums,
+}
+
+#[derive(Debug)]
+struct FinishedRow {
+    entity: usize,
+    start: Vec<u8>,
+    seq: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Finished {
+    /// Moves rows and sums into a batch.
+    pub(crate) fn fill<'b>(rows_of: &'b mut Self, batch: &mut Batch<'b>) {
+        batch.sums.add(rows_of.sums);
+        let changed = &rows_of.changed;
+        for row in rows_of.rows.drain(..) {
+            let Some((kind, id, _)) = changed.get(row.entity) else { continue };
+            let read = RowRead { kind, id, start: row.start, seq: row.seq };
+            match row.bytes {
+                None => batch.reads.push(read),
+                Some(bytes) => batch.rows.push(RowWrite { row: read, bytes }),
+            }
+        }
+    }
+}
+
+fn hash(kind: &str, id: &str) -> u64 {
+    xxh3_64(id.as_bytes()) ^ xxh3_64(kind.as_bytes()).rotate_left(17)
+}
+
+pub(crate) fn damaged(kind: &str, id: &str, corrupt: Corrupt) -> StoreError {
+    StoreError::Damaged(format!("{kind} `{id}`: {corrupt}"))
+}

@@ -1,0 +1,251 @@
+//! [`Store`] on the tables.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use rivus_core::id::Incarnation;
+use rivus_core::store::{
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, RecordKey, RecordWrite, Store, StoreError,
+    Table,
+};
+use rusqlite::types::FromSqlResult;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use crate::SqliteStore;
+
+impl Store for SqliteStore {
+    fn head(&self) -> Result<Head, StoreError> {
+        snapshot(&self.conn, head).map_err(|error| self.fault(&error))
+    }
+
+    fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
+        let chunk = |row: &Row<'_>| {
+            Ok(Chunk {
+                start: Cow::Owned(row.get(0)?),
+                seq: row.get::<_, i64>(1)?.cast_unsigned(),
+                bytes: Cow::Owned(row.get(2)?),
+            })
+        };
+        let found = self.conn.prepare_cached(LOAD);
+        let found = found.and_then(|mut load| load.query_row((kind, id, address), chunk).optional());
+        found.map_err(|error| self.fault(&error))
+    }
+
+    fn changes(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError> {
+        let read = |conn: &Connection| {
+            let head = head(conn)?;
+            // No seq is beyond i64, so a position there is past every row.
+            let after = i64::try_from(after).unwrap_or(i64::MAX);
+            let mut changes = conn.prepare_cached(CHANGES)?;
+            let mut rows = changes.query([after])?;
+            while let Some(row) = rows.next()? {
+                let changed = Changed {
+                    kind: text(row, 0)?,
+                    id: text(row, 1)?,
+                    seq: row.get::<_, i64>(2)?.cast_unsigned(),
+                    bytes: blob(row, 3)?,
+                };
+                if visit(changed).is_break() {
+                    break;
+                }
+            }
+            Ok(head)
+        };
+        snapshot(&self.conn, read).map_err(|error| self.fault(&error))
+    }
+
+    fn kinds(&self) -> Result<Vec<String>, StoreError> {
+        let kinds = self.conn.prepare_cached(KINDS);
+        let kinds = kinds.and_then(|mut kinds| kinds.query_map([], |row| row.get(0))?.collect());
+        kinds.map_err(|error| self.fault(&error))
+    }
+
+    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (sql, after) = after.map_or((IDS, ""), |after| (IDS_AFTER, after));
+        let ids = self.conn.prepare_cached(sql);
+        let ids = ids.and_then(|mut ids| ids.query_map((kind, after, limit), |row| row.get(0))?.collect());
+        ids.map_err(|error| self.fault(&error))
+    }
+
+    fn records(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut read = || {
+            let mut records = self.conn.prepare_cached(RECORDS)?;
+            let mut rows = records.query((table as u8, from))?;
+            while let Some(row) = rows.next()? {
+                if visit(blob(row, 0)?, blob(row, 1)?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.fault(&error))
+    }
+
+    fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
+        match commit(&mut self.conn, batch) {
+            Ok(Some(seq)) => Ok(seq),
+            Ok(None) => Err(CommitError::Stale),
+            Err(error) => Err(self.fault(&error).into()),
+        }
+    }
+}
+
+/// Reads several things as of one moment.
+fn snapshot<T>(
+    conn: &Connection,
+    read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    // A visitor may come back to read: it is in the snapshot already.
+    if !conn.is_autocommit() {
+        return read(conn);
+    }
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
+    let found = read(&transaction)?;
+    transaction.commit()?;
+    Ok(found)
+}
+
+/// The head without its incarnations.
+fn bare_head(conn: &Connection) -> rusqlite::Result<Head> {
+    conn.prepare_cached(HEAD)?.query_row([], |row| {
+        let digest = Digest {
+            shown: u128::from_be_bytes(row.get(2)?),
+            confirmed: u128::from_be_bytes(row.get(3)?),
+            count: row.get::<_, i64>(4)?.cast_unsigned(),
+        };
+        Ok(Head {
+            seq: row.get::<_, i64>(0)?.cast_unsigned(),
+            incarnations: Vec::new(),
+            high_water: row.get::<_, i64>(1)?.cast_unsigned(),
+            digest,
+        })
+    })
+}
+
+fn head(conn: &Connection) -> rusqlite::Result<Head> {
+    let mut head = bare_head(conn)?;
+    let mut incarnations = conn.prepare_cached(INCARNATIONS)?;
+    let opening = |row: &Row<'_>| {
+        Ok((Incarnation(row.get::<_, i64>(0)?.cast_unsigned()), row.get::<_, i64>(1)?.cast_unsigned()))
+    };
+    head.incarnations = incarnations.query_map([], opening)?.collect::<rusqlite::Result<_>>()?;
+    Ok(head)
+}
+
+fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {
+    typed(column, row.get_ref(column)?.as_str())
+}
+
+fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
+    typed(column, row.get_ref(column)?.as_blob())
+}
+
+fn typed<T>(column: usize, value: FromSqlResult<T>) -> rusqlite::Result<T> {
+    value.map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Null, Box::new(error))
+    })
+}
+
+/// Commits the batch and gives the head seq; `None` if it is stale. Leaving without a commit rolls back.
+fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u64>> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let before = bare_head(&transaction)?;
+    let Some(seq) = write_rows(&transaction, &batch, before.seq)? else { return Ok(None) };
+    if let Some(incarnation) = batch.incarnation.filter(|_| seq > before.seq) {
+        let first = (before.seq + 1).cast_signed();
+        transaction.prepare_cached(OPEN)?.execute((first, incarnation.0.cast_signed()))?;
+    }
+    for record in batch.records {
+        write_record(&transaction, record, seq)?;
+    }
+    let high_water = match batch.high_water {
+        HighWater::AtLeast(time) => before.high_water.max(time),
+        HighWater::Set(time) => time,
+    };
+    let digest = before.digest.plus(batch.sums);
+    if (seq, high_water, digest) != (before.seq, before.high_water, before.digest) {
+        transaction.prepare_cached(MOVE_HEAD)?.execute(params![
+            seq.cast_signed(),
+            high_water.cast_signed(),
+            digest.shown.to_be_bytes(),
+            digest.confirmed.to_be_bytes(),
+            digest.count.cast_signed(),
+        ])?;
+    }
+    transaction.commit()?;
+    Ok(Some(seq))
+}
+
+/// Checks the rows read and writes the others, each with the next seq; `None` if one moved. That a written row
+/// did not move is seen from how many rows the write itself found.
+fn write_rows(conn: &Connection, batch: &Batch<'_>, mut seq: u64) -> rusqlite::Result<Option<u64>> {
+    let mut seq_of = conn.prepare_cached(SEQ)?;
+    for read in &batch.reads {
+        let found = seq_of.query_row((read.kind, read.id, &read.start), |row| row.get::<_, i64>(0));
+        if found.optional()?.unwrap_or(0).cast_unsigned() != read.seq {
+            return Ok(None);
+        }
+    }
+    let (mut insert, mut update) = (conn.prepare_cached(INSERT)?, conn.prepare_cached(UPDATE)?);
+    for write in &batch.rows {
+        seq += 1;
+        let (row, new) = (&write.row, seq.cast_signed());
+        let written = if row.seq == 0 {
+            insert.execute(params![row.kind, row.id, row.start, new, write.bytes])?
+        } else {
+            update.execute(params![row.kind, row.id, row.start, new, write.bytes, row.seq.cast_signed()])?
+        };
+        if written == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(seq))
+}
+
+fn write_record(conn: &Connection, record: RecordWrite, seq: u64) -> rusqlite::Result<()> {
+    let key = match record.key {
+        RecordKey::Bytes(bytes) => bytes,
+        RecordKey::CommitSeq => seq.to_be_bytes().to_vec(),
+    };
+    let table = record.table as u8;
+    match record.value {
+        Some(value) => conn.prepare_cached(PUT)?.execute((table, key, value))?,
+        None => conn.prepare_cached(REMOVE)?.execute((table, key))?,
+    };
+    Ok(())
+}
+
+const HEAD: &str = "SELECT seq, high_water, shown, confirmed, count FROM head";
+const INCARNATIONS: &str = "SELECT id, first FROM incarnation ORDER BY first";
+const LOAD: &str = "SELECT start, seq, state FROM entity
+    WHERE kind = ?1 AND id = ?2 AND start <= ?3 ORDER BY start DESC LIMIT 1";
+const CHANGES: &str = "SELECT kind, id, seq, state FROM entity WHERE scope = 0 AND seq > ?1 ORDER BY seq";
+/// Steps from kind to kind; a plain DISTINCT would go through every entity.
+const KINDS: &str = "WITH RECURSIVE step (kind) AS (
+        SELECT min(kind) FROM entity
+        UNION ALL SELECT (SELECT min(kind) FROM entity WHERE kind > step.kind) FROM step WHERE kind IS NOT NULL
+    ) SELECT kind FROM step WHERE kind IS NOT NULL";
+const IDS: &str = "SELECT DISTINCT id FROM entity WHERE kind = ?1 AND id >= ?2 ORDER BY id LIMIT ?3";
+const IDS_AFTER: &str = "SELECT DISTINCT id FROM entity WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+const RECORDS: &str = "SELECT key, value FROM record WHERE tab = ?1 AND key >= ?2 ORDER BY key";
+const SEQ: &str = "SELECT seq FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3";
+const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VALUES (0, ?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (kind, id, start) DO NOTHING";
+const UPDATE: &str =
+    "UPDATE entity SET seq = ?4, state = ?5 WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?6";
+const OPEN: &str = "INSERT INTO incarnation (first, id) VALUES (?1, ?2)";
+const MOVE_HEAD: &str =
+    "UPDATE head SET seq = ?1, high_water = ?2, shown = ?3, confirmed = ?4, count = ?5 WHERE one = 1";
+const PUT: &str = "INSERT INTO record (tab, key, value) VALUES (?1, ?2, ?3)
+    ON CONFLICT (tab, key) DO UPDATE SET value = excluded.value";
+const REMOVE: &str = "DELETE FROM record WHERE tab = ?1 AND key = ?2";
