@@ -125,7 +125,8 @@ mod tests {
         assert_eq!(Parts::parse(&address), Some(Parts { class: class::KEY, name: "labels", key: b"k" }));
         assert_eq!(Parts::parse(LIFE), Some(Parts { class: class::LIFE, name: "", key: b"" }));
         assert!(is_well_formed(&[200, 0, 1, b'x', 9, 9]));
-        for bad in [&[][..], &[1, 0], &[1, 0, 2, b'x'], &[1, 0, 1, 0xff], &[0, 0, 0, 1], &[4, 0, 1, b'x', 1]] {
+        for bad in [&[][..], &[1, 0], &[1, 0, 2, b'x'], &[1, 0, 1, 0xff], &[0, 0, 0, 1], &[4, 0, 1, b'x', 1]]
+        {
             assert!(!is_well_formed(bad), "{bad:?}");
         }
         assert!(LIFE < field("").as_slice());

@@ -233,7 +233,9 @@ pub enum Force {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClockError {
     /// The clock has reached 2106.
-    #[error("the clock has used up all times (high-water {high_water}): a stamp from 2106 was taken over; restore a backup from before it, and keep admission on")]
+    #[error(
+        "the clock has used up all times (high-water {high_water}): a stamp from 2106 was taken over; restore a backup from before it, and keep admission on"
+    )]
     EndOfTime {
         /// The last time used, NTP64.
         high_water: u64,

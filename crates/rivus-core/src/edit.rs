@@ -376,7 +376,9 @@ impl<'s, S: Store> Tx<'s, S> {
             let encoded = encode(name, value)?;
             let (shows_it, newest) = self.look(at, &address, |register| match register {
                 None => Ok(false),
-                Some(one) if *ty == FieldType::Multi => Ok(one.alive.len() == 1 && one.newest().value == encoded),
+                Some(one) if *ty == FieldType::Multi => {
+                    Ok(one.alive.len() == 1 && one.newest().value == encoded)
+                }
                 Some(register) => Ok(*view::resolve(ty, register)? == *encoded),
             })?;
             if !shows_it {
@@ -415,7 +417,11 @@ impl<'s, S: Store> Tx<'s, S> {
 
     /// Ends the edit: takes a stamp, writes the delta into the staged rows, and says what was made.
     /// `None` if nothing is to be written; then no stamp was used.
-    pub(crate) fn finish(self, clock: &mut Clock, how: Finish) -> Result<(Work<'s, S>, Option<Made>), EditError> {
+    pub(crate) fn finish(
+        self,
+        clock: &mut Clock,
+        how: Finish,
+    ) -> Result<(Work<'s, S>, Option<Made>), EditError> {
         if self.registers == 0 {
             return Ok((self.work, None));
         }

@@ -77,7 +77,8 @@ impl Identity {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(bytes);
-        Self::read(&mut reader).map_err(|_| StoreError::Damaged("its identity record is unreadable".to_owned()))
+        Self::read(&mut reader)
+            .map_err(|_| StoreError::Damaged("its identity record is unreadable".to_owned()))
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {

@@ -1,17 +1,19 @@
 //! Field-level merge without I/O.
-pub mod id;
-pub mod clock;
-pub mod value;
-pub mod register;
 pub mod address;
 mod bytes;
+pub mod clock;
 pub mod code;
-pub mod replica;
 pub mod edit;
+pub mod id;
 pub mod identity;
 pub mod pending;
-pub mod view;
-mod work;
+pub mod register;
+pub mod replica;
 pub mod row;
-pub mod store;
 pub mod schema;
+pub mod session;
+pub mod store;
+pub mod value;
+pub mod view;
+pub mod wire;
+mod work;

@@ -230,7 +230,8 @@ impl<'a> Register<'a> {
         if self.alive.first().is_some_and(|c| c.stamp < self.floor) {
             return Err(Malformed::BelowFloor);
         }
-        if !self.alive.is_sorted_by(|a, b| a.stamp < b.stamp) || !self.seen.is_sorted_by(|a, b| a.replica < b.replica)
+        if !self.alive.is_sorted_by(|a, b| a.stamp < b.stamp)
+            || !self.seen.is_sorted_by(|a, b| a.replica < b.replica)
         {
             return Err(Malformed::Unsorted);
         }

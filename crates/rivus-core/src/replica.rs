@@ -7,7 +7,6 @@
 mod judge;
 mod verdict;
 
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -128,11 +127,11 @@ pub enum Edited {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Incoming<'a> {
     /// The entity's kind.
-    pub kind: Cow<'a, str>,
+    pub kind: Arc<str>,
     /// The entity's id.
-    pub id: Cow<'a, str>,
+    pub id: Arc<str>,
     /// Addresses and what is joined there, ascending by address.
-    pub changes: Vec<(Cow<'a, [u8]>, Change<'a>)>,
+    pub changes: Vec<(Arc<[u8]>, Change<'a>)>,
 }
 
 /// What the sender of a page is to the receiver.
@@ -268,7 +267,8 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`EditError`]; nothing has changed.
     pub fn edit(&mut self, now: Millis, ops: &[Op]) -> Result<Edited, EditError> {
-        self.transact(now, Force::No, |tx| ops.iter().try_for_each(|op| tx.apply(op))).map(|((), edited)| edited)
+        self.transact(now, Force::No, |tx| ops.iter().try_for_each(|op| tx.apply(op)))
+            .map(|((), edited)| edited)
     }
 
     /// One edit made by a closure that may look before it writes.
@@ -435,9 +435,9 @@ impl<S: Store> Replica<S> {
                 let register = decode_register(reader.rest())?;
                 let change = Change::Join { register, source: None };
                 Ok(Incoming {
-                    kind: Cow::Borrowed(kind),
-                    id: Cow::Borrowed(id),
-                    changes: vec![(Cow::Borrowed(address), change)],
+                    kind: Arc::from(kind),
+                    id: Arc::from(id),
+                    changes: vec![(Arc::from(address), change)],
                 })
             };
             let incoming = read().map_err(unreadable)?;
@@ -517,7 +517,8 @@ impl<S: Store> Replica<S> {
                     let mut digested = crate::row::Digested::new(&mut buffer, changed.kind, changed.id);
                     digest.shown = digest.shown.wrapping_add(digested.hash(entry.address, &state.shown));
                     if let Some(confirmed) = state.confirmed() {
-                        digest.confirmed = digest.confirmed.wrapping_add(digested.hash(entry.address, confirmed));
+                        digest.confirmed =
+                            digest.confirmed.wrapping_add(digested.hash(entry.address, confirmed));
                         digest.count += 1;
                     }
                 }
@@ -541,6 +542,18 @@ impl<S: Store> Replica<S> {
     pub fn cursor(&self, of: StoreId) -> Result<Option<Cursor>, StoreError> {
         let bytes = self.store.record(Table::Cursor, &of.0.to_be_bytes())?;
         bytes.map(|bytes| Cursor::decode(&bytes).map_err(|_| unreadable("a cursor"))).transpose()
+    }
+
+    /// Reads another store from the start next time.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub fn forget_cursor(&mut self, of: StoreId) -> Result<(), StoreError> {
+        commit_records(&mut self.store, vec![RecordWrite::remove(Table::Cursor, of.0.to_be_bytes())])?;
+        if self.identity.authority.is_some_and(|authority| authority.store == of) {
+            self.saw = None;
+        }
+        Ok(())
     }
 
     /// What is known of another store.
@@ -665,13 +678,14 @@ impl<S: Store> Replica<S> {
         visit: &mut dyn FnMut(u64, Pending<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let mut failed = false;
-        self.store.records(Table::Outbox, &from.to_be_bytes(), &mut |key, value| {
-            match (Reader::new(key).u64(), Pending::decode(value)) {
-                (Ok(key), Ok(pending)) => visit(key, pending),
-                _ => {
-                    failed = true;
-                    ControlFlow::Break(())
-                }
+        self.store.records(Table::Outbox, &from.to_be_bytes(), &mut |key, value| match (
+            Reader::new(key).u64(),
+            Pending::decode(value),
+        ) {
+            (Ok(key), Ok(pending)) => visit(key, pending),
+            _ => {
+                failed = true;
+                ControlFlow::Break(())
             }
         })?;
         if failed { Err(unreadable("a pending edit")) } else { Ok(()) }

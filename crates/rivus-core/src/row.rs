@@ -343,7 +343,9 @@ fn split(bytes: &[u8], body: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Corrupt> 
 
 /// A stored row does not have the form that this version writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a stored row is damaged or from a newer version: export what can be read, restore a backup, or update")]
+#[error(
+    "a stored row is damaged or from a newer version: export what can be read, restore a backup, or update"
+)]
 pub struct Corrupt;
 
 impl From<Cut> for Corrupt {

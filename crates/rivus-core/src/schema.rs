@@ -111,6 +111,34 @@ impl Schema {
         found
     }
 
+    /// Every declared policy: kind, field (none for the kind's life), and the policy in words.
+    #[must_use]
+    pub fn policies(&self) -> Vec<(String, Option<String>, String)> {
+        let of = |kind: &Kind| {
+            let life = (kind.name.clone(), None, kind.life.to_string());
+            let field = |d: &Declared| (kind.name.clone(), Some(d.field.name.clone()), kind.policy(d));
+            std::iter::once(life).chain(kind.fields.iter().map(field)).collect::<Vec<_>>()
+        };
+        self.kinds().flat_map(of).collect()
+    }
+
+    /// As [`Schema::compare`], with what a peer told as [`Schema::policies`].
+    #[must_use]
+    pub fn compare_policies(&self, theirs: &[(String, Option<String>, String)]) -> Vec<Mismatch> {
+        let ours: std::collections::BTreeMap<_, _> =
+            self.policies().into_iter().map(|(kind, field, policy)| ((kind, field), policy)).collect();
+        let mut found = Vec::new();
+        for (kind, field, theirs) in theirs {
+            let (kind, field) = (kind.clone(), field.clone());
+            if let Some(ours) = ours.get(&(kind.clone(), field.clone()))
+                && ours != theirs
+            {
+                found.push(Mismatch { kind, field, ours: ours.clone(), theirs: theirs.clone() });
+            }
+        }
+        found
+    }
+
     fn declared(&self, name: &str) -> Option<&Kind> {
         let at = self.kinds.binary_search_by(|k| k.name.as_str().cmp(name)).ok()?;
         self.kinds.get(at)

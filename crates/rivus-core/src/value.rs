@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 pub use self::serde::{from_value, to_value};
-pub use cbor::check;
+pub use cbor::{check, check_prefix};
 pub use json::Json;
 
 /// The greatest number of lists and maps around one another in a value. It bounds the stack of every reader.

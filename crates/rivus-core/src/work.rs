@@ -86,7 +86,8 @@ impl<'s, S: Store> Work<'s, S> {
             }
         } else {
             if self.index.is_empty() {
-                self.index = self.entities.iter().enumerate().map(|(at, e)| (hash(&e.kind, &e.id), at)).collect();
+                self.index =
+                    self.entities.iter().enumerate().map(|(at, e)| (hash(&e.kind, &e.id), at)).collect();
             }
             let found = self.index.get(&hash(kind, id)).copied();
             match found {
@@ -130,7 +131,8 @@ impl<'s, S: Store> Work<'s, S> {
         let store = self.store;
         let staged = self.staged_mut(at);
         for (index, chunk) in staged.chunks.iter().enumerate() {
-            if *chunk.start <= *address && chunk.row().map_err(|c| damaged(&staged.kind, &staged.id, c))?.holds(address)
+            if *chunk.start <= *address
+                && chunk.row().map_err(|c| damaged(&staged.kind, &staged.id, c))?.holds(address)
             {
                 return Ok(index);
             }
@@ -203,7 +205,11 @@ impl<'s, S: Store> Work<'s, S> {
     }
 
     /// Applies changes, ascending by address. Several of one address must lie together.
-    pub(crate) fn apply<A: AsRef<[u8]>>(&mut self, at: At, changes: &[(A, Change<'_>)]) -> Result<(), CommitError> {
+    pub(crate) fn apply<A: AsRef<[u8]>>(
+        &mut self,
+        at: At,
+        changes: &[(A, Change<'_>)],
+    ) -> Result<(), CommitError> {
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;

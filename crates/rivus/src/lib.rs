@@ -1,1 +1,81 @@
-//! placeholder
+//! Rivus: an offline-first database that merges field by field.
+//!
+//! An application keeps its entities in a local [`Db`], edits them without a network, and syncs when there is one.
+//! Replicas that have met the same edits, in any order, show the same; an edit that saw a value replaces it, and
+//! no edit is lost silently. How two concurrent edits of a field merge is the field's own policy.
+//!
+//! ```
+//! use std::collections::BTreeSet;
+//!
+//! use rivus::{Db, Entity};
+//!
+//! #[derive(Entity, Debug, Clone, Default, PartialEq)]
+//! #[rivus(life = "edit-revives")]
+//! struct Task {
+//!     #[rivus(id)]
+//!     id: String,
+//!     title: String,
+//!     #[rivus(margin_ms = 5000, resolver = "rank")]
+//!     owner: Option<String>,
+//!     #[rivus(group = "interval")]
+//!     start: u64,
+//!     #[rivus(group = "interval")]
+//!     stop: Option<u64>,
+//!     #[rivus(set)]
+//!     tags: BTreeSet<String>,
+//!     #[rivus(counter)]
+//!     views: i64,
+//! }
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("app.db");
+//! let db = Db::builder().entity::<Task>().open(&path)?;
+//! db.insert(&Task { id: "t1".into(), title: "write".into(), ..Task::default() })?;
+//! db.edit::<Task>("t1", |task| {
+//!     task.title = "write it down".into();
+//!     task.tags.insert("today".into());
+//!     task.views += 1;
+//! })?;
+//! assert_eq!(db.get::<Task>("t1")?.map(|task| task.views), Some(1));
+//! # Ok::<(), rivus::Error>(())
+//! ```
+//!
+//! Without structs, a database is used by kind, id and field: [`Db::put`], [`Db::apply`], [`Db::view`]. That is also
+//! the way to edit one field or key of an entity of thousands: an edit by closure reads and converts all of it.
+//!
+//! This crate owns what touches the machine: files, the clock, randomness. The merge is `rivus_core`.
+
+mod any_store;
+mod builder;
+mod db;
+mod entity;
+mod error;
+mod fields;
+mod machine;
+mod shared;
+mod status;
+mod subscription;
+mod transaction;
+
+pub use rivus_core;
+pub use rivus_core::clock::{Admission, Millis};
+pub use rivus_core::edit::{Action, EditError, Op};
+pub use rivus_core::replica::{Edited, Event, Origin, Rejected};
+pub use rivus_core::schema::{
+    Candidate, CustomResolver, FieldType, KindBuilder, Life, Margin, Resolver, Schema, SchemaError, SetWins,
+};
+pub use rivus_core::store::StoreError;
+pub use rivus_core::value::{Value, ValueError};
+pub use rivus_core::view::{Shown, View};
+pub use rivus_derive::Entity;
+pub use rivus_sqlite::{Options as SqliteOptions, Synchronous};
+
+pub use crate::builder::Builder;
+pub use crate::db::Db;
+pub use crate::entity::Entity;
+pub use crate::error::Error;
+pub use crate::fields::Fields;
+pub use crate::machine::{derived_id, new_id};
+pub use crate::status::{AuthorityStatus, Status};
+pub use crate::subscription::{Lagged, Subscription};
+pub use crate::transaction::Transaction;

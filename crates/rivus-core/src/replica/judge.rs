@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::{Incoming, Origin, Replica, STALE_RETRIES_MAX, register_of, unreadable};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
+use crate::identity::Peer;
 use crate::register::{Register, Saw};
 use crate::row::Row;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
@@ -69,7 +71,7 @@ pub struct Verdicts {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Taint {
     /// By entity, the number of the answer that told of the refusal.
-    entities: BTreeMap<(String, String), u64>,
+    entities: BTreeMap<(Arc<str>, Arc<str>), u64>,
     /// After a refusal for the clock, all later edits rest on sand.
     all: Option<u64>,
 }
@@ -82,13 +84,13 @@ impl Taint {
 
     fn touches(&self, edit: &Pushed<'_>) -> bool {
         let tainted =
-            |e: &Incoming<'_>| self.entities.contains_key(&(e.kind.clone().into_owned(), e.id.clone().into_owned()));
+            |e: &Incoming<'_>| self.entities.contains_key(&(Arc::clone(&e.kind), Arc::clone(&e.id)));
         self.all.is_some() || !self.entities.is_empty() && edit.entities.iter().any(tainted)
     }
 
     fn add(&mut self, edit: &Pushed<'_>, answer: u64) {
         for entity in &edit.entities {
-            self.entities.insert((entity.kind.clone().into_owned(), entity.id.clone().into_owned()), answer);
+            self.entities.insert((Arc::clone(&entity.kind), Arc::clone(&entity.id)), answer);
         }
     }
 }
@@ -96,16 +98,18 @@ impl Taint {
 impl<S: Store> Replica<S> {
     /// Judges pushed edits and joins the accepted ones in one commit.
     ///
-    /// `heard` is how many answers of this connection the author had heard when it pushed, `answer` the number of
+    /// `note` is what is known of the sender's store from now on, saved in the same commit. `heard` is how many answers of this connection the author had heard when it pushed, `answer` the number of
     /// the answer that this will be, from 1.
     ///
     /// # Errors
     /// [`CommitError`]; nothing was judged.
+    #[expect(clippy::too_many_arguments, reason = "the session owns each of them for a reason of its own")]
     pub fn judge(
         &mut self,
         now: Millis,
         edits: &[Pushed<'_>],
         principal: &Principal,
+        note: &Peer,
         taint: &mut Taint,
         heard: u64,
         answer: u64,
@@ -113,7 +117,7 @@ impl<S: Store> Replica<S> {
         taint.forget(heard);
         for _ in 0..STALE_RETRIES_MAX {
             let mut taint_now = taint.clone();
-            match self.judge_once(now, edits, principal, &mut taint_now, answer) {
+            match self.judge_once(now, edits, principal, note, &mut taint_now, answer) {
                 Err(CommitError::Stale) => {}
                 Err(error) => return Err(error),
                 Ok(verdicts) => {
@@ -130,6 +134,7 @@ impl<S: Store> Replica<S> {
         now: Millis,
         edits: &[Pushed<'_>],
         principal: &Principal,
+        note: &Peer,
         taint: &mut Taint,
         answer: u64,
     ) -> Result<Verdicts, CommitError> {
@@ -158,6 +163,9 @@ impl<S: Store> Replica<S> {
             *known = edit.stamp.instant().max(*known);
         }
         let mut records = Vec::new();
+        if self.peer(principal.store)?.as_ref() != Some(note) {
+            records.push(RecordWrite::put(Table::Peer, principal.store.0.to_be_bytes(), note.encode()));
+        }
         for (replica, instant) in &newest {
             record_newest(&self.store, *replica, *instant, &mut records)?;
         }
@@ -190,9 +198,7 @@ impl<S: Store> Replica<S> {
             let message = format!("the edit claims rank {rank}, granted is {}", principal.rank_max);
             return Ok(Some((Code::RANK, message)));
         }
-        let whole = |register: &Register<'_>| {
-            matches!(&*register.alive, [only] if only.stamp == *stamp && only.rank == *rank)
-        };
+        let whole = |register: &Register<'_>| matches!(&*register.alive, [only] if only.stamp == *stamp && only.rank == *rank);
         for (_, change) in edit.entities.iter().flat_map(|entity| &entity.changes) {
             let Some(register) = register_of(change).filter(|register| whole(register)) else {
                 let message = "a register does not bear the edit's stamp and rank".to_owned();
@@ -205,7 +211,8 @@ impl<S: Store> Replica<S> {
                     newest_of(&self.store, seen.replica)?
                 };
                 if seen.instant > known {
-                    let message = format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
+                    let message =
+                        format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
                     return Ok(Some((Code::SEEN, message)));
                 }
             }

@@ -62,7 +62,9 @@ impl<S: Store> Replica<S> {
     pub fn verdicts(&mut self, now: Millis, answer: &Answer) -> Result<(), CommitError> {
         let exceptions: BTreeMap<u64, &Verdict> =
             answer.verdicts.exceptions.iter().map(|(key, verdict)| (*key, verdict)).collect();
-        let skewed = exceptions.values().any(|v| matches!(v, Verdict::Refused { code, .. } if *code == Code::CLOCK_SKEW));
+        let skewed = exceptions
+            .values()
+            .any(|v| matches!(v, Verdict::Refused { code, .. } if *code == Code::CLOCK_SKEW));
         if skewed {
             let correction_ms = answer.clock.0.saturating_sub(now.0);
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
@@ -92,36 +94,40 @@ impl<S: Store> Replica<S> {
         let answered: BTreeSet<u64> = answer.edits.iter().copied().collect();
         let stop = if first_exception.is_some() { u64::MAX } else { answered.last().copied().unwrap_or(0) };
         let mut failed = None;
-        self.store.records(Table::Outbox, &answered.first().copied().unwrap_or(0).to_be_bytes(), &mut |key, value| {
-            let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
-            if key > stop {
-                return ControlFlow::Break(());
-            }
-            match (answered.contains(&key), exceptions.get(&key)) {
-                (true, None) => {
-                    records.push(RecordWrite::remove(Table::Outbox, key.to_be_bytes()));
-                    accepted.push(value.to_vec());
-                    return ControlFlow::Continue(());
+        self.store.records(
+            Table::Outbox,
+            &answered.first().copied().unwrap_or(0).to_be_bytes(),
+            &mut |key, value| {
+                let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
+                if key > stop {
+                    return ControlFlow::Break(());
                 }
-                (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
-                    rejected.push((key, *code, message.clone()));
+                match (answered.contains(&key), exceptions.get(&key)) {
+                    (true, None) => {
+                        records.push(RecordWrite::remove(Table::Outbox, key.to_be_bytes()));
+                        accepted.push(value.to_vec());
+                        return ControlFlow::Continue(());
+                    }
+                    (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
+                        rejected.push((key, *code, message.clone()));
+                    }
+                    (true, Some(_)) => {
+                        again.insert(key);
+                    }
+                    (false, _) => {}
                 }
-                (true, Some(_)) => {
-                    again.insert(key);
+                match Waiting::read(key, value) {
+                    Ok(edit) => {
+                        waiting.push(edit);
+                        ControlFlow::Continue(())
+                    }
+                    Err(_) => {
+                        failed = Some(unreadable("a pending edit"));
+                        ControlFlow::Break(())
+                    }
                 }
-                (false, _) => {}
-            }
-            match Waiting::read(key, value) {
-                Ok(edit) => {
-                    waiting.push(edit);
-                    ControlFlow::Continue(())
-                }
-                Err(_) => {
-                    failed = Some(unreadable("a pending edit"));
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
+            },
+        )?;
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -130,7 +136,8 @@ impl<S: Store> Replica<S> {
             let edit = Pending::decode(record).map_err(|_| unreadable("a pending edit"))?;
             for entity in edit.entities {
                 let at = work.entity(entity.kind, entity.id);
-                let changes: Vec<_> = entity.registers.into_iter().map(|(a, r)| (a, Change::Accept(r))).collect();
+                let changes: Vec<_> =
+                    entity.registers.into_iter().map(|(a, r)| (a, Change::Accept(r))).collect();
                 work.apply(at, &changes)?;
             }
         }
@@ -163,7 +170,8 @@ impl<S: Store> Replica<S> {
         }
         self.identity = identity;
         for (key, code, message) in rejected {
-            let ops = waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
+            let ops =
+                waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
             self.events.push(Event::Rejected(Rejected { key, code, message, ops }));
         }
         Ok(())
@@ -183,7 +191,8 @@ impl<S: Store> Replica<S> {
         let mut anew: BTreeSet<u64> = BTreeSet::new();
         for edit in waiting {
             let rests = edit.entities.iter().any(|entity| sand.contains(entity));
-            let restamp = rebuild.again.contains(&edit.key) || rebuild.all_from.is_some_and(|from| edit.key >= from);
+            let restamp =
+                rebuild.again.contains(&edit.key) || rebuild.all_from.is_some_and(|from| edit.key >= from);
             if rebuild.refused.contains(&edit.key) || restamp || rests {
                 sand.extend(edit.entities.iter().cloned());
                 anew.insert(edit.key);
@@ -195,7 +204,8 @@ impl<S: Store> Replica<S> {
             for entity in pending.entities {
                 if sand.contains(&(entity.kind.to_owned(), entity.id.to_owned())) {
                     let at = work.entity(entity.kind, entity.id);
-                    let changes: Vec<_> = entity.registers.iter().map(|(a, _)| (*a, Change::Withdraw)).collect();
+                    let changes: Vec<_> =
+                        entity.registers.iter().map(|(a, _)| (*a, Change::Withdraw)).collect();
                     work.apply(at, &changes)?;
                 }
             }
@@ -225,7 +235,9 @@ impl<S: Store> Replica<S> {
                 match tx.apply(op) {
                     Ok(()) => {}
                     Err(EditError::Commit(error)) => return Err(error),
-                    Err(refused) => tracing::warn!(%refused, key = edit.key, "an operation fell away with a refused edit"),
+                    Err(refused) => {
+                        tracing::warn!(%refused, key = edit.key, "an operation fell away with a refused edit")
+                    }
                 }
             }
             let (next, made) = tx.finish(clock, how).map_err(|error| match error {
@@ -355,7 +367,11 @@ impl<S: Store> Replica<S> {
                 let state = entry.state().map_err(corrupt)?;
                 let newest = *state.shown.newest();
                 let is_count = Parts::parse(entry.address).is_some_and(|p| p.class == class::COUNT);
-                if is_count || state.seq < fork || state.source.is_some() || !own.contains(&newest.stamp.replica) {
+                if is_count
+                    || state.seq < fork
+                    || state.source.is_some()
+                    || !own.contains(&newest.stamp.replica)
+                {
                     continue;
                 }
                 let stamp = clock
@@ -375,7 +391,9 @@ impl<S: Store> Replica<S> {
     /// How far back a write at this address reaches, by the schema.
     fn reach_at(&self, kind: &str, address: &[u8]) -> crate::register::Reach {
         use crate::register::Reach;
-        let (Some(kind), Some(parts)) = (self.schema.kind(kind), Parts::parse(address)) else { return Reach::None };
+        let (Some(kind), Some(parts)) = (self.schema.kind(kind), Parts::parse(address)) else {
+            return Reach::None;
+        };
         match (parts.class, kind.slot(parts.name)) {
             (class::LIFE, _) => view::life_reach(kind.life),
             (class::FIELD, Slot::Field(field)) => view::reach(field.ty.margin()),
@@ -423,7 +441,11 @@ fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
 /// The greatest time among what is kept once the edits refused for the clock are stamped anew.
 ///
 /// Safe to go back to: nobody else holds the stamps above it.
-fn kept_high_water<S: Store>(store: &S, waiting: &[Waiting], again: &BTreeSet<u64>) -> Result<u64, CommitError> {
+fn kept_high_water<S: Store>(
+    store: &S,
+    waiting: &[Waiting],
+    again: &BTreeSet<u64>,
+) -> Result<u64, CommitError> {
     let first = again.first().copied().unwrap_or(u64::MAX);
     let kept = waiting.iter().filter(|edit| edit.key < first).map(|edit| edit.header.stamp.time);
     let mut time = kept.max().unwrap_or(0);

@@ -30,6 +30,16 @@ impl<'a> State<'a> {
             Confirmed::Register(register) => Some(register),
         }
     }
+
+    /// Takes the confirmed form out.
+    #[must_use]
+    pub fn into_confirmed(self) -> Option<Register<'a>> {
+        match self.confirmed {
+            Confirmed::Same => Some(self.shown),
+            Confirmed::Absent => None,
+            Confirmed::Register(register) => Some(register),
+        }
+    }
 }
 
 /// A change of one register.
@@ -102,7 +112,12 @@ impl<'b> Digested<'b> {
         xxh3_128(self.buffer)
     }
 
-    fn replaced(&mut self, address: &[u8], before: Option<&Register<'_>>, after: Option<&Register<'_>>) -> u128 {
+    fn replaced(
+        &mut self,
+        address: &[u8],
+        before: Option<&Register<'_>>,
+        after: Option<&Register<'_>>,
+    ) -> u128 {
         let gone = before.map_or(0, |register| self.hash(address, register));
         let come = after.map_or(0, |register| self.hash(address, register));
         come.wrapping_sub(gone)
@@ -132,7 +147,8 @@ pub(super) fn step<'a>(
     if before == after {
         return Outcome { after, changed: false, shown_changed: false };
     }
-    let shown = digested.replaced(address, before.as_ref().map(|s| &s.shown), after.as_ref().map(|s| &s.shown));
+    let shown =
+        digested.replaced(address, before.as_ref().map(|s| &s.shown), after.as_ref().map(|s| &s.shown));
     let same = |state: &Option<State<'_>>| state.as_ref().is_none_or(|s| s.confirmed == Confirmed::Same);
     let confirmed = if same(&before) && same(&after) {
         shown
@@ -143,7 +159,8 @@ pub(super) fn step<'a>(
             after.as_ref().and_then(State::confirmed),
         )
     };
-    let holds = |state: &Option<State<'_>>| i64::from(state.as_ref().is_some_and(|s| s.confirmed().is_some()));
+    let holds =
+        |state: &Option<State<'_>>| i64::from(state.as_ref().is_some_and(|s| s.confirmed().is_some()));
     let count = holds(&after) - holds(&before);
     digested.sums.add(Sums { shown, confirmed, count });
     let shown_changed = shown != 0;
@@ -200,8 +217,7 @@ fn confirm<'a>(state: &mut State<'a>, register: &Register<'a>) {
         Confirmed::Absent => register.clone(),
         Confirmed::Register(confirmed) => confirmed.join(register),
     };
-    state.confirmed =
-        if confirmed == state.shown { Confirmed::Same } else { Confirmed::Register(confirmed) };
+    state.confirmed = if confirmed == state.shown { Confirmed::Same } else { Confirmed::Register(confirmed) };
 }
 
 /// A stamp that both hold with different contents.

@@ -97,9 +97,8 @@ impl MemoryStore {
         }
         let rows = &self.rows;
         if let Some(chunks) = self.entities.get_mut(entity as usize) {
-            let place = chunks.partition_point(|c| {
-                rows.get(*c as usize).is_some_and(|slot| *slot.start < *row.start)
-            });
+            let place = chunks
+                .partition_point(|c| rows.get(*c as usize).is_some_and(|slot| *slot.start < *row.start));
             chunks.insert(place, at);
         }
         self.rows.push(Slot {
@@ -173,7 +172,9 @@ impl Store for MemoryStore {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        for ((_, key), value) in self.records.range((table, from.to_vec())..).take_while(|(k, _)| k.0 == table) {
+        for ((_, key), value) in
+            self.records.range((table, from.to_vec())..).take_while(|(k, _)| k.0 == table)
+        {
             if visit(key, value).is_break() {
                 break;
             }

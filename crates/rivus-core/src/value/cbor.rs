@@ -87,6 +87,27 @@ pub fn check(bytes: &[u8]) -> Result<(), ValueError> {
     if short { Ok(()) } else { check_slowly(bytes) }
 }
 
+/// The length of the one canonical value or [`ABSENT`] that `bytes` begin with. Allocates nothing.
+///
+/// # Errors
+/// Says what is wrong, and at which byte.
+pub fn check_prefix(bytes: &[u8]) -> Result<usize, ValueError> {
+    let short = match bytes {
+        [0x00..=0x17 | 0x20..=0x37 | FALSE..=UNDEFINED, ..] => 1,
+        [first @ 0x60..=0x77, text @ ..] => match text.get(..usize::from(*first & 0x1f)) {
+            Some(text) if is_utf8(text) => 1 + text.len(),
+            _ => 0,
+        },
+        _ => 0,
+    };
+    if short > 0 {
+        return Ok(short);
+    }
+    let mut reader = Reader::new(bytes);
+    reader.skip(DEPTH_MAX)?;
+    Ok(reader.at())
+}
+
 fn is_utf8(text: &[u8]) -> bool {
     text.is_ascii() || str::from_utf8(text).is_ok()
 }

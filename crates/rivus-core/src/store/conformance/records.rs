@@ -129,9 +129,8 @@ pub(super) fn an_incarnation_comes_with_rows<S: Store>(store: &mut S) {
     store.commit(opening(3)).unwrap();
     assert_eq!(store.head().unwrap().incarnations, [(first, 1)]);
     store.commit(Batch { rows: vec![row("c", 0, b"x"), row("b", 2, b"x")], ..opening(3) }).unwrap();
-    assert_eq!(
-        Whole::of(store).head.incarnations,
-        [(first, 1), (second, 4)],
-        "oldest first, each at its first seq"
-    );
+    let third = Incarnation(1 << 63);
+    store.commit(Batch { rows: vec![row("d", 0, b"x")], ..opening(third.0) }).unwrap();
+    let all = [(first, 1), (second, 4), (third, 6)];
+    assert_eq!(Whole::of(store).head.incarnations, all, "oldest first, each at its first seq");
 }

@@ -136,6 +136,7 @@ pub(super) fn kinds_and_ids_are_sorted_and_paged<S: Store>(store: &mut S) {
             if more.is_empty() {
                 break;
             }
+            assert!(more.iter().all(|id| id > last), "ids go on above the last one");
             paged.extend(more);
         }
         assert_eq!(paged, sorted, "pages of {limit} ids");

@@ -1,0 +1,510 @@
+//! Anti-entropy with one other store, without any I/O.
+//!
+//! Owns the protocol's order: handshake, subscriptions, pages, pushes, verdicts, checkpoints, resets. Both ends run
+//! the same type. The shell moves frames: it gives every received one to [`Session::handle`], sends what
+//! [`Session::poll_transmit`] makes (which reads and encodes a page only when the socket can take it, so nothing
+//! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
+//! without frames. After an error the connection is over; the stores are as after the last good frame.
+
+mod open;
+pub mod pair;
+mod push;
+mod read;
+mod write;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::clock::Millis;
+use crate::code::Code;
+use crate::id::{Incarnation, StoreId};
+use crate::identity::{Peer, Seeds};
+use crate::replica::{Replica, RoleError};
+use crate::store::{CommitError, Store, StoreError};
+use crate::wire::page::{RowDecoder, RowEncoder};
+use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
+
+use push::{Judging, Pushing};
+use read::Reading;
+use write::Writing;
+
+/// What a session wants of the other side's changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// Nothing: only give.
+    Nothing,
+    /// Everything up to now; then the session ends by itself.
+    Once,
+    /// Everything up to now and whatever comes.
+    Live,
+}
+
+/// Whom a hub lets in, and how much their edits weigh.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Grants {
+    /// The rank of each token.
+    pub tokens: BTreeMap<String, u8>,
+    /// The rank of those without a token, if they may connect at all.
+    pub anonymous: Option<u8>,
+}
+
+impl Grants {
+    /// Lets everybody in, with rank 0.
+    #[must_use]
+    pub fn everybody() -> Self {
+        Self { tokens: BTreeMap::new(), anonymous: Some(0) }
+    }
+
+    fn rank(&self, token: Option<&str>) -> Option<u8> {
+        match token {
+            None => self.anonymous,
+            // Every token is compared in full, so that the time tells nothing of how much of one was right.
+            Some(token) => self.tokens.iter().fold(None, |found, (known, rank)| {
+                let equal = known.len() == token.len()
+                    && known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
+                if equal { Some(*rank) } else { found }
+            }),
+        }
+    }
+}
+
+/// Which end of the connection this is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It has connected.
+    Client {
+        /// What grants access.
+        token: Option<String>,
+    },
+    /// It was connected to.
+    Server {
+        /// Whom it lets in.
+        grants: Grants,
+    },
+}
+
+/// How a session is run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionOptions {
+    /// Which end this is.
+    pub role: Role,
+    /// What it wants. A server wants what its clients offer, live, whatever this says.
+    pub want: Want,
+    /// Whether the other side may have this one's changes.
+    pub offers: bool,
+    /// Ids in case the store is found to be a copy.
+    pub seeds: Seeds,
+    /// What the shell can do, see [`capability`](crate::wire::capability).
+    pub capabilities: u64,
+}
+
+/// What happened, for whoever runs the session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// The handshake is done.
+    Opened {
+        /// The other store.
+        peer: StoreId,
+        /// Whether it judges this store's edits.
+        is_authority: bool,
+        /// The rank that it grants.
+        rank: u8,
+        /// What it can do, see [`capability`](crate::wire::capability).
+        capabilities: u64,
+    },
+    /// A page was joined.
+    Joined {
+        /// Registers in it.
+        registers: usize,
+        /// Registers set aside because they are from the future.
+        quarantined: usize,
+    },
+    /// Everything that the other had up to now is here.
+    CaughtUp,
+    /// The authority has judged edits.
+    Judged {
+        /// How many it accepted.
+        accepted: usize,
+        /// How many it refused or wants again.
+        excepted: usize,
+    },
+    /// At the same position the digests differ: a fault. Everything is read again from the start.
+    Diverged {
+        /// This store's digest.
+        ours: u128,
+        /// The other's.
+        theirs: u128,
+    },
+    /// At the same position the digests are equal.
+    Verified {
+        /// The position.
+        seq: u64,
+        /// The digest.
+        digest: u128,
+    },
+    /// This store is a copy and took a new id: connect again.
+    Copied,
+}
+
+/// One connection's protocol.
+#[derive(Debug)]
+pub struct Session {
+    options: SessionOptions,
+    phase: Phase,
+    peer: Option<Known>,
+    /// This side's incarnations as told in HELLO or WELCOME, and since then.
+    told: Vec<(Incarnation, u64)>,
+    /// Whether the other's policies must come before anything else.
+    schema_due: bool,
+    control: VecDeque<Vec<u8>>,
+    encoder: RowEncoder,
+    decoder: RowDecoder,
+    reading: Reading,
+    writing: Option<Writing>,
+    pushing: Option<Pushing>,
+    judging: Judging,
+    /// The other side has everything that this one offers.
+    peer_synced: bool,
+    repaired: bool,
+    events: VecDeque<SessionEvent>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// A client that has not sent HELLO.
+    Start,
+    /// Waiting for HELLO or WELCOME.
+    Greeting,
+    Open,
+    /// Nothing more will be sent once the control frames are out.
+    Closed,
+}
+
+/// What the other side told of itself.
+#[derive(Clone, Debug)]
+struct Known {
+    about: About,
+    store: StoreId,
+    history: Vec<(Incarnation, u64)>,
+    head: u64,
+    is_authority: bool,
+    /// The rank that it grants to us, or that we grant to it.
+    rank: u8,
+    offers: bool,
+}
+
+impl Known {
+    fn incarnation(&self) -> Incarnation {
+        self.history.last().map(|(incarnation, _)| *incarnation).unwrap_or_default()
+    }
+
+    /// Takes over what a later frame says of its head.
+    fn advance(&mut self, incarnation: Option<Incarnation>, head: u64) {
+        if let Some(incarnation) = incarnation
+            && incarnation != self.incarnation()
+        {
+            self.history.push((incarnation, self.head + 1));
+        }
+        self.head = self.head.max(head);
+    }
+
+    fn remembered(&self, before: Option<Peer>) -> Peer {
+        let skip = self.history.len().saturating_sub(crate::identity::INCARNATIONS_TOLD);
+        Peer {
+            position: crate::identity::Position { incarnation: self.incarnation(), seq: self.head },
+            history: self.history.iter().skip(skip).copied().collect(),
+            read: before.unwrap_or_default().read,
+        }
+    }
+}
+
+impl Session {
+    /// A session at its start.
+    #[must_use]
+    pub fn new(options: SessionOptions) -> Self {
+        let phase = match options.role {
+            Role::Client { .. } => Phase::Start,
+            Role::Server { .. } => Phase::Greeting,
+        };
+        Self {
+            options,
+            phase,
+            peer: None,
+            told: Vec::new(),
+            schema_due: false,
+            control: VecDeque::new(),
+            encoder: RowEncoder::default(),
+            decoder: RowDecoder::default(),
+            reading: Reading::default(),
+            writing: None,
+            pushing: None,
+            judging: Judging::default(),
+            peer_synced: false,
+            repaired: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes a received frame. `now` is the machine's clock.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the connection is over. A last frame that tells the other side why may be waiting in
+    /// [`Session::poll_transmit`].
+    pub fn handle<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        frame: &[u8],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if self.phase == Phase::Closed {
+            return Ok(());
+        }
+        let result = self.dispatch(replica, frame, now);
+        if let Err(error) = &result {
+            self.close(error);
+        }
+        result
+    }
+
+    fn dispatch<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if bytes.len() > FRAME_BYTES_MAX {
+            return Err(WireError::TooLarge { bytes: bytes.len() }.into());
+        }
+        let first = bytes.first().copied();
+        if self.phase == Phase::Open && !self.schema_due {
+            match first {
+                Some(tag::DELTA) => return self.handle_page(replica, bytes, now),
+                Some(tag::PUSH) => return self.handle_push(replica, bytes, now),
+                _ => {}
+            }
+        }
+        if matches!(first, Some(tag::DELTA | tag::PUSH)) {
+            return Err(unexpected("a page or push before the handshake is done"));
+        }
+        let frame = Frame::decode(bytes)?;
+        match (self.phase, frame) {
+            (_, Frame::Ignored) => Ok(()),
+            (_, Frame::Goaway { code, message }) => {
+                self.phase = Phase::Closed;
+                self.control.clear();
+                Err(SessionError::Goaway { code, message })
+            }
+            (Phase::Greeting, Frame::Hello(hello)) if self.is_server() => {
+                self.handle_hello(replica, hello, now)
+            }
+            (Phase::Greeting, Frame::Welcome(welcome)) if !self.is_server() => {
+                self.handle_welcome(replica, welcome, now)
+            }
+            (Phase::Open, Frame::Schema(policies)) if self.schema_due => {
+                self.schema_due = false;
+                compare_policies(replica, &policies)
+            }
+            (Phase::Open, frame) if !self.schema_due => match frame {
+                Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),
+                Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
+                Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
+                Frame::Ack(ack) => self.handle_ack(replica, ack, now),
+                Frame::Synced { seq } => self.handle_synced(replica, seq),
+                Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
+                _ => Err(unexpected("a second greeting")),
+            },
+            _ => Err(unexpected("a frame out of order")),
+        }
+    }
+
+    /// The next frame to send, if there is one now. Call again after every received frame, after every commit to
+    /// the store, and whenever the socket can take more.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the connection is over.
+    pub fn poll_transmit<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        if self.phase == Phase::Start {
+            self.phase = Phase::Greeting;
+            return Ok(Some(self.hello(replica, now)?));
+        }
+        if let Some(frame) = self.control.pop_front() {
+            return Ok(Some(frame));
+        }
+        if self.phase != Phase::Open || self.schema_due {
+            return Ok(None);
+        }
+        if let Some(frame) = self.next_push(replica)? {
+            return Ok(Some(frame));
+        }
+        self.start_reading(replica)?;
+        if let Some(frame) = self.control.pop_front() {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.next_page(replica)? {
+            return Ok(Some(frame));
+        }
+        if self.is_finished() {
+            self.phase = Phase::Closed;
+            return Ok(Some(Frame::Goaway { code: Code::CLOSED, message: String::new() }.encode()));
+        }
+        Ok(self.control.pop_front())
+    }
+
+    /// Tells the session that nothing came or went for a second.
+    pub fn handle_quiet(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            writing.handle_quiet();
+        }
+        if self.phase == Phase::Open {
+            self.tell_synced();
+        }
+    }
+
+    /// What happened since the last call, oldest first.
+    pub fn poll_events(&mut self) -> impl Iterator<Item = SessionEvent> + '_ {
+        self.events.drain(..)
+    }
+
+    /// Whether the session is over: nothing more will be sent or taken.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed && self.control.is_empty()
+    }
+
+    /// Ends the session in order: the other side is told once the frames under way are out.
+    pub fn end(&mut self, code: Code, message: &str) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closed;
+            self.control.clear();
+            self.control.push_back(Frame::Goaway { code, message: message.to_owned() }.encode());
+        }
+    }
+
+    /// Whether everything that this session was to do is done: it may go on live, but is at the other's head.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.phase == Phase::Open
+            && self.pushing.as_ref().is_none_or(Pushing::is_drained)
+            && (self.options.want == Want::Nothing || self.reading.is_caught_up())
+            && (self.peer_synced
+                || !self.options.offers
+                || self.peer.as_ref().is_some_and(|p| p.is_authority))
+    }
+
+    fn is_finished(&self) -> bool {
+        !self.is_server() && self.options.want != Want::Live && self.is_synced()
+    }
+
+    fn is_server(&self) -> bool {
+        matches!(self.options.role, Role::Server { .. })
+    }
+
+    fn peer(&self) -> Result<&Known, SessionError> {
+        self.peer.as_ref().ok_or_else(|| unexpected("a frame before the greeting"))
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        self.control.push_back(frame.encode());
+    }
+
+    fn close(&mut self, error: &SessionError) {
+        if let Some((code, message)) = error.to_tell() {
+            self.end(code, &message);
+        }
+        self.phase = Phase::Closed;
+    }
+}
+
+fn compare_policies<S: Store>(
+    replica: &Replica<S>,
+    policies: &[crate::wire::Policy],
+) -> Result<(), SessionError> {
+    let mismatches = replica.schema().compare_policies(policies);
+    if mismatches.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+    Err(SessionError::Refused { code: Code::SCHEMA, message: all.join("; ") })
+}
+
+fn unexpected(what: &str) -> SessionError {
+    SessionError::Refused { code: Code::UNEXPECTED, message: what.to_owned() }
+}
+
+/// Why a connection is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The other side sent bytes that are no frame.
+    #[error("the other side sent {0}: it is no Rivus, or another version")]
+    Wire(#[from] WireError),
+    /// This side ended it.
+    #[error("{code}: {message}")]
+    Refused {
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        message: String,
+    },
+    /// The other side ended it.
+    #[error("the other side closed: {code}: {message}")]
+    Goaway {
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        message: String,
+    },
+    /// This store was a copy; it has taken a new id. Connect again.
+    #[error(
+        "this store is a copy or a restored backup of one that has gone on; it took a new id, connect again"
+    )]
+    Copied,
+    /// The store failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The two stores do not belong together.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+}
+
+impl From<StoreError> for SessionError {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+impl SessionError {
+    /// Whether connecting again later may help without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Wire(_) | Self::Role(_) => false,
+            Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
+            Self::Copied | Self::Commit(_) => true,
+        }
+    }
+
+    /// What to tell the other side.
+    fn to_tell(&self) -> Option<(Code, String)> {
+        match self {
+            Self::Wire(error @ WireError::TooLarge { .. }) => Some((Code::TOO_LARGE, error.to_string())),
+            Self::Wire(error) => Some((Code::BAD_FRAME, error.to_string())),
+            Self::Refused { code, message } => Some((*code, message.clone())),
+            Self::Goaway { .. } => None,
+            Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
+            // What is wrong with the store is nobody else's business.
+            Self::Commit(_) => Some((Code::STORE, "the store cannot be used now".to_owned())),
+            Self::Role(error @ (RoleError::OtherAuthority { .. } | RoleError::IsAuthority)) => {
+                Some((Code::NOT_AUTHORITY, error.to_string()))
+            }
+            Self::Role(error) => Some((Code::STORE, error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The greeting: who the two are, whether they belong together, and who starts with what.
+
+use super::{Grants, Known, Phase, Role, Session, SessionError, SessionEvent, Want, push, unexpected};
+use crate::clock::{DRIFT_DEFAULT_MS, Millis};
+use crate::code::Code;
+use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
+use crate::replica::{Replica, RoleError};
+use crate::store::Store;
+use crate::wire::{About, Frame, Hello, Reset, VERSION, Welcome};
+
+impl Session {
+    pub(super) fn hello<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        now: Millis,
+    ) -> Result<Vec<u8>, SessionError> {
+        let about = self.about(replica, now)?;
+        let token = match &self.options.role {
+            Role::Client { token } => token.clone(),
+            Role::Server { .. } => None,
+        };
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            capabilities: self.options.capabilities,
+            about,
+            token,
+            offers: self.options.offers,
+        };
+        Ok(Frame::Hello(hello).encode())
+    }
+
+    fn about<S: Store>(&mut self, replica: &Replica<S>, now: Millis) -> Result<About, SessionError> {
+        let head = replica.head()?;
+        let skip = head.incarnations.len().saturating_sub(INCARNATIONS_TOLD);
+        self.told = head.incarnations.iter().skip(skip).copied().collect();
+        let identity = replica.identity();
+        let fingerprint = replica.schema().fingerprint();
+        Ok(About::new(identity.store, identity.all_replicas(), &self.told, head.seq, fingerprint, now.0))
+    }
+
+    pub(super) fn handle_hello<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        hello: Hello,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if hello.version_min > VERSION || hello.version_max < VERSION {
+            let message = format!(
+                "the client speaks versions {} to {}, this side {VERSION}: update the older one",
+                hello.version_min, hello.version_max
+            );
+            return Err(SessionError::Refused { code: Code::VERSION, message });
+        }
+        let Role::Server { grants } = &self.options.role else { return Err(unexpected("HELLO to a client")) };
+        let rank = admit(grants, hello.token.as_deref())?;
+        let identity = replica.identity();
+        if let Some(authority) = identity.authority {
+            let message = format!("this store syncs with its authority {} alone", authority.store);
+            return Err(SessionError::Refused { code: Code::NOT_AUTHORITY, message });
+        }
+        let is_authority = identity.is_authority;
+        let about = self.about(replica, now)?;
+        let store = hello.about.store();
+        let known = self.contradiction(replica, &hello.about)?;
+        let contradicts = known.is_some();
+        let welcome = Welcome {
+            version: VERSION,
+            capabilities: self.options.capabilities,
+            about: about.clone(),
+            is_authority,
+            rank,
+            known,
+        };
+        self.send(&Frame::Welcome(welcome));
+        if contradicts {
+            // The client takes a new id and connects again.
+            self.phase = Phase::Closed;
+            return Ok(());
+        }
+        let peer = Known {
+            store,
+            history: hello.about.history(),
+            head: hello.about.head,
+            about: hello.about,
+            is_authority: false,
+            rank,
+            offers: hello.offers,
+        };
+        self.opened(replica, peer, &about, hello.capabilities)?;
+        if !is_authority && hello.offers {
+            self.reading.plan(Want::Live);
+        }
+        Ok(())
+    }
+
+    /// What this side knows of the client's store that the client does not.
+    fn contradiction<S: Store>(
+        &self,
+        replica: &Replica<S>,
+        about: &About,
+    ) -> Result<Option<Reset>, SessionError> {
+        let (store, history) = (about.store(), about.history());
+        if store == replica.identity().store {
+            let position = Position {
+                incarnation: self.told.last().map(|(incarnation, _)| *incarnation).unwrap_or_default(),
+                seq: replica.head()?.seq,
+            };
+            if history == self.told && about.head == position.seq {
+                let message = "both ends are the same store: connect two stores; if this is a copied file, \
+                               edit it once and connect again"
+                    .to_owned();
+                return Err(SessionError::Refused { code: Code::SAME_STORE, message });
+            }
+            return Ok(Some(Reset::new(position, &self.told)));
+        }
+        let peer = replica.peer(store)?.unwrap_or_default();
+        let read = replica.cursor(store)?.unwrap_or_default().position();
+        let unknown =
+            [peer.position, read].into_iter().find(|position| !knows(&history, about.head, *position));
+        Ok(unknown.map(|position| Reset::new(position, &peer.history)))
+    }
+
+    pub(super) fn handle_welcome<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        welcome: Welcome,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if welcome.version != VERSION {
+            let message = format!("the server chose version {}, offered was {VERSION}", welcome.version);
+            return Err(SessionError::Refused { code: Code::VERSION, message });
+        }
+        if let Some(known) = &welcome.known {
+            return self.start_over(replica, known, now);
+        }
+        let store = welcome.about.store();
+        if let Some(authority) = replica.identity().authority
+            && authority.store != store
+        {
+            return Err(RoleError::OtherAuthority { known: authority.store, met: store }.into());
+        }
+        let peer = Known {
+            store,
+            history: welcome.about.history(),
+            head: welcome.about.head,
+            about: welcome.about.clone(),
+            is_authority: welcome.is_authority,
+            rank: welcome.rank,
+            offers: true,
+        };
+        let cursor = replica.cursor(store)?;
+        let told = replica.peer(store)?.unwrap_or_default();
+        let lost = cursor.map(|c| c.position()).filter(|at| !knows(&peer.history, peer.head, *at));
+        let (history, head) = (peer.history.clone(), peer.head);
+        let about = self.about(replica, now)?;
+        if welcome.is_authority {
+            self.meet(replica, &peer, now)?;
+        }
+        self.opened(replica, peer, &about, welcome.capabilities)?;
+        tracing::debug!(%store, head, incarnations = history.len(), reset = lost.is_some(), "connected");
+        if !welcome.is_authority {
+            if let Some(position) = lost {
+                self.send(&Frame::Reset(Reset::new(position, &told.history)));
+                return Ok(());
+            }
+            self.reading.plan(self.options.want);
+            return Ok(());
+        }
+        let met = replica.identity().authority.is_some_and(|authority| authority.met);
+        if (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
+            // The authority first takes what this store has confirmed.
+            replica.update_authority(|authority| authority.met = false)?;
+            let position = lost.unwrap_or_default();
+            self.send(&Frame::Reset(Reset::new(position, &told.history)));
+            return Ok(());
+        }
+        if lost.is_some() || !met {
+            replica.forget_cursor(store)?;
+        }
+        self.start_pushing(replica)
+    }
+
+    /// With everything confirmed at the authority, or nothing to confirm: pushes first, then reads.
+    pub(super) fn start_pushing<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        replica.update_authority(|authority| authority.met = true)?;
+        self.pushing = Some(push::Pushing::new(replica)?);
+        self.reading.plan(self.options.want);
+        Ok(())
+    }
+
+    fn meet<S: Store>(
+        &self,
+        replica: &mut Replica<S>,
+        peer: &Known,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        replica.meet_authority(peer.store, peer.rank)?;
+        let correction = replica.clock().correction_ms();
+        if correction != 0 {
+            let ahead = now.0.saturating_sub(peer.about.clock_ms);
+            let needed = ahead > i64::try_from(DRIFT_DEFAULT_MS).unwrap_or(i64::MAX);
+            replica
+                .update_authority(|a| a.correction_ms = if needed { ahead.saturating_neg() } else { 0 })?;
+        }
+        Ok(())
+    }
+
+    fn opened<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        peer: Known,
+        own: &About,
+        capabilities: u64,
+    ) -> Result<(), SessionError> {
+        let before = replica.peer(peer.store)?;
+        replica.remember(peer.store, &peer.remembered(before))?;
+        if peer.about.fingerprint() != own.fingerprint() {
+            self.schema_due = true;
+            let policies = replica.schema().policies();
+            self.send(&Frame::Schema(policies));
+        }
+        self.events.push_back(SessionEvent::Opened {
+            peer: peer.store,
+            is_authority: peer.is_authority,
+            rank: peer.rank,
+            capabilities,
+        });
+        self.peer = Some(peer);
+        self.phase = Phase::Open;
+        Ok(())
+    }
+
+    /// This store is a copy: it goes on as another one, from where the histories part.
+    fn start_over<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        known: &Reset,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let head = replica.head()?;
+        let at = fork(&head.incarnations, &known.history(), known.position());
+        replica.start_over(now, self.options.seeds, at)?;
+        self.events.push_back(SessionEvent::Copied);
+        Err(SessionError::Copied)
+    }
+
+    pub(super) fn handle_reset<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        reset: &Reset,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if !self.is_server() {
+            return Err(unexpected("RESET from a server"));
+        }
+        if replica.identity().is_authority {
+            self.reading.upload();
+            return Ok(());
+        }
+        let head = replica.head()?;
+        if knows(&head.incarnations, head.seq, reset.position()) {
+            return Err(unexpected("RESET for a position that is known"));
+        }
+        self.start_over(replica, reset, now)
+    }
+}
+
+fn admit(grants: &Grants, token: Option<&str>) -> Result<u8, SessionError> {
+    grants.rank(token).ok_or_else(|| {
+        let message = match token {
+            None => "a token is needed",
+            Some(_) => "the token grants nothing",
+        };
+        SessionError::Refused { code: Code::UNAUTHORISED, message: message.to_owned() }
+    })
+}

@@ -1,0 +1,158 @@
+//! Pending edits on their way to the authority, and its answers.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use super::{Ack, Session, SessionError, SessionEvent, unexpected};
+use crate::clock::Millis;
+use crate::code::Code;
+use crate::replica::{Answer, Principal, Replica, Taint, Verdict, Verdicts};
+use crate::store::Store;
+use crate::wire::Frame;
+
+/// How many pushes may be unanswered at a time.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// The device's side.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Pushing {
+    /// The keys of the edits in each unanswered push.
+    in_flight: VecDeque<Vec<u64>>,
+    /// The key of the last edit sent.
+    sent: u64,
+    /// How many answers were heard.
+    heard: u64,
+    /// After an exception: sending starts over once everything is answered.
+    again: bool,
+    drained: bool,
+}
+
+impl Pushing {
+    pub(super) fn new<S: Store>(replica: &Replica<S>) -> Result<Self, SessionError> {
+        let drained = replica.pending_count()? == 0;
+        Ok(Self { in_flight: VecDeque::new(), sent: 0, heard: 0, again: false, drained })
+    }
+
+    /// Whether every edit that was pending has its verdict. Later edits may have come since.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    /// Whether no edit that was sent lacks a verdict.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.drained && self.in_flight.is_empty()
+    }
+}
+
+/// The authority's side.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Judging {
+    taint: Taint,
+    answers: u64,
+}
+
+impl Session {
+    /// The next push, if edits are pending and the authority keeps up.
+    pub(super) fn next_push<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        let Some(pushing) = &mut self.pushing else { return Ok(None) };
+        if pushing.in_flight.len() >= IN_FLIGHT_MAX || pushing.again && !pushing.in_flight.is_empty() {
+            return Ok(None);
+        }
+        if pushing.again {
+            pushing.again = false;
+            pushing.sent = 0;
+        }
+        let mut keys: Vec<u64> = Vec::new();
+        let encoder = &mut self.encoder;
+        let mut last = 0;
+        replica.pending(pushing.sent + 1, &mut |key, edit| {
+            if encoder.is_full() {
+                return ControlFlow::Break(());
+            }
+            encoder.start_edit(key - last, edit.entities.len());
+            last = key;
+            for entity in &edit.entities {
+                encoder.entity(entity.kind, entity.id, entity.registers.iter().map(|(a, r)| (*a, r)));
+            }
+            keys.push(key);
+            ControlFlow::Continue(())
+        })?;
+        if keys.is_empty() {
+            pushing.drained |= pushing.in_flight.is_empty();
+            return Ok(None);
+        }
+        pushing.sent = last;
+        pushing.in_flight.push_back(keys);
+        let heard = pushing.heard;
+        let head = replica.head()?;
+        let incarnation = self.tell_incarnation(&head);
+        Ok(Some(self.encoder.finish_push(heard, head.seq, incarnation)))
+    }
+
+    pub(super) fn handle_push<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let (store, rank_max) = self.peer().map(|peer| (peer.store, peer.rank))?;
+        if !self.is_server() || !replica.identity().is_authority {
+            return Err(unexpected("a push to a side that judges nothing"));
+        }
+        let push = self.decoder.push(bytes, store)?;
+        let peer = self.peer.as_mut().ok_or_else(|| unexpected("a push before the greeting"))?;
+        peer.advance(push.incarnation, push.head);
+        let remembered = peer.remembered(replica.peer(store)?);
+        let principal = Principal { store, replicas: peer.about.replicas(), rank_max };
+        self.judging.answers += 1;
+        let Judging { taint, answers } = &mut self.judging;
+        let verdicts =
+            replica.judge(now, &push.edits, &principal, &remembered, taint, push.heard, *answers)?;
+        let index_of =
+            |number: u64| push.edits.iter().position(|edit| edit.number == number).unwrap_or(0) as u64;
+        let exceptions: Vec<(u64, Option<Code>, String)> = verdicts
+            .exceptions
+            .into_iter()
+            .map(|(number, verdict)| match verdict {
+                Verdict::Again => (index_of(number), None, String::new()),
+                Verdict::Refused { code, message } => (index_of(number), Some(code), message),
+            })
+            .collect();
+        let (all, excepted) = (push.edits.len(), exceptions.len());
+        self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
+        self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
+        Ok(())
+    }
+
+    pub(super) fn handle_ack<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        ack: Ack,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let pushing = self.pushing.as_mut().ok_or_else(|| unexpected("ACK of nothing"))?;
+        let edits = pushing.in_flight.pop_front().ok_or_else(|| unexpected("ACK of nothing"))?;
+        pushing.heard += 1;
+        let mut exceptions = Vec::with_capacity(ack.exceptions.len());
+        for (index, code, message) in ack.exceptions {
+            let key = usize::try_from(index).ok().and_then(|index| edits.get(index)).copied();
+            let key = key.ok_or_else(|| unexpected("ACK names an edit that was not pushed"))?;
+            let verdict = match code {
+                None => Verdict::Again,
+                Some(code) => Verdict::Refused { code, message },
+            };
+            exceptions.push((key, verdict));
+        }
+        let (accepted, excepted) = (edits.len() - exceptions.len().min(edits.len()), exceptions.len());
+        pushing.again |= excepted > 0;
+        pushing.drained &= excepted == 0;
+        let answer =
+            Answer { edits, verdicts: Verdicts { seq: ack.seq, exceptions }, clock: Millis(ack.clock_ms) };
+        replica.verdicts(now, &answer)?;
+        self.events.push_back(SessionEvent::Judged { accepted, excepted });
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading the other side's changes: subscribe, join pages, compare digests.
+
+use super::{Session, SessionError, SessionEvent, Want, unexpected};
+use crate::clock::Millis;
+use crate::id::Incarnation;
+use crate::identity::Cursor;
+use crate::replica::{Replica, Trust};
+use crate::store::Store;
+use crate::wire::{Checkpoint, Frame, Subscribe};
+
+/// How far the reading side is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Reading {
+    state: State,
+    /// Whether SUBSCRIBE asks for everything, from the start.
+    everything: bool,
+    cursor: Cursor,
+    /// The seq that the other was last told.
+    told: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Planned(Want),
+    Subscribed(Want),
+    CaughtUp(Want),
+}
+
+impl Reading {
+    /// Subscribes as soon as nothing is left to push.
+    pub(super) fn plan(&mut self, want: Want) {
+        if want != Want::Nothing {
+            self.state = State::Planned(want);
+        }
+    }
+
+    /// Takes everything from the start, once, also what came from here: an authority regains what was confirmed.
+    pub(super) fn upload(&mut self) {
+        self.everything = true;
+        self.state = State::Planned(Want::Once);
+    }
+
+    /// The next subscription starts over and includes what came from here.
+    pub(super) fn want_everything(&mut self) {
+        self.everything = true;
+    }
+
+    pub(super) fn is_caught_up(&self) -> bool {
+        matches!(self.state, State::CaughtUp(_))
+    }
+
+    fn is_subscribed(&self) -> bool {
+        matches!(self.state, State::Subscribed(_) | State::CaughtUp(_))
+    }
+}
+
+impl Session {
+    /// Sends SUBSCRIBE if it is time.
+    pub(super) fn start_reading<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        let State::Planned(want) = self.reading.state else { return Ok(()) };
+        if self.pushing.as_ref().is_some_and(|pushing| !pushing.is_drained()) {
+            return Ok(());
+        }
+        let peer = self.peer()?;
+        let everything = self.reading.everything;
+        let cursor = if everything { None } else { replica.cursor(peer.store)? };
+        let named = cursor.and_then(|cursor| {
+            let at =
+                peer.history.iter().rev().position(|(incarnation, _)| *incarnation == cursor.incarnation)?;
+            Some((cursor, at as u64))
+        });
+        let (cursor, incarnation) = match named {
+            Some((cursor, at)) => (cursor, Some(at)),
+            None => (Cursor::default(), None),
+        };
+        let digest = replica.head()?.digest;
+        let digest = if peer.is_authority { digest.confirmed } else { digest.shown };
+        // An upload is asked for because something may be missing on the asking side: never cut it short.
+        let digest = if everything { None } else { Some(low(digest)) };
+        let subscribe = Subscribe { cursor, incarnation, live: want == Want::Live, everything, digest };
+        self.reading = Reading { state: State::Subscribed(want), everything, cursor, told: 0 };
+        self.send(&Frame::Subscribe(subscribe));
+        Ok(())
+    }
+
+    pub(super) fn handle_page<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        bytes: &[u8],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let (store, is_authority) = self.peer().map(|peer| (peer.store, peer.is_authority))?;
+        if !self.reading.is_subscribed() {
+            return Err(unexpected("a page that nobody asked for"));
+        }
+        let page = self.decoder.page(bytes, store)?;
+        let header = page.header;
+        if header.at < self.reading.cursor.at {
+            return Err(unexpected("a page that goes back"));
+        }
+        let incarnation = self.heard_of(header.incarnation, header.at)?;
+        let done = if header.more { self.reading.cursor.done } else { header.at };
+        let cursor = Cursor { incarnation, done, at: header.at };
+        let trust = if is_authority { Trust::Authority } else { Trust::Peer };
+        let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
+        self.reading.cursor = cursor;
+        if joined.registers > 0 {
+            let (registers, quarantined) = (joined.registers, joined.quarantined);
+            self.events.push_back(SessionEvent::Joined { registers, quarantined });
+        }
+        if !header.more {
+            self.caught_up();
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_equal<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        seq: u64,
+        incarnation: Option<Incarnation>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let store = self.peer()?.store;
+        if !self.reading.is_subscribed() || self.reading.everything {
+            return Err(unexpected("EQUAL that nobody asked for"));
+        }
+        let incarnation = self.heard_of(incarnation, seq)?;
+        let cursor = Cursor { incarnation, done: seq, at: seq };
+        if replica.cursor(store)? != Some(cursor) {
+            replica.join(now, &[], Some(store), Trust::Peer, Some(cursor))?;
+        }
+        self.reading.cursor = cursor;
+        self.caught_up();
+        Ok(())
+    }
+
+    /// Takes over the other's newest incarnation and head from a frame, and says which incarnation is newest.
+    fn heard_of(&mut self, incarnation: Option<Incarnation>, seq: u64) -> Result<Incarnation, SessionError> {
+        let peer = self.peer.as_mut().ok_or_else(|| unexpected("a page before the greeting"))?;
+        peer.advance(incarnation, seq);
+        Ok(peer.incarnation())
+    }
+
+    fn caught_up(&mut self) {
+        if let State::Subscribed(want) = self.reading.state {
+            self.reading.state = State::CaughtUp(want);
+            self.reading.everything = false;
+            self.tell_synced();
+            self.events.push_back(SessionEvent::CaughtUp);
+        }
+    }
+
+    /// Tells the other side up to where everything is here, if it does not know.
+    pub(super) fn tell_synced(&mut self) {
+        let done = self.reading.cursor.done;
+        if self.reading.is_caught_up() && (done > self.reading.told || done == 0) {
+            self.reading.told = done.max(1);
+            self.send(&Frame::Synced { seq: done });
+        }
+    }
+
+    pub(super) fn handle_checkpoint<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        checkpoint: &Checkpoint,
+        _now: Millis,
+    ) -> Result<(), SessionError> {
+        let cursor = self.reading.cursor;
+        if !self.reading.is_caught_up() || cursor.done != checkpoint.seq {
+            return Ok(());
+        }
+        let head = replica.head()?;
+        let is_authority = self.peer()?.is_authority;
+        let comparable = match (is_authority, checkpoint.read) {
+            (true, _) => {
+                let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
+                checkpoint.seq >= acked && self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet())
+            }
+            (false, Some(read)) => {
+                let own = crate::replica::position_of(&head);
+                read.done == own.seq && read.incarnation == own.incarnation && replica.quarantined()? == 0
+            }
+            (false, None) => false,
+        };
+        if !comparable {
+            return Ok(());
+        }
+        let ours = if is_authority { head.digest.confirmed } else { head.digest.shown };
+        if ours == checkpoint.digest {
+            self.events.push_back(SessionEvent::Verified { seq: checkpoint.seq, digest: ours });
+            return Ok(());
+        }
+        tracing::error!(
+            ours,
+            theirs = checkpoint.digest,
+            seq = checkpoint.seq,
+            "digests differ at one position"
+        );
+        self.events.push_back(SessionEvent::Diverged { ours, theirs: checkpoint.digest });
+        if !self.repaired && !self.is_server() {
+            // Re-joining everything repairs what was lost; once a connection, or a fault would go in circles.
+            self.repaired = true;
+            self.reading.want_everything();
+            self.reading.plan(self.options.want);
+        }
+        Ok(())
+    }
+}
+
+/// The part of a digest that SUBSCRIBE carries.
+pub(super) fn low(digest: u128) -> u64 {
+    (digest & u128::from(u64::MAX)) as u64
+}

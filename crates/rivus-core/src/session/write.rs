@@ -1,0 +1,228 @@
+//! Serving this side's changes: pages from a cursor, and checkpoints.
+
+use std::ops::ControlFlow;
+
+use super::read::low;
+use super::{Session, SessionError, unexpected};
+use crate::code::Code;
+use crate::id::{Incarnation, StoreId};
+use crate::identity::{Cursor, Position, knows};
+use crate::register::Register;
+use crate::replica::{Replica, position_of};
+use crate::row::{Corrupt, Row};
+use crate::store::{Changed, Head, Store};
+use crate::wire::page::{PageHeader, RowEncoder};
+use crate::wire::{Checkpoint, Frame, Subscribe};
+use crate::work::damaged;
+
+/// The other side's subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Writing {
+    done: u64,
+    at: u64,
+    live: bool,
+    everything: bool,
+    caught_up: bool,
+    /// Something was passed over or sent since the last checkpoint.
+    checkpoint_due: bool,
+    /// A quiet second has passed: send what is due even if it is empty.
+    quiet: bool,
+}
+
+impl Writing {
+    pub(super) fn handle_quiet(&mut self) {
+        self.quiet = self.checkpoint_due;
+    }
+}
+
+impl Session {
+    pub(super) fn handle_subscribe<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        subscribe: &Subscribe,
+    ) -> Result<(), SessionError> {
+        let peer = self.peer()?;
+        if !self.options.offers && !self.is_server() {
+            return Err(unexpected("SUBSCRIBE to a side that offers nothing"));
+        }
+        if let Some(authority) = replica.identity().authority
+            && authority.store != peer.store
+        {
+            let message = format!("this store syncs with its authority {} alone", authority.store);
+            return Err(SessionError::Refused { code: Code::NOT_AUTHORITY, message });
+        }
+        let head = replica.head()?;
+        let cursor = match subscribe.incarnation {
+            None => Cursor::default(),
+            Some(index) => {
+                let named = usize::try_from(index).ok().and_then(|index| self.told.iter().rev().nth(index));
+                let named =
+                    named.ok_or_else(|| unexpected("SUBSCRIBE names an incarnation that was not told"))?;
+                Cursor { incarnation: named.0, ..subscribe.cursor }
+            }
+        };
+        let end = Position { seq: cursor.at.max(cursor.done), ..cursor.position() };
+        if !knows(&head.incarnations, head.seq, end) {
+            return Err(unexpected("SUBSCRIBE from a position that was never told"));
+        }
+        let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
+        let at = if equal { head.seq } else { cursor.at };
+        self.writing = Some(Writing {
+            done: if equal { head.seq } else { cursor.done },
+            at,
+            live: subscribe.live,
+            everything: subscribe.everything,
+            caught_up: equal,
+            checkpoint_due: false,
+            quiet: false,
+        });
+        if equal {
+            let incarnation = self.tell_incarnation(&head);
+            self.send(&Frame::Equal { seq: head.seq, incarnation });
+        }
+        Ok(())
+    }
+
+    /// The newest incarnation if the other does not know it yet.
+    pub(super) fn tell_incarnation(&mut self, head: &Head) -> Option<Incarnation> {
+        let newest = head.incarnations.last().copied()?;
+        if self.told.last() == Some(&newest) {
+            return None;
+        }
+        self.told.push(newest);
+        Some(newest.0)
+    }
+
+    /// The next page, if there is something to send.
+    pub(super) fn next_page<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        let Some(mut writing) = self.writing else { return Ok(None) };
+        let store = self.peer()?.store;
+        if writing.caught_up && !writing.live {
+            return Ok(None);
+        }
+        if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
+            return Ok(None);
+        }
+        let filled = fill(&mut self.encoder, replica, writing, store)?;
+        let own = position_of(&filled.head);
+        if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() {
+            // Only changes that came from the other side: told with the next page, or when it is quiet.
+            writing.checkpoint_due |= filled.at > writing.at;
+            writing.at = filled.at;
+            self.writing = Some(writing);
+            return Ok(None);
+        }
+        writing.at = filled.at;
+        writing.checkpoint_due = true;
+        if !filled.more {
+            writing.done = filled.at;
+            if !writing.caught_up || writing.quiet {
+                let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
+                let digest = filled.head.digest;
+                self.send(&Frame::Checkpoint(Checkpoint {
+                    seq: own.seq,
+                    digest: digest.confirmed,
+                    count: digest.count,
+                    read,
+                }));
+                writing.checkpoint_due = false;
+            }
+            writing.caught_up = true;
+            writing.quiet = false;
+            writing.everything = false;
+        }
+        self.writing = Some(writing);
+        let incarnation = self.tell_incarnation(&filled.head);
+        let header = PageHeader { at: filled.at, more: filled.more, incarnation };
+        Ok(Some(self.encoder.finish_page(header)))
+    }
+
+    pub(super) fn handle_synced<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        seq: u64,
+    ) -> Result<(), SessionError> {
+        let head = replica.head()?;
+        let peer = self.peer()?;
+        if self.writing.is_none() || seq > head.seq {
+            return Err(unexpected("SYNCED beyond what was sent"));
+        }
+        let (store, is_authority) = (peer.store, peer.is_authority);
+        let incarnation = position_of(&head).incarnation;
+        let mut remembered = peer.remembered(replica.peer(store)?);
+        remembered.read = Cursor { incarnation, done: seq, at: seq };
+        replica.remember(store, &remembered)?;
+        self.peer_synced = true;
+        let met = replica.identity().authority.is_some_and(|authority| authority.met);
+        if is_authority && !met {
+            // The authority has what was confirmed here. Now the pending edits, then everything of the authority.
+            self.writing = None;
+            replica.forget_cursor(store)?;
+            self.reading.want_everything();
+            self.start_pushing(replica)?;
+        }
+        Ok(())
+    }
+}
+
+struct Filled {
+    at: u64,
+    more: bool,
+    head: Head,
+}
+
+/// Fills a page with the rows after the subscription's position.
+fn fill<S: Store>(
+    encoder: &mut RowEncoder,
+    replica: &Replica<S>,
+    writing: Writing,
+    receiver: StoreId,
+) -> Result<Filled, SessionError> {
+    let (mut at, mut more, mut failed) = (writing.at, false, None);
+    let head = replica.store().changes(writing.at, &mut |changed| {
+        if encoder.is_full() {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        if let Err(corrupt) = add(encoder, writing, receiver, changed) {
+            failed = Some(damaged(changed.kind, changed.id, corrupt));
+            return ControlFlow::Break(());
+        }
+        at = changed.seq;
+        ControlFlow::Continue(())
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head }),
+    }
+}
+
+fn add(
+    encoder: &mut RowEncoder,
+    writing: Writing,
+    receiver: StoreId,
+    changed: Changed<'_>,
+) -> Result<(), Corrupt> {
+    let mut registers: Vec<(&[u8], Register<'_>)> = Vec::new();
+    for entry in Row::new(changed.bytes, changed.seq)?.entries() {
+        let entry = entry?;
+        let state = entry.state()?;
+        if state.seq <= writing.done || !writing.everything && state.source == Some(receiver) {
+            continue;
+        }
+        if let Some(confirmed) = state.into_confirmed() {
+            registers.push((entry.address, confirmed));
+        }
+    }
+    if !registers.is_empty() {
+        encoder.entity(
+            changed.kind,
+            changed.id,
+            registers.iter().map(|(address, register)| (*address, register)),
+        );
+    }
+    Ok(())
+}

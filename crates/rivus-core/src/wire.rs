@@ -1,0 +1,580 @@
+//! The wire: frames, their bytes and their limits.
+//!
+//! Owns the protocol's byte forms. Control frames are integer-keyed CBOR maps, in which unknown keys are skipped;
+//! pages and pushes use a row coding with dictionaries that live as long as the connection ([`page`]). The first
+//! byte of a frame is its type; types from 128 on may be ignored by those that do not know them. Knows nothing of
+//! replicas or of what a frame is for.
+
+mod dictionary;
+pub mod page;
+
+use minicbor::{Decode, Encode};
+
+use crate::bytes::{Cut, Put, Reader};
+use crate::code::Code;
+use crate::id::{Incarnation, ReplicaId, StoreId};
+use crate::identity::{Cursor, Position};
+
+/// The protocol version that this library speaks; HELLO offers a range.
+pub const VERSION: u16 = 1;
+
+/// The longest frame, in bytes, after decompression: any edit fits (see
+/// [`EDIT_BYTES_MAX`](crate::edit::EDIT_BYTES_MAX)), and so does a register with several large candidates.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+/// How long a page gets before it is sent, in bytes: a page is at least one row.
+pub const PAGE_BYTES_AIM: usize = 256 << 10;
+/// The most replica ids that a HELLO may name.
+pub const REPLICAS_MAX: usize = 1024;
+/// The longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+
+/// What a side can do beyond the first version; bits that the other does not know are ignored.
+pub mod capability {
+    /// Takes frames of type [`COMPRESSED`](super::tag::COMPRESSED).
+    pub const ZSTD: u64 = 1;
+}
+
+/// The first byte of a frame.
+pub mod tag {
+    /// A frame in zstd: the uncompressed length as a varint, then the compressed frame. Made and undone by the
+    /// shell; core has no C code.
+    pub const COMPRESSED: u8 = 0;
+    /// See [`Hello`](super::Hello).
+    pub const HELLO: u8 = 1;
+    /// See [`Welcome`](super::Welcome).
+    pub const WELCOME: u8 = 2;
+    /// See [`Frame::Goaway`](super::Frame::Goaway).
+    pub const GOAWAY: u8 = 3;
+    /// See [`Frame::Schema`](super::Frame::Schema).
+    pub const SCHEMA: u8 = 4;
+    /// See [`Subscribe`](super::Subscribe).
+    pub const SUBSCRIBE: u8 = 5;
+    /// See [`Frame::Equal`](super::Frame::Equal).
+    pub const EQUAL: u8 = 6;
+    /// A page of changes.
+    pub const DELTA: u8 = 7;
+    /// See [`Checkpoint`](super::Checkpoint).
+    pub const CHECKPOINT: u8 = 8;
+    /// Edits to be judged.
+    pub const PUSH: u8 = 9;
+    /// See [`Ack`](super::Ack).
+    pub const ACK: u8 = 10;
+    /// See [`Frame::Synced`](super::Frame::Synced).
+    pub const SYNCED: u8 = 11;
+    /// See [`Reset`](super::Reset).
+    pub const RESET: u8 = 12;
+    /// Types from here on may be ignored.
+    pub const OPTIONAL: u8 = 128;
+}
+
+/// The first frame of the side that connects.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello {
+    /// The lowest protocol version spoken.
+    #[n(0)]
+    pub version_min: u16,
+    /// The highest protocol version spoken.
+    #[n(1)]
+    pub version_max: u16,
+    /// See [`capability`].
+    #[n(2)]
+    pub capabilities: u64,
+    /// Who connects.
+    #[n(3)]
+    pub about: About,
+    /// What grants access.
+    #[n(4)]
+    pub token: Option<String>,
+    /// Whether the other side may subscribe to this one.
+    #[n(5)]
+    pub offers: bool,
+}
+
+/// The answer to HELLO.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct Welcome {
+    /// The protocol version from now on.
+    #[n(0)]
+    pub version: u16,
+    /// See [`capability`].
+    #[n(1)]
+    pub capabilities: u64,
+    /// Who answers.
+    #[n(2)]
+    pub about: About,
+    /// Whether it judges edits.
+    #[n(3)]
+    pub is_authority: bool,
+    /// The rank that the other's edits may bear.
+    #[n(4)]
+    pub rank: u8,
+    /// What it last knew of the other's store, if the other's HELLO does not agree with that: then the other is
+    /// a copy or a restored backup.
+    #[n(5)]
+    pub known: Option<Reset>,
+}
+
+/// What both sides tell of themselves.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub struct About {
+    #[n(0)]
+    store: u64,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    replicas: Vec<u8>,
+    #[n(2)]
+    history: Vec<(u64, u64)>,
+    /// The store's head seq.
+    #[n(3)]
+    pub head: u64,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    fingerprint: [u8; 16],
+    /// The clock, in ms since 1970.
+    #[n(5)]
+    pub clock_ms: i64,
+}
+
+impl About {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        store: StoreId,
+        replicas: impl Iterator<Item = ReplicaId>,
+        history: &[(Incarnation, u64)],
+        head: u64,
+        fingerprint: u128,
+        clock_ms: i64,
+    ) -> Self {
+        Self {
+            store: store.0,
+            replicas: replicas.flat_map(|replica| replica.0).collect(),
+            history: numbers(history),
+            head,
+            fingerprint: fingerprint.to_be_bytes(),
+            clock_ms,
+        }
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        StoreId(self.store)
+    }
+
+    /// Whose stamps its edits may bear.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaId> {
+        self.replicas.as_chunks::<16>().0.iter().map(|id| ReplicaId(*id)).collect()
+    }
+
+    /// Its newest incarnations, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<(Incarnation, u64)> {
+        history(&self.history)
+    }
+
+    /// The schema's fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> u128 {
+        u128::from_be_bytes(self.fingerprint)
+    }
+}
+
+fn numbers(history: &[(Incarnation, u64)]) -> Vec<(u64, u64)> {
+    history.iter().map(|(incarnation, first)| (incarnation.0, *first)).collect()
+}
+
+fn history(numbers: &[(u64, u64)]) -> Vec<(Incarnation, u64)> {
+    numbers.iter().map(|(incarnation, first)| (Incarnation(*incarnation), *first)).collect()
+}
+
+/// "You do not know the position that I have of you": the receiver is a copy or a restored backup. Also the
+/// first frame to an authority that the sender has not met: then the position is the default one.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Reset {
+    #[n(0)]
+    incarnation: u64,
+    #[n(1)]
+    seq: u64,
+    #[n(2)]
+    history: Vec<(u64, u64)>,
+}
+
+impl Reset {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(position: Position, history: &[(Incarnation, u64)]) -> Self {
+        Self { incarnation: position.incarnation.0, seq: position.seq, history: numbers(history) }
+    }
+
+    /// The position that was once told of the receiver.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { incarnation: Incarnation(self.incarnation), seq: self.seq }
+    }
+
+    /// The receiver's incarnations as they were then.
+    #[must_use]
+    pub fn history(&self) -> Vec<(Incarnation, u64)> {
+        history(&self.history)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+struct Goaway {
+    #[n(0)]
+    code: u16,
+    #[n(1)]
+    message: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+struct Policies {
+    #[n(0)]
+    policies: Vec<(String, Option<String>, String)>,
+}
+
+/// One declared policy: kind, field (none for the kind's life), and the policy in words.
+pub type Policy = (String, Option<String>, String);
+
+/// Asks for changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subscribe {
+    /// Where to start.
+    pub cursor: Cursor,
+    /// Which of the incarnations told by the other the cursor names, from the newest, from 0; none for the start.
+    pub incarnation: Option<u64>,
+    /// Whether changes are wanted as they come, after the catch-up.
+    pub live: bool,
+    /// Whether to send also what came from the subscriber itself.
+    pub everything: bool,
+    /// The low 64 bits of the subscriber's digest: if the other's are equal there is nothing to send.
+    pub digest: Option<u64>,
+}
+
+/// Where the sender stands, taken in the snapshot of the page before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Its head.
+    pub seq: u64,
+    /// The digest there.
+    pub digest: u128,
+    /// How many registers it covers.
+    pub count: u64,
+    /// Between peers: how far the sender has read the receiver.
+    pub read: Option<Cursor>,
+}
+
+/// The authority's answer to one PUSH, sent when the accepted edits are durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ack {
+    /// The authority's head.
+    pub seq: u64,
+    /// Its clock, in ms.
+    pub clock_ms: i64,
+    /// By index in the push: the code (none for "again") and the message.
+    pub exceptions: Vec<(u64, Option<Code>, String)>,
+}
+
+/// A frame that needs no dictionary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    /// See [`Hello`].
+    Hello(Hello),
+    /// See [`Welcome`].
+    Welcome(Welcome),
+    /// The sender ends the connection, and why.
+    Goaway {
+        /// Why.
+        code: Code,
+        /// Why, in words, and what to do.
+        message: String,
+    },
+    /// The sender's declared policies, sent if the fingerprints differ.
+    Schema(Vec<Policy>),
+    /// See [`Subscribe`].
+    Subscribe(Subscribe),
+    /// The digests are equal: nothing to send.
+    Equal {
+        /// The sender's head.
+        seq: u64,
+        /// Its newest incarnation, if that is not the newest one that it has told already.
+        incarnation: Option<Incarnation>,
+    },
+    /// See [`Checkpoint`].
+    Checkpoint(Checkpoint),
+    /// See [`Ack`].
+    Ack(Ack),
+    /// The sender has received and kept everything of the receiver up to this seq.
+    Synced {
+        /// The receiver's seq.
+        seq: u64,
+    },
+    /// See [`Reset`].
+    Reset(Reset),
+    /// A frame of a type that may be ignored.
+    Ignored,
+}
+
+impl Frame {
+    /// The frame's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            Self::Hello(hello) => cbor(&mut out, tag::HELLO, hello),
+            Self::Welcome(welcome) => cbor(&mut out, tag::WELCOME, welcome),
+            Self::Goaway { code, message } => {
+                cbor(&mut out, tag::GOAWAY, &Goaway { code: code.0, message: message.clone() });
+            }
+            Self::Schema(policies) => cbor(&mut out, tag::SCHEMA, &Policies { policies: policies.clone() }),
+            Self::Reset(reset) => cbor(&mut out, tag::RESET, reset),
+            Self::Subscribe(subscribe) => subscribe.encode(&mut out),
+            Self::Equal { seq, incarnation } => {
+                out.push(tag::EQUAL);
+                out.varint(*seq);
+                out.extend(incarnation.iter().flat_map(|i| i.0.to_be_bytes()));
+            }
+            Self::Checkpoint(checkpoint) => checkpoint.encode(&mut out),
+            Self::Ack(ack) => ack.encode(&mut out),
+            Self::Synced { seq } => {
+                out.push(tag::SYNCED);
+                out.varint(*seq);
+            }
+            Self::Ignored => out.push(tag::OPTIONAL),
+        }
+        out
+    }
+
+    /// Reads a frame that is neither a page nor a push.
+    ///
+    /// # Errors
+    /// [`WireError`], saying what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let (first, body) = bytes.split_first().ok_or(WireError::Empty)?;
+        let mut reader = Reader::new(body);
+        let frame = match *first {
+            tag::HELLO => {
+                let hello: Hello = uncbor("HELLO", body)?;
+                check_about("HELLO", &hello.about)?;
+                if hello.token.as_ref().is_some_and(|token| token.len() > TOKEN_BYTES_MAX) {
+                    return Err(WireError::Bound { what: "a token's bytes", max: TOKEN_BYTES_MAX });
+                }
+                return Ok(Self::Hello(hello));
+            }
+            tag::WELCOME => {
+                let welcome: Welcome = uncbor("WELCOME", body)?;
+                check_about("WELCOME", &welcome.about)?;
+                return Ok(Self::Welcome(welcome));
+            }
+            tag::GOAWAY => {
+                let Goaway { code, message } = uncbor("GOAWAY", body)?;
+                return Ok(Self::Goaway { code: Code(code), message });
+            }
+            tag::SCHEMA => return Ok(Self::Schema(uncbor::<Policies>("SCHEMA", body)?.policies)),
+            tag::RESET => return Ok(Self::Reset(uncbor("RESET", body)?)),
+            tag::SUBSCRIBE => Subscribe::read(&mut reader).map(Self::Subscribe),
+            tag::EQUAL => read_equal(&mut reader),
+            tag::CHECKPOINT => Checkpoint::read(&mut reader).map(Self::Checkpoint),
+            tag::ACK => Ack::read(&mut reader).map(Self::Ack),
+            tag::SYNCED => reader.varint().map(|seq| Self::Synced { seq }),
+            tag::OPTIONAL.. => return Ok(Self::Ignored),
+            other => return Err(WireError::UnknownFrame { tag: other }),
+        };
+        let frame = frame.map_err(|Cut| WireError::Malformed { frame: name(*first) })?;
+        reader.end().map_err(|Cut| WireError::Malformed { frame: name(*first) })?;
+        Ok(frame)
+    }
+}
+
+fn name(tag: u8) -> &'static str {
+    match tag {
+        tag::SUBSCRIBE => "SUBSCRIBE",
+        tag::EQUAL => "EQUAL",
+        tag::CHECKPOINT => "CHECKPOINT",
+        tag::ACK => "ACK",
+        tag::SYNCED => "SYNCED",
+        _ => "frame",
+    }
+}
+
+fn cbor<T: Encode<()>>(out: &mut Vec<u8>, tag: u8, value: &T) {
+    out.push(tag);
+    #[expect(clippy::expect_used, reason = "a vector takes every write")]
+    minicbor::encode(value, out).expect("encoding into memory does not fail");
+}
+
+fn uncbor<'b, T: Decode<'b, ()>>(frame: &'static str, body: &'b [u8]) -> Result<T, WireError> {
+    let mut decoder = minicbor::Decoder::new(body);
+    let value = decoder.decode().map_err(|error| WireError::Cbor { frame, error: error.to_string() })?;
+    if decoder.position() == body.len() { Ok(value) } else { Err(WireError::Malformed { frame }) }
+}
+
+fn check_about(frame: &'static str, about: &About) -> Result<(), WireError> {
+    let rises =
+        about.history.is_sorted_by(|a, b| a.1 < b.1) && about.history.iter().all(|(_, first)| *first > 0);
+    if about.replicas.is_empty() || about.replicas.len() % 16 != 0 || !rises {
+        return Err(WireError::Malformed { frame });
+    }
+    if about.replicas.len() / 16 > REPLICAS_MAX {
+        return Err(WireError::Bound { what: "replica ids", max: REPLICAS_MAX });
+    }
+    if about.history.len() > crate::identity::INCARNATIONS_TOLD {
+        return Err(WireError::Bound { what: "incarnations", max: crate::identity::INCARNATIONS_TOLD });
+    }
+    Ok(())
+}
+
+fn put_cursor(out: &mut Vec<u8>, cursor: Cursor) {
+    out.varint(cursor.done);
+    out.varint(cursor.at.saturating_sub(cursor.done));
+}
+
+fn read_cursor(reader: &mut Reader<'_>, incarnation: Incarnation) -> Result<Cursor, Cut> {
+    let done = reader.varint()?;
+    let at = done.checked_add(reader.varint()?).ok_or(Cut)?;
+    Ok(Cursor { incarnation, done, at })
+}
+
+fn read_equal(reader: &mut Reader<'_>) -> Result<Frame, Cut> {
+    let seq = reader.varint()?;
+    let incarnation = if reader.is_empty() { None } else { Some(Incarnation(reader.u64()?)) };
+    Ok(Frame::Equal { seq, incarnation })
+}
+
+impl Subscribe {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(tag::SUBSCRIBE);
+        out.push(u8::from(self.live) | u8::from(self.everything) << 1 | u8::from(self.digest.is_some()) << 2);
+        out.varint(self.incarnation.map_or(0, |index| index + 1));
+        put_cursor(out, self.cursor);
+        if let Some(digest) = self.digest {
+            out.extend_from_slice(&digest.to_be_bytes());
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
+        let flags = reader.u8()?;
+        if flags > 7 {
+            return Err(Cut);
+        }
+        let incarnation = reader.varint()?.checked_sub(1);
+        let cursor = read_cursor(reader, Incarnation::default())?;
+        let digest = if flags & 4 == 0 { None } else { Some(reader.u64()?) };
+        Ok(Self { cursor, incarnation, live: flags & 1 != 0, everything: flags & 2 != 0, digest })
+    }
+}
+
+impl Checkpoint {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(tag::CHECKPOINT);
+        out.varint(self.seq);
+        out.extend_from_slice(&self.digest.to_be_bytes());
+        out.varint(self.count);
+        if let Some(read) = self.read {
+            out.extend_from_slice(&read.incarnation.0.to_be_bytes());
+            put_cursor(out, read);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
+        let (seq, digest, count) = (reader.varint()?, reader.u128()?, reader.varint()?);
+        let read = if reader.is_empty() {
+            None
+        } else {
+            let incarnation = Incarnation(reader.u64()?);
+            Some(read_cursor(reader, incarnation)?)
+        };
+        Ok(Self { seq, digest, count, read })
+    }
+}
+
+impl Ack {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(tag::ACK);
+        out.varint(self.seq);
+        if self.exceptions.is_empty() {
+            return;
+        }
+        out.extend_from_slice(&self.clock_ms.to_be_bytes());
+        out.varint(self.exceptions.len() as u64);
+        for (index, code, message) in &self.exceptions {
+            out.varint(*index);
+            out.varint(code.map_or(0, |code| u64::from(code.0)));
+            out.slice(message.as_bytes());
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
+        let seq = reader.varint()?;
+        if reader.is_empty() {
+            return Ok(Self { seq, clock_ms: 0, exceptions: Vec::new() });
+        }
+        let clock_ms = i64::from_be_bytes(reader.array()?);
+        let mut exceptions = Vec::new();
+        for _ in 0..reader.count(3)? {
+            let index = reader.varint()?;
+            let code = u16::try_from(reader.varint()?).map_err(|_| Cut)?;
+            let code = (code != 0).then_some(Code(code));
+            exceptions.push((index, code, reader.str()?.to_owned()));
+        }
+        Ok(Self { seq, clock_ms, exceptions })
+    }
+}
+
+/// Why bytes are no frame. Nothing was taken from them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// No bytes at all.
+    #[error("an empty frame")]
+    Empty,
+    /// A type that this version does not know and may not ignore.
+    #[error("a frame of unknown type {tag}: the other side speaks a newer protocol, update this program")]
+    UnknownFrame {
+        /// The first byte.
+        tag: u8,
+    },
+    /// The frame is longer than allowed.
+    #[error("a frame of {bytes} bytes: at most {FRAME_BYTES_MAX} are taken")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Bytes that break the frame's form.
+    #[error("a malformed {frame}")]
+    Malformed {
+        /// The frame's name.
+        frame: &'static str,
+    },
+    /// Bytes that are not the CBOR expected.
+    #[error("a malformed {frame}: {error}")]
+    Cbor {
+        /// The frame's name.
+        frame: &'static str,
+        /// What the decoder said.
+        error: String,
+    },
+    /// More of something than allowed.
+    #[error("too many {what}: at most {max}")]
+    Bound {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+    /// A register that breaks its laws.
+    #[error("a register that no replica can hold: {0}")]
+    Register(#[from] crate::register::Malformed),
+    /// Bytes that are no canonical value.
+    #[error("a value: {0}")]
+    Value(#[from] crate::value::ValueError),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The `impl` of `rivus::Entity`.
+
+use std::collections::BTreeMap;
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+
+use crate::declaration::{Declaration, Field, Form};
+
+pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
+    let Declaration { ident, kind, life, open, id: (id, id_ty), fields } = declaration;
+    let open = open.then(|| quote!(.open()));
+    let declared = fields.iter().map(|Field { name, policy, .. }| quote!(.field(#name, #policy)));
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for field in fields {
+        if let Some(group) = &field.group {
+            groups.entry(group).or_default().push(&field.name);
+        }
+    }
+    let groups = groups.iter().map(|(name, members)| quote!(.group(#name, [#(#members),*])));
+    let reads = fields.iter().map(read);
+    let writes = fields.iter().map(write);
+    // Errors about a type point at it.
+    let id_made =
+        quote_spanned!(id_ty.span()=> <#id_ty as ::core::convert::From<::std::string::String>>::from(id));
+    let id_text = quote_spanned!(id_ty.span()=> <#id_ty as ::core::convert::AsRef<str>>::as_ref(&self.#id));
+    quote! {
+        #[automatically_derived]
+        impl ::rivus::Entity for #ident {
+            const KIND: &'static str = #kind;
+
+            fn declare(kind: ::rivus::KindBuilder) -> ::rivus::KindBuilder {
+                kind.life(::rivus::Life::#life) #open #(#declared)* #(#groups)*
+            }
+
+            fn id(&self) -> &str {
+                #id_text
+            }
+
+            fn read(
+                id: ::std::string::String,
+                fields: &mut ::rivus::Fields,
+            ) -> ::core::result::Result<Self, ::rivus::Error> {
+                ::core::result::Result::Ok(Self { #id: #id_made, #(#reads,)* })
+            }
+
+            fn write(&self, fields: &mut ::rivus::Fields) -> ::core::result::Result<(), ::rivus::Error> {
+                #(#writes;)*
+                ::core::result::Result::Ok(())
+            }
+        }
+    }
+}
+
+fn read(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
+    let taken = match form {
+        Form::Counter => quote_spanned!(ty.span()=> ::rivus::Fields::take_counter::<#ty>(fields, #name)?),
+        _ => quote_spanned!(ty.span()=> ::rivus::Fields::take::<#ty>(fields, #name)?),
+    };
+    quote!(#ident: #taken)
+}
+
+fn write(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
+    let (method, value) = match form {
+        Form::Value => (quote!(put), quote!(&self.#ident)),
+        Form::Multi => (quote!(put_multi), quote!(&self.#ident)),
+        Form::Set => (quote!(put_set), quote!(&self.#ident)),
+        Form::Map => (quote!(put_map), quote!(&self.#ident)),
+        Form::Counter => (quote!(put_counter), quote!(self.#ident)),
+    };
+    quote_spanned!(ty.span()=> ::rivus::Fields::#method::<#ty>(fields, #name, #value)?)
+}

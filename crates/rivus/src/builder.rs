@@ -1,0 +1,185 @@
+//! How a database is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rivus_core::clock::{Admission, DRIFT_DEFAULT_MS, Millis};
+use rivus_core::replica::{OpenOptions, Replica};
+use rivus_core::schema::{Schema, SchemaBuilder};
+use rivus_core::store::MemoryStore;
+use rivus_sqlite::{Options, SqliteStore};
+
+use crate::any_store::AnyStore;
+use crate::machine::{TimeSource, seeds};
+use crate::shared::Shared;
+use crate::{Db, Entity, Error};
+
+/// A database about to be opened; see [`Db::builder`].
+///
+/// ```
+/// use rivus::{Db, Entity, Millis};
+///
+/// #[derive(Entity)]
+/// struct Note {
+///     #[rivus(id)]
+///     id: String,
+///     text: String,
+/// }
+///
+/// let db = Db::builder().entity::<Note>().clock(|| Millis(1_700_000_000_000)).memory()?;
+/// db.insert(&Note { id: "n1".into(), text: "hello".into() })?;
+/// # Ok::<(), rivus::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is opened before `open` or `memory`"]
+pub struct Builder {
+    declared: SchemaBuilder,
+    schema: Option<Schema>,
+    clock: TimeSource,
+    admission: Admission,
+    sqlite: Options,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            declared: Schema::builder(),
+            schema: None,
+            clock: TimeSource::default(),
+            admission: Admission::Quarantine { drift_ms_max: DRIFT_DEFAULT_MS },
+            sqlite: Options::default(),
+        }
+    }
+
+    /// Declares the kind of `T`.
+    ///
+    /// ```
+    /// # use rivus::{Db, Entity};
+    /// # #[derive(Entity)] struct Note { #[rivus(id)] id: String, text: String }
+    /// let db = Db::builder().entity::<Note>().memory()?;
+    /// assert_eq!(db.list::<Note>()?.len(), 0);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn entity<T: Entity>(mut self) -> Self {
+        self.declared = self.declared.kind(T::KIND, T::declare);
+        self
+    }
+
+    /// Takes a whole schema, for example one that was loaded from a file. It alone decides how the data merges;
+    /// entities that are declared besides are checked against it.
+    ///
+    /// ```
+    /// # use rivus::{Db, Entity, Error, Schema};
+    /// # #[derive(Entity)] struct Note { #[rivus(id)] id: String, text: String }
+    /// let shared = Schema::builder().kind("note", |kind| kind.counter("text")).build()?;
+    /// let opened = Db::builder().schema(shared).entity::<Note>().memory();
+    /// assert!(matches!(opened, Err(Error::Mismatch(_))));
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = Some(schema);
+        self
+    }
+
+    /// Reads the time from `clock` instead of the system: for tests and simulations. It may step back.
+    ///
+    /// ```
+    /// # use rivus::{Db, Millis, Schema};
+    /// let db = Db::builder().schema(Schema::open()).clock(|| Millis(5)).memory()?;
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn clock(mut self, clock: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        self.clock = TimeSource::new(clock);
+        self
+    }
+
+    /// Says what is done with writes of others that are stamped in the future. Without this, those more than a
+    /// minute ahead are set aside until they are due.
+    ///
+    /// ```
+    /// # use rivus::{Admission, Db, Schema};
+    /// let admission = Admission::Quarantine { drift_ms_max: 5_000 };
+    /// let db = Db::builder().schema(Schema::open()).admission(admission).memory()?;
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// Sets how the file is kept: above all, whether each commit survives a loss of power (it does, by default).
+    ///
+    /// ```
+    /// # use rivus::{Db, Schema, SqliteOptions, Synchronous};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// let options = SqliteOptions { synchronous: Synchronous::Normal, ..SqliteOptions::default() };
+    /// let db = Db::builder().schema(Schema::open()).sqlite(options).open(&path)?;
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn sqlite(mut self, options: Options) -> Self {
+        self.sqlite = options;
+        self
+    }
+
+    /// Opens the database in the file at `path`, which is made if there is none. Several processes may have it
+    /// open at once.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] or [`Error::Mismatch`] for declarations that do not hold; [`Error::Store`] if the file is
+    /// not a database of this or an earlier version, or cannot be used: it is then as it was.
+    ///
+    /// ```
+    /// # use rivus::{Db, Entity};
+    /// # #[derive(Entity)] struct Note { #[rivus(id)] id: String, text: String }
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// let db = Db::builder().entity::<Note>().open(&path)?;
+    /// db.insert(&Note { id: "n1".into(), text: "hello".into() })?;
+    /// drop(db);
+    /// let again = Db::builder().entity::<Note>().open(&path)?;
+    /// assert!(again.get::<Note>("n1")?.is_some());
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db, Error> {
+        let schema = self.whole_schema()?;
+        let store = SqliteStore::open(path, self.sqlite)?;
+        let slot = store.slot();
+        self.start(AnyStore::Sqlite(store), slot, schema)
+    }
+
+    /// Opens a database in memory: it is gone with its last handle.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] or [`Error::Mismatch`] for declarations that do not hold.
+    ///
+    /// ```
+    /// # use rivus::{Db, Schema};
+    /// let db = Db::builder().schema(Schema::open()).memory()?;
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn memory(self) -> Result<Db, Error> {
+        let schema = self.whole_schema()?;
+        self.start(AnyStore::Memory(MemoryStore::new()), 0, schema)
+    }
+
+    fn whole_schema(&self) -> Result<Schema, Error> {
+        let declared = self.declared.clone().build()?;
+        let Some(schema) = self.schema.clone() else { return Ok(declared) };
+        match schema.compare(&declared).into_iter().next() {
+            // Seen from the struct, which is what the programmer has at hand.
+            Some(found) => Err(Error::Mismatch(rivus_core::schema::Mismatch {
+                ours: found.theirs,
+                theirs: found.ours,
+                ..found
+            })),
+            None => Ok(schema),
+        }
+    }
+
+    fn start(self, store: AnyStore, slot: u32, schema: Schema) -> Result<Db, Error> {
+        let options = OpenOptions { seeds: seeds(), slot, admission: self.admission };
+        let replica = Replica::open(store, Arc::new(schema), options)?;
+        Ok(Db { shared: Arc::new(Shared::new(replica, self.clock)) })
+    }
+}

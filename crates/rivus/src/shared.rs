@@ -1,0 +1,104 @@
+//! What all handles of one database share, and the lock around it.
+//!
+//! Invariant: what a commit changed is told to subscribers and wake-ups before the lock is given back, so they
+//! hear of commits in their order; and a thread that holds the lock gets an error, not a deadlock, when it asks
+//! for it again.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rivus_core::replica::{Event, Replica, Watching};
+use rivus_core::schema::Schema;
+use tokio::sync::{broadcast, watch};
+
+use crate::Error;
+use crate::any_store::AnyStore;
+use crate::machine::TimeSource;
+
+/// A replica and everybody who waits for it to change.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    replica: Mutex<Replica<AnyStore>>,
+    /// The thread that holds the lock, 0 if none.
+    holder: AtomicUsize,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) clock: TimeSource,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// How many times what this store has to tell others has changed.
+    pub(crate) changes: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(mut replica: Replica<AnyStore>, clock: TimeSource) -> Self {
+        replica.watch(Watching::Yes);
+        Self {
+            schema: Arc::clone(replica.schema()),
+            replica: Mutex::new(replica),
+            holder: AtomicUsize::new(0),
+            clock,
+            events: broadcast::Sender::new(EVENTS_MAX),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// The replica, for this thread alone.
+    ///
+    /// # Errors
+    /// [`Error::Reentrant`] if this thread has it already.
+    pub(crate) fn lock(&self) -> Result<Locked<'_>, Error> {
+        let me = this_thread();
+        // Only this thread ever stores its own number, so no other can make it appear or vanish here.
+        if self.holder.load(Ordering::Relaxed) == me {
+            return Err(Error::Reentrant);
+        }
+        // A panic in somebody's closure left nothing half done: an edit changes the replica at its commit only.
+        let replica = self.replica.lock().unwrap_or_else(PoisonError::into_inner);
+        self.holder.store(me, Ordering::Relaxed);
+        Ok(Locked { replica, shared: self })
+    }
+}
+
+/// The replica while its lock is held. Not for keeping across an `.await`.
+pub(crate) struct Locked<'a> {
+    replica: MutexGuard<'a, Replica<AnyStore>>,
+    shared: &'a Shared,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Replica<AnyStore>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.replica
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.replica
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let events = self.replica.poll_events();
+        if events.iter().any(|event| matches!(event, Event::Changed { .. })) {
+            self.shared.changes.send_modify(|changes| *changes += 1);
+        }
+        for event in events {
+            // Nobody listens: then nobody misses it.
+            let _ = self.shared.events.send(event);
+        }
+        self.shared.holder.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A number, not 0, that no other living thread has: where a variable of its own lies.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+/// How many events a subscriber may be behind before it loses the oldest. A bound, so that a subscriber that has
+/// stopped reading neither holds up writers nor fills the memory.
+pub(crate) const EVENTS_MAX: usize = 1024;

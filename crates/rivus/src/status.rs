@@ -1,0 +1,114 @@
+//! What a database says of itself.
+
+use rivus_core::replica::Replica;
+use rivus_core::store::{Store, StoreError};
+use serde::Serialize;
+
+use crate::any_store::AnyStore;
+
+/// Where a database stands; see [`Db::status`](crate::Db::status). Ids and digests are in hexadecimal.
+///
+/// ```
+/// # use rivus::{Db, Schema};
+/// let db = Db::memory(Schema::open())?;
+/// db.put("task", "t1", [("title", "write".into())])?;
+/// let status = db.status()?;
+/// assert_eq!((status.seq, status.entities, status.pending), (1, 1, 0));
+/// # Ok::<(), rivus::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The store's id.
+    pub store: String,
+    /// The id under which this handle writes.
+    pub replica: String,
+    /// The number of the last change.
+    pub seq: u64,
+    /// The digest of all that shows: equal where the same data is.
+    pub digest: String,
+    /// How many registers are confirmed: without an authority, all.
+    pub registers: u64,
+    /// How many entities are held, deleted ones among them.
+    pub entities: usize,
+    /// How many edits wait for the authority's verdict.
+    pub pending: usize,
+    /// How many edits the authority refused.
+    pub rejected: usize,
+    /// How many writes from the future are set aside.
+    pub quarantined: usize,
+    /// Whether this store is an authority itself.
+    pub is_authority: bool,
+    /// The authority that judges this store's edits.
+    pub authority: Option<AuthorityStatus>,
+}
+
+/// What a database knows of its authority.
+///
+/// ```
+/// # use rivus::{Db, Schema};
+/// let db = Db::memory(Schema::open())?;
+/// assert_eq!(db.status()?.authority, None);
+/// # Ok::<(), rivus::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct AuthorityStatus {
+    /// Its store id.
+    pub store: String,
+    /// The rank that it granted.
+    pub rank: u8,
+    /// Its greatest change number at which an edit of this store was accepted.
+    pub acked: u64,
+    /// What is added to this machine's clock because the authority found it wrong, in ms.
+    pub correction_ms: i64,
+}
+
+impl Status {
+    pub(crate) fn of(replica: &Replica<AnyStore>) -> Result<Self, StoreError> {
+        let (head, identity) = (replica.head()?, replica.identity());
+        let mut entities = 0;
+        for kind in replica.store().kinds()? {
+            each_id(replica.store(), &kind, |_| {
+                entities += 1;
+                Ok(())
+            })?;
+        }
+        Ok(Self {
+            store: identity.store.to_string(),
+            replica: replica.id().to_string(),
+            seq: head.seq,
+            digest: format!("{:032x}", head.digest.shown),
+            registers: head.digest.count,
+            entities,
+            pending: replica.pending_count()?,
+            rejected: replica.rejected()?.len(),
+            quarantined: replica.quarantined()?,
+            is_authority: identity.is_authority,
+            authority: identity.authority.map(|authority| AuthorityStatus {
+                store: authority.store.to_string(),
+                rank: authority.rank,
+                acked: authority.acked,
+                correction_ms: authority.correction_ms,
+            }),
+        })
+    }
+}
+
+/// Visits all ids of a kind, in order.
+pub(crate) fn each_id(
+    store: &AnyStore,
+    kind: &str,
+    mut visit: impl FnMut(String) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut after: Option<String> = None;
+    loop {
+        let ids = store.ids(kind, after.as_deref(), IDS_PER_PAGE)?;
+        let Some(last) = ids.last().cloned() else { return Ok(()) };
+        ids.into_iter().try_for_each(&mut visit)?;
+        after = Some(last);
+    }
+}
+
+/// How many ids are read at once: enough that reading them costs little per id.
+const IDS_PER_PAGE: usize = 1024;
