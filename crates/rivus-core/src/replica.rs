@@ -41,6 +41,8 @@ pub struct OpenOptions {
     pub slot: u32,
     /// What to do with stamps from the future.
     pub admission: Admission,
+    /// The rank of this replica's edits while no authority has granted one.
+    pub rank: u8,
 }
 
 /// One running writer into a store.
@@ -51,6 +53,7 @@ pub struct Replica<S> {
     identity: Identity,
     clock: Clock,
     admission: Admission,
+    rank: u8,
     slot: u32,
     /// Appended by the first commit of this opening.
     incarnation: Option<Incarnation>,
@@ -160,7 +163,7 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read or written.
     pub fn open(mut store: S, schema: Arc<Schema>, options: OpenOptions) -> Result<Self, StoreError> {
-        let OpenOptions { seeds, slot, admission } = options;
+        let OpenOptions { seeds, slot, admission, rank } = options;
         let found = store.record(Table::Identity, IDENTITY_KEY)?;
         let mut identity = match &found {
             Some(bytes) => Identity::decode(bytes)?,
@@ -192,6 +195,7 @@ impl<S: Store> Replica<S> {
             identity,
             clock,
             admission,
+            rank,
             slot,
             incarnation: Some(seeds.incarnation),
             saw: None,
@@ -314,7 +318,7 @@ impl<S: Store> Replica<S> {
 
     /// The rank that new edits bear.
     fn rank(&self) -> u8 {
-        self.identity.authority.map_or(0, |a| a.rank)
+        self.identity.authority.map_or(self.rank, |a| a.rank)
     }
 
     /// What new edits have seen at the authority.

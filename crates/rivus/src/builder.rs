@@ -178,7 +178,7 @@ impl Builder {
     }
 
     fn start(self, store: AnyStore, slot: u32, schema: Schema) -> Result<Db, Error> {
-        let options = OpenOptions { seeds: seeds(), slot, admission: self.admission };
+        let options = OpenOptions { seeds: seeds(), slot, admission: self.admission, rank: 0 };
         let replica = Replica::open(store, Arc::new(schema), options)?;
         Ok(Db { shared: Arc::new(Shared::new(replica, self.clock)) })
     }

@@ -35,7 +35,7 @@ fn schema() -> Arc<Schema> {
 }
 
 fn open(store: MemoryStore, n: u64, admission: Admission) -> Device {
-    let options = OpenOptions { seeds: seeds(n), slot: 0, admission };
+    let options = OpenOptions { seeds: seeds(n), slot: 0, admission, rank: 0 };
     Replica::open(store, schema(), options).unwrap()
 }
 
@@ -409,7 +409,7 @@ fn strangers_and_other_authorities_are_turned_away() {
 #[test]
 fn schemas_that_merge_one_field_differently_do_not_sync() {
     let other = Schema::builder().kind("task", |k| k.open().set("title")).build().unwrap();
-    let options = OpenOptions { seeds: seeds(3), slot: 0, admission: Admission::Off };
+    let options = OpenOptions { seeds: seeds(3), slot: 0, admission: Admission::Off, rank: 0 };
     let mut a = Replica::open(MemoryStore::new(), Arc::new(other), options).unwrap();
     let refused = sync_at(&mut a, &mut device(2), 1000).unwrap_err();
     assert!(refused.to_string().contains("field `title` of kind `task`"), "{refused}");
