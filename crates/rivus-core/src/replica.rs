@@ -626,6 +626,19 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    /// As [`Replica::become_authority`], and from now on refuses stamps from the future instead of setting them
+    /// aside: an authority answers each edit.
+    ///
+    /// # Errors
+    /// [`RoleError`]; nothing has changed.
+    pub fn serve_as_authority(&mut self) -> Result<(), RoleError> {
+        self.become_authority()?;
+        if let Admission::Quarantine { drift_ms_max } = self.admission {
+            self.admission = Admission::Refuse { drift_ms_max };
+        }
+        Ok(())
+    }
+
     /// Notes what the authority granted: from the first time on, this store's edits are pending until judged.
     ///
     /// # Errors

@@ -163,8 +163,8 @@ pub struct Session {
     writing: Option<Writing>,
     pushing: Option<Pushing>,
     judging: Judging,
-    /// The other side has everything that this one offers.
-    peer_synced: bool,
+    /// Up to where the other side said that it has everything.
+    peer_synced: Option<u64>,
     repaired: bool,
     events: VecDeque<SessionEvent>,
 }
@@ -239,7 +239,7 @@ impl Session {
             writing: None,
             pushing: None,
             judging: Judging::default(),
-            peer_synced: false,
+            peer_synced: None,
             repaired: false,
             events: VecDeque::new(),
         }
@@ -347,7 +347,7 @@ impl Session {
         if let Some(frame) = self.next_page(replica)? {
             return Ok(Some(frame));
         }
-        if self.is_finished() {
+        if !self.is_server() && self.options.want != Want::Live && self.is_finished(replica.head()?.seq) {
             self.phase = Phase::Closed;
             return Ok(Some(Frame::Goaway { code: Code::CLOSED, message: String::new() }.encode()));
         }
@@ -384,19 +384,24 @@ impl Session {
         }
     }
 
-    /// Whether everything that this session was to do is done: it may go on live, but is at the other's head.
+    /// Whether everything that this session was to do is done: it may go on live, but each side has everything of
+    /// the other. `head` is this store's head seq.
     #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.phase == Phase::Open
-            && self.pushing.as_ref().is_none_or(Pushing::is_drained)
-            && (self.options.want == Want::Nothing || self.reading.is_caught_up())
-            && (self.peer_synced
-                || !self.options.offers
-                || self.peer.as_ref().is_some_and(|p| p.is_authority))
+    pub fn is_synced(&self, head: u64) -> bool {
+        let is_authority = self.peer.as_ref().is_some_and(|peer| peer.is_authority);
+        let given = match &self.pushing {
+            Some(pushing) => pushing.is_quiet(),
+            None => {
+                !is_authority
+                    && (!self.options.offers
+                        || self.writing.is_some_and(|writing| writing.is_received(head, self.peer_synced)))
+            }
+        };
+        self.phase == Phase::Open && given && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 
-    fn is_finished(&self) -> bool {
-        !self.is_server() && self.options.want != Want::Live && self.is_synced()
+    fn is_finished(&self, head: u64) -> bool {
+        !self.is_server() && self.options.want != Want::Live && self.is_synced(head)
     }
 
     fn is_server(&self) -> bool {

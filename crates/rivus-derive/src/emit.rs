@@ -27,6 +27,7 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
     let id_text = quote_spanned!(id_ty.span()=> <#id_ty as ::core::convert::AsRef<str>>::as_ref(&self.#id));
     quote! {
         #[automatically_derived]
+        #[allow(clippy::useless_conversion, reason = "an id of another type needs it, a `String` does not")]
         impl ::rivus::Entity for #ident {
             const KIND: &'static str = #kind;
 

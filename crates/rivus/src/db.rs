@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use rivus_core::address::Parts;
 use rivus_core::clock::Force;
-use rivus_core::edit::{EditError, Op};
+use rivus_core::edit::{Action, EditError, Op};
 use rivus_core::replica::{Edited, Rejected};
 use rivus_core::row::State;
 use rivus_core::schema::Schema;
+use rivus_core::store::Store;
 use rivus_core::value::Value;
 use rivus_core::view::View;
 
@@ -19,10 +20,10 @@ use crate::{Builder, Entity, Error, Fields, Status, Subscription, Transaction};
 
 /// A handle of a local database. Clone it freely: all clones are one database, for any number of threads.
 ///
-/// Each call is one transaction; what returned is durable. Calls take turns, so keep closures short. A closure, a
-/// custom resolver or a clock that runs inside a call and calls the same database gets [`Error::Reentrant`]; one
-/// that waits for another thread which does so waits for ever. If a closure panics, nothing has changed and the
-/// database goes on.
+/// Each call is one transaction; what returned is durable. Calls take turns, so keep closures short. A closure or
+/// a custom resolver that runs inside a call and calls the same database gets [`Error::Reentrant`]; one that waits
+/// for another thread which does so waits for ever. If a closure panics, nothing has changed and the database goes
+/// on.
 ///
 /// Several processes, and several openings in one process, may share a file. They see each other's commits, but
 /// a [`Subscription`] tells only of those made through its own opening.
@@ -306,7 +307,7 @@ impl Db {
         fields: impl IntoIterator<Item = (F, Value)>,
     ) -> Result<Edited, Error> {
         let fields = fields.into_iter().map(|(field, value)| (field.into(), value)).collect();
-        let op = Op::new(kind, id, rivus_core::edit::Action::Put(fields));
+        let op = Op::new(kind, id, Action::Put(fields));
         self.commit(force, |tx| tx.apply(&op)).map(|((), edited)| edited)
     }
 
@@ -389,7 +390,7 @@ impl Db {
     /// # Ok::<(), rivus::Error>(())
     /// ```
     pub fn kinds(&self) -> Result<Vec<String>, Error> {
-        Ok(rivus_core::store::Store::kinds(self.lock()?.store())?)
+        Ok(self.lock()?.store().kinds()?)
     }
 
     /// Visits the registers of an entity: all that is known of each field, the writes still in the running with
@@ -501,3 +502,6 @@ impl fmt::Debug for Db {
         f.debug_struct("Db").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,12 @@ pub enum Error {
         /// What the edit made of it.
         now: String,
     },
+    /// A sync failed. What was exchanged before is kept.
+    #[error(transparent)]
+    Sync(#[from] crate::SyncError),
+    /// The store cannot take the role that was asked of it.
+    #[error(transparent)]
+    Role(#[from] rivus_core::replica::RoleError),
     /// A closure that runs inside a database called the same database.
     #[error(
         "the database was called from inside one of its own edits: use the transaction that the closure gets"

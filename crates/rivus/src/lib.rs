@@ -52,10 +52,15 @@ mod entity;
 mod error;
 mod fields;
 mod machine;
+mod net;
 mod shared;
 mod status;
 mod subscription;
 mod transaction;
+
+/// What the derive writes names this crate from outside; its own tests derive too.
+#[cfg(test)]
+extern crate self as rivus;
 
 pub use rivus_core;
 pub use rivus_core::clock::{Admission, Millis};
@@ -76,6 +81,7 @@ pub use crate::entity::Entity;
 pub use crate::error::Error;
 pub use crate::fields::Fields;
 pub use crate::machine::{derived_id, new_id};
+pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
 pub use crate::status::{AuthorityStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;

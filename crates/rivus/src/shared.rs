@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rivus_core::clock::Millis;
 use rivus_core::replica::{Event, Replica, Watching};
 use rivus_core::schema::Schema;
 use tokio::sync::{broadcast, watch};
@@ -56,6 +57,16 @@ impl Shared {
         let replica = self.replica.lock().unwrap_or_else(PoisonError::into_inner);
         self.holder.store(me, Ordering::Relaxed);
         Ok(Locked { replica, shared: self })
+    }
+}
+
+impl crate::net::pump::Host for Shared {
+    type Store = AnyStore;
+
+    fn with<R>(&self, act: impl FnOnce(&mut Replica<AnyStore>, Millis) -> R) -> Result<R, crate::SyncError> {
+        let now = self.clock.now();
+        let mut replica = self.lock().map_err(|_| crate::SyncError::Reentrant)?;
+        Ok(act(&mut replica, now))
     }
 }
 

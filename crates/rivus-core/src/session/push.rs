@@ -85,6 +85,7 @@ impl Session {
             return Ok(None);
         }
         pushing.sent = last;
+        pushing.drained = false;
         pushing.in_flight.push_back(keys);
         let heard = pushing.heard;
         let head = replica.head()?;

@@ -218,7 +218,7 @@ fn live_edits_flow_both_ways_and_the_checkpoint_verifies() {
         }
         t.handle_quiet();
         v.handle_quiet();
-        (s.is_synced() && u.is_synced(), u.poll_events().collect::<Vec<_>>())
+        (s.is_synced(a.head().unwrap().seq) && u.is_synced(b.head().unwrap().seq), u.poll_events().collect::<Vec<_>>())
     };
     pump(&mut a, &mut b, &mut h);
     put(&mut a, 2000, "t", "title", "two");

@@ -23,6 +23,8 @@ pub(super) struct Writing {
     live: bool,
     everything: bool,
     caught_up: bool,
+    /// Where the last page with anything in it ended.
+    content_at: u64,
     /// Something was passed over or sent since the last checkpoint.
     checkpoint_due: bool,
     /// A quiet second has passed: send what is due even if it is empty.
@@ -32,6 +34,11 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn handle_quiet(&mut self) {
         self.quiet = self.checkpoint_due;
+    }
+
+    /// Whether the other side has everything up to `head`, having said that it has everything up to `synced`.
+    pub(super) fn is_received(&self, head: u64, synced: Option<u64>) -> bool {
+        self.caught_up && self.at >= head && synced.is_some_and(|synced| synced >= self.content_at)
     }
 }
 
@@ -73,6 +80,7 @@ impl Session {
             live: subscribe.live,
             everything: subscribe.everything,
             caught_up: equal,
+            content_at: 0,
             checkpoint_due: false,
             quiet: false,
         });
@@ -116,6 +124,9 @@ impl Session {
             return Ok(None);
         }
         writing.at = filled.at;
+        if !self.encoder.is_empty() {
+            writing.content_at = filled.at;
+        }
         writing.checkpoint_due = true;
         if !filled.more {
             writing.done = filled.at;
@@ -155,7 +166,7 @@ impl Session {
         let mut remembered = peer.remembered(replica.peer(store)?);
         remembered.read = Cursor { incarnation, done: seq, at: seq };
         replica.remember(store, &remembered)?;
-        self.peer_synced = true;
+        self.peer_synced = self.peer_synced.max(Some(seq));
         let met = replica.identity().authority.is_some_and(|authority| authority.met);
         if is_authority && !met {
             // The authority has what was confirmed here. Now the pending edits, then everything of the authority.

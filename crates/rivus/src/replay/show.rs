@@ -1,0 +1,81 @@
+//! What one replica shows, as a line. A view may be greater than memory is free, so it is written as it is read.
+
+use std::io::{self, Write};
+
+use rivus_core::replica::Replica;
+use rivus_core::store::{Store, StoreError};
+use rivus_core::view::View;
+use serde::Serialize;
+
+/// Writes the line of a `show`.
+///
+/// # Errors
+/// [`ShowError`]; part of the line may be written.
+pub(super) fn show<S: Store>(replica: &Replica<S>, on: &str, out: &mut dyn Write) -> Result<(), ShowError> {
+    json(out, "{\"on\":", on)?;
+    write!(out, ",\"digest\":\"{:032x}\",\"view\":{{", replica.head()?.digest.shown)?;
+    let mut kinds = 0;
+    for kind in replica.store().kinds()? {
+        let mut entities = 0;
+        each(replica, &kind, |id, view| {
+            if entities == 0 {
+                json(out, if kinds == 0 { "" } else { "," }, &kind)?;
+                kinds += 1;
+            }
+            json(out, if entities == 0 { ":{" } else { "," }, id)?;
+            entities += 1;
+            json(out, ":", view)
+        })?;
+        if entities > 0 {
+            write!(out, "}}")?;
+        }
+    }
+    writeln!(out, "}},\"conflicts\":[],\"overlays\":[]}}")?;
+    Ok(out.flush()?)
+}
+
+/// Visits the entities of a kind that are not deleted, in byte order of their ids.
+fn each<S: Store>(
+    replica: &Replica<S>,
+    kind: &str,
+    mut visit: impl FnMut(&str, &View) -> io::Result<()>,
+) -> Result<(), ShowError> {
+    let mut after: Option<String> = None;
+    loop {
+        let ids = replica.store().ids(kind, after.as_deref(), IDS_AT_ONCE)?;
+        let Some(last) = ids.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for id in &ids {
+            if let Some(view) = replica.view(kind, id)?.filter(|view| !view.deleted) {
+                visit(id, &view)?;
+            }
+        }
+    }
+}
+
+fn json<T: Serialize + ?Sized>(out: &mut dyn Write, before: &str, what: &T) -> io::Result<()> {
+    out.write_all(before.as_bytes())?;
+    Ok(serde_json::to_writer(out, what)?)
+}
+
+/// How many ids are in memory at a time.
+const IDS_AT_ONCE: usize = 1000;
+
+/// Why a replica cannot be shown.
+#[derive(Debug)]
+pub(super) enum ShowError {
+    Store(StoreError),
+    Write(io::Error),
+}
+
+impl From<StoreError> for ShowError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for ShowError {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}

@@ -1,0 +1,7 @@
+//! The facade as an application uses it.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod dynamic;
+mod events;
+mod sharing;
+mod typed;

@@ -1,0 +1,148 @@
+//! Databases that sync over real sockets on loopback.
+
+use futures_util::StreamExt;
+use rivus::{ConnectionState, Db, Error, Event, HubOptions, Origin, Remote, Schema, SyncError};
+
+type Result<T = ()> = std::result::Result<T, Error>;
+
+fn open() -> Db {
+    let schema = Schema::builder().kind("task", |kind| kind.open().value("title").counter("views").set("tags"));
+    Db::memory(schema.build().unwrap()).unwrap()
+}
+
+fn put(db: &Db, id: &str, field: &str, value: &str) {
+    db.put("task", id, [(field, value.into())]).unwrap();
+}
+
+fn shown(db: &Db, id: &str) -> String {
+    serde_json::to_string(&db.view("task", id).unwrap().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_and_a_hub_converge() -> Result {
+    let (hub, a, b) = (open(), open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let remote = Remote::new(served.url());
+    put(&a, "t", "title", "from a");
+    for n in 0..2000 {
+        put(&b, &format!("b{n}"), "title", "a text that compresses well, as texts do");
+    }
+    a.sync(&remote).await?;
+    let report = b.sync(&remote).await?;
+    assert!(report.received >= 2);
+    a.sync(&remote).await?;
+    put(&a, "t", "note", "one");
+    put(&b, "t", "title", "two");
+    a.sync(&remote).await?;
+    b.sync(&remote).await?;
+    let report = a.sync(&remote).await?;
+    assert!(report.is_authority && !report.diverged);
+    assert_eq!(shown(&a, "t"), r#"{"note":"one","title":"two"}"#);
+    let digests = [&a, &b, &hub].map(|db| db.status().unwrap().digest);
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    served.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_edit_reaches_the_other_device_and_its_subscribers() -> Result {
+    let (hub, a, b) = (open(), open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let (to_a, to_b) = (a.connect(served.url().as_str().into()), b.connect(served.url().as_str().into()));
+    let mut events = b.subscribe();
+    put(&a, "t", "title", "live");
+    to_a.synced().await?;
+    let event = events.next().await.unwrap().unwrap();
+    let Event::Changed { id, origin: Origin::Remote(_), .. } = event else { panic!("{event:?}") };
+    assert_eq!(id, "t");
+    assert_eq!(shown(&b, "t"), r#"{"title":"live"}"#);
+    to_b.synced().await?;
+    to_a.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_redials_when_the_hub_comes_back() -> Result {
+    let (hub, a) = (open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let (address, url) = (served.address().to_string(), served.url());
+    let connection = a.connect(url.as_str().into());
+    put(&a, "t", "title", "one");
+    connection.synced().await?;
+    served.shutdown().await;
+    put(&a, "t", "title", "two");
+    let mut states = connection.states();
+    states.wait_for(|state| matches!(state, ConnectionState::Waiting { .. })).await.unwrap();
+    let served = hub.serve(&address, HubOptions::open()).await?;
+    connection.synced().await?;
+    assert_eq!(shown(&hub, "t"), r#"{"title":"two"}"#);
+    drop(served);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_sync_without_an_authority() -> Result {
+    let (a, b) = (open(), open());
+    let served = b.serve("127.0.0.1:0", HubOptions::open().as_peer()).await?;
+    put(&a, "t", "title", "a");
+    put(&b, "u", "title", "b");
+    let report = a.sync(&served.url().as_str().into()).await?;
+    assert!(!report.is_authority);
+    assert_eq!(a.status()?.digest, b.status()?.digest);
+    let connection = a.connect(served.url().as_str().into());
+    put(&a, "t", "note", "live");
+    connection.synced().await?;
+    assert_eq!(shown(&b, "t"), r#"{"note":"live","title":"a"}"#);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_or_listened_on_says_so() -> Result {
+    let a = open();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    let taken = a.serve(&address, HubOptions::open()).await.map(|_| ());
+    assert!(matches!(&taken, Err(Error::Sync(SyncError::Listen { .. }))), "{taken:?}");
+    drop(free);
+    let down = a.sync(&Remote::new(format!("ws://{address}"))).await;
+    assert!(matches!(&down, Err(Error::Sync(SyncError::Unreachable { .. }))), "{down:?}");
+    let wrong = a.sync(&Remote::new("http://localhost")).await;
+    assert!(matches!(&wrong, Err(Error::Sync(SyncError::BadAddress { .. }))), "{wrong:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_hub_wants_a_token_and_a_refused_connection_stops() -> Result {
+    let (hub, a) = (open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::closed().grant("secret", 7)).await?;
+    let refused = a.sync(&served.url().as_str().into()).await.unwrap_err();
+    assert!(refused.to_string().contains("UNAUTHORISED"), "{refused}");
+    let connection = a.connect(Remote::new(served.url()).token("wrong"));
+    let stopped = connection.synced().await.unwrap_err();
+    assert!(stopped.to_string().contains("UNAUTHORISED"), "{stopped}");
+    a.sync(&Remote::new(served.url()).token("secret")).await?;
+    assert_eq!(a.status()?.authority.map(|authority| authority.rank), Some(7));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_from_strangers_leaves_the_hub_serving() -> Result {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let (hub, a) = (open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let mut raw = tokio::net::TcpStream::connect(served.address()).await.unwrap();
+    raw.write_all(b"this is no websocket at all\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = raw.read_to_end(&mut answer).await;
+    for junk in [vec![], vec![1], vec![7, 0, 0], vec![0, 0xff, 0xff, 0xff, 0x7f, 1], vec![66; 100]] {
+        let (mut socket, _) = tokio_tungstenite::connect_async(served.url()).await.unwrap();
+        futures_util::SinkExt::send(&mut socket, Message::Binary(junk.clone().into())).await.unwrap();
+        // The hub says why and closes.
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+    put(&a, "t", "title", "still there");
+    a.sync(&served.url().as_str().into()).await?;
+    assert_eq!(shown(&hub, "t"), r#"{"title":"still there"}"#);
+    Ok(())
+}
