@@ -88,6 +88,12 @@ impl fmt::Debug for Remote {
     }
 }
 
+impl From<String> for Remote {
+    fn from(url: String) -> Self {
+        Self::new(url)
+    }
+}
+
 impl From<&str> for Remote {
     fn from(url: &str) -> Self {
         Self::new(url)

@@ -232,3 +232,34 @@ impl<'r> Run<'r> {
         Ok(Replica::open(store, Arc::clone(&self.script.schema), options)?)
     }
 }
+
+#[expect(clippy::expect_used, reason = "the parser refuses names that no line above declares")]
+fn member<'m, 'r>(members: &'m [Member<'r>], replica: usize) -> &'m Member<'r> {
+    members.get(replica).expect("the replica is declared")
+}
+
+#[expect(clippy::expect_used, reason = "the parser refuses names that no line above declares")]
+fn member_mut<'m, 'r>(members: &'m mut [Member<'r>], replica: usize) -> &'m mut Member<'r> {
+    members.get_mut(replica).expect("the replica is declared")
+}
+
+/// How often `converge` syncs all pairs. After the first round everybody has everything, so three do.
+const ROUNDS_MAX: usize = 8;
+
+/// Why a step ends the run.
+enum Stop {
+    Failed(Failure),
+    Write(std::io::Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests: several processes, real files, real sockets.
+
+mod process;
