@@ -131,6 +131,8 @@ pub struct Cut;
 pub(crate) trait Put {
     fn varint(&mut self, value: u64);
     fn slice(&mut self, bytes: &[u8]);
+    /// A length and as many bytes, which `fill` appends.
+    fn sized(&mut self, fill: impl FnOnce(&mut Self));
     fn instant(&mut self, instant: Instant);
     fn stamp(&mut self, stamp: Stamp);
 }
@@ -149,6 +151,23 @@ impl Put for Vec<u8> {
     fn slice(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
         self.extend_from_slice(bytes);
+    }
+
+    /// What is short needs no second pass: only a length above one byte moves what was appended.
+    #[inline]
+    fn sized(&mut self, fill: impl FnOnce(&mut Self)) {
+        let mut at = self.len();
+        self.push(0);
+        fill(self);
+        let mut len = self.len() - at - 1;
+        while len >= 0x80 {
+            self.insert(at, (len & 0x7f) as u8 | 0x80);
+            len >>= 7;
+            at += 1;
+        }
+        if let Some(last) = self.get_mut(at) {
+            *last = len as u8;
+        }
     }
 
     fn instant(&mut self, instant: Instant) {
@@ -193,6 +212,17 @@ mod tests {
         assert_eq!(Reader::new(&[0xff; 10]).varint(), Err(Cut));
         for value in [0, -1, 1, i64::MIN, i64::MAX] {
             assert_eq!(unzigzag(zigzag(value)), value);
+        }
+    }
+
+    #[test]
+    fn what_is_appended_with_its_length_reads_as_a_slice() {
+        for len in [0, 1, 127, 128, 300, 16_383, 16_384] {
+            let content: Vec<u8> = (0..len).map(|n: u32| n.to_le_bytes()[0]).collect();
+            let (mut by_slice, mut by_sized) = (vec![9], vec![9]);
+            by_slice.slice(&content);
+            by_sized.sized(|out| out.extend_from_slice(&content));
+            assert_eq!(by_sized, by_slice);
         }
     }
 

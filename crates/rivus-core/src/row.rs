@@ -10,7 +10,10 @@
 mod change;
 mod form;
 
+use std::cmp::Ordering;
 use std::fmt;
+
+use smallvec::{SmallVec, smallvec};
 
 use crate::bytes::{Cut, Put, Reader};
 use crate::id::StoreId;
@@ -90,9 +93,9 @@ impl<'a> Row<'a> {
         let mut entries = self.entries();
         while let Some(entry) = entries.next_entry()? {
             match entry.address.cmp(address) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(Some(entry)),
-                std::cmp::Ordering::Greater => break,
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(entry)),
+                Ordering::Greater => break,
             }
         }
         Ok(None)
@@ -195,7 +198,7 @@ pub enum Confirmed<'a> {
     Register(Register<'a>),
 }
 
-fn push_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, address: &[u8], state: &State<'_>) {
+fn push_entry(out: &mut Vec<u8>, address: &[u8], state: &State<'_>) {
     let mut flags = 0;
     if state.seq != 0 {
         flags |= flag::SEQ;
@@ -208,112 +211,162 @@ fn push_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, address: &[u8], state: &
         Confirmed::Absent => flags |= flag::CONFIRMED_ABSENT,
         Confirmed::Register(_) => flags |= flag::CONFIRMED,
     }
-    scratch.clear();
-    scratch.push(flags);
-    scratch.slice(address);
-    if state.seq != 0 {
-        scratch.varint(state.seq);
-    }
-    if let Some(source) = state.source {
-        scratch.extend_from_slice(&source.0.to_be_bytes());
-    }
-    if let Confirmed::Register(confirmed) = &state.confirmed {
-        let mut form = Vec::new();
-        encode_register(&state.shown, &mut form);
-        scratch.slice(&form);
-        encode_register(confirmed, scratch);
-    } else {
-        encode_register(&state.shown, scratch);
-    }
-    out.slice(scratch);
+    out.sized(|out| {
+        out.push(flags);
+        out.slice(address);
+        if state.seq != 0 {
+            out.varint(state.seq);
+        }
+        if let Some(source) = state.source {
+            out.extend_from_slice(&source.0.to_be_bytes());
+        }
+        if let Confirmed::Register(confirmed) = &state.confirmed {
+            out.sized(|out| encode_register(&state.shown, out));
+            encode_register(confirmed, out);
+        } else {
+            encode_register(&state.shown, out);
+        }
+    });
 }
 
-/// Copies an entry that does not change, giving it its own seq if it shared the row's.
-#[inline]
-fn copy_entry(out: &mut Vec<u8>, entry: &Entry<'_>) {
-    if entry.flags & flag::SEQ != 0 || entry.row_seq == 0 {
-        out.slice(entry.body);
-        return;
-    }
-    let seq_len = varint_len(entry.row_seq);
-    out.varint((entry.body.len() + seq_len) as u64);
-    out.push(entry.flags | flag::SEQ);
-    out.slice(entry.address);
-    out.varint(entry.row_seq);
-    out.extend_from_slice(entry.tail);
+/// A row being written anew. What does not change is copied in runs of entries.
+struct Rewrite<'o, 'a> {
+    out: &'o mut Vec<u8>,
+    row: Row<'a>,
+    entries: Entries<'a>,
+    next: Option<Entry<'a>>,
+    /// Up to where the old entries are dealt with: copied or replaced.
+    done: usize,
+    /// Where `next` begins.
+    at: usize,
 }
 
-fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+impl<'o, 'a> Rewrite<'o, 'a> {
+    fn new(row: Row<'a>, out: &'o mut Vec<u8>) -> Result<Self, Corrupt> {
+        out.clear();
+        out.push(VERSION);
+        out.slice(row.end);
+        let mut rewrite = Self { out, row, entries: row.entries(), next: None, done: 0, at: 0 };
+        rewrite.advance()?;
+        Ok(rewrite)
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<(), Corrupt> {
+        self.at = self.row.entries.len() - self.entries.reader.remaining();
+        self.next = self.entries.next_entry()?;
+        Ok(())
+    }
+
+    /// Copies what was passed over.
+    fn flush(&mut self) {
+        self.out.extend_from_slice(self.row.entries.get(self.done..self.at).unwrap_or_default());
+        self.done = self.at;
+    }
+
+    /// Passes over `next`, giving it its own seq if it shares the row's.
+    #[inline]
+    fn keep(&mut self, entry: &Entry<'a>) -> Result<(), Corrupt> {
+        if entry.flags & flag::SEQ == 0 && entry.row_seq != 0 {
+            self.flush();
+            self.out.sized(|out| {
+                out.push(entry.flags | flag::SEQ);
+                out.slice(entry.address);
+                out.varint(entry.row_seq);
+                out.extend_from_slice(entry.tail);
+            });
+            return self.drop_next();
+        }
+        self.advance()
+    }
+
+    /// Leaves `next` out.
+    fn drop_next(&mut self) -> Result<(), Corrupt> {
+        self.flush();
+        self.advance()?;
+        self.done = self.at;
+        Ok(())
+    }
+
+    /// Keeps everything before this address, and gives the entry that is there.
+    fn seek(&mut self, address: &[u8]) -> Result<Option<Entry<'a>>, Corrupt> {
+        while let Some(entry) = self.next {
+            match entry.address.cmp(address) {
+                Ordering::Less => self.keep(&entry)?,
+                Ordering::Equal => return Ok(Some(entry)),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps everything else.
+    fn finish(mut self) -> Result<(), Corrupt> {
+        while let Some(entry) = self.next.filter(|entry| entry.row_seq != 0) {
+            self.keep(&entry)?;
+        }
+        self.at = self.row.entries.len();
+        self.flush();
+        Ok(())
+    }
 }
 
 /// A row after changes, and what changed.
 #[derive(Debug)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// The new bytes, by first address. The first keeps the row's start; others are new chunks. Empty if
     /// nothing changed.
-    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) rows: SmallVec<[(Vec<u8>, Vec<u8>); 1]>,
     /// Whether a shown register changed.
-    pub shown_changed: bool,
+    pub(crate) shown_changed: bool,
 }
 
-/// Applies changes, ascending by address and all belonging to this chunk, in one pass.
+/// Applies changes, ascending by address and all belonging to this chunk, in one pass; `buffer` is scratch space.
 ///
-/// `fresh` says that the row was already rewritten in this commit, so that its seq is not known yet (the row was
-/// then read with seq 0). Several changes of one address are applied in their order.
+/// A row that was already rewritten in this commit, so that its seq is not known yet, is read with seq 0. Several
+/// changes of one address are applied in their order.
 ///
 /// # Errors
 /// [`Corrupt`] if the row is.
-pub fn apply<'a, A: AsRef<[u8]>>(
+pub(crate) fn apply<'a, A: AsRef<[u8]>>(
     row: Row<'a>,
     changes: &'a [(A, Change<'a>)],
+    buffer: &mut Vec<u8>,
     digested: &mut Digested<'_>,
 ) -> Result<Applied, Corrupt> {
-    let mut out = Vec::with_capacity(row.entries.len() + row.end.len() + 8 + 96 * changes.len());
-    out.push(VERSION);
-    out.slice(row.end);
-    let body = out.len();
-    let mut scratch = Vec::with_capacity(128);
-    let mut entries = row.entries();
-    let mut next = entries.next_entry()?;
+    let mut rewrite = Rewrite::new(row, buffer)?;
+    let body = rewrite.out.len();
     let (mut changed, mut shown_changed) = (false, false);
-    let mut rest = changes;
-    while let Some((first, _)) = rest.first() {
+    for now in changes.chunk_by(|(one, _), (two, _)| one.as_ref() == two.as_ref()) {
+        let Some((first, _)) = now.first() else { break };
         let address = first.as_ref();
-        while let Some(entry) = next.filter(|e| e.address < address) {
-            copy_entry(&mut out, &entry);
-            next = entries.next_entry()?;
-        }
-        let here = rest.iter().take_while(|(a, _)| a.as_ref() == address).count();
-        let (now, later) = rest.split_at(here);
-        rest = later;
-        let entry = next.filter(|e| e.address == address);
+        let entry = rewrite.seek(address)?;
         let before = entry.map(|e| e.state()).transpose()?;
         let outcome = change::step(address, before, now.iter().map(|(_, change)| change), digested);
-        changed |= outcome.changed;
+        if !outcome.changed {
+            continue;
+        }
+        changed = true;
         shown_changed |= outcome.shown_changed;
-        match (outcome.changed, outcome.after, entry) {
-            (true, Some(after), _) => push_entry(&mut out, &mut scratch, address, &after),
-            (true, None, _) | (false, _, None) => {}
-            (false, _, Some(entry)) => copy_entry(&mut out, &entry),
+        rewrite.flush();
+        if let Some(after) = &outcome.after {
+            push_entry(rewrite.out, address, after);
         }
         if entry.is_some() {
-            next = entries.next_entry()?;
+            rewrite.drop_next()?;
         }
     }
     if !changed {
-        return Ok(Applied { rows: Vec::new(), shown_changed: false });
+        return Ok(Applied { rows: SmallVec::new(), shown_changed: false });
     }
-    while let Some(entry) = next {
-        copy_entry(&mut out, &entry);
-        next = entries.next_entry()?;
-    }
-    let rows = if out.len() > CHUNK_BYTES_MAX { split(&out, body)? } else { vec![(Vec::new(), out)] };
+    rewrite.finish()?;
+    let rows =
+        if buffer.len() > CHUNK_BYTES_MAX { split(buffer, body)? } else { smallvec![(Vec::new(), buffer.clone())] };
     Ok(Applied { rows, shown_changed })
 }
 
 /// Cuts a row that has grown too long into pieces.
-fn split(bytes: &[u8], body: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Corrupt> {
+fn split(bytes: &[u8], body: usize) -> Result<SmallVec<[(Vec<u8>, Vec<u8>); 1]>, Corrupt> {
     let row = Row::new(bytes, 0)?;
     let pieces = (bytes.len() - body).div_ceil(CHUNK_BYTES_AIM);
     let aim = (bytes.len() - body) / pieces;

@@ -53,6 +53,8 @@ mod error;
 mod fields;
 mod machine;
 mod net;
+#[cfg(feature = "replay")]
+pub mod replay;
 mod shared;
 mod status;
 mod subscription;

@@ -30,6 +30,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod websocket;
 
 use std::io;
 
@@ -38,6 +39,7 @@ use rivus_core::store::{CommitError, StoreError};
 pub use run::{StoreChoice, Summary, run};
 pub use script::{Fault, Script};
 pub use transport::{Direct, End, Moved, Transport, TransportError, Way};
+pub use websocket::WebSocket;
 
 /// Why a script cannot be read or run to its end.
 #[derive(Debug, thiserror::Error)]

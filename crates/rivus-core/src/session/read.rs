@@ -112,6 +112,10 @@ impl Session {
         }
         if !header.more {
             self.caught_up();
+            if !is_authority {
+                // A peer may be waiting for this to end.
+                self.tell_synced();
+            }
         }
         Ok(())
     }

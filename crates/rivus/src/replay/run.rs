@@ -1,6 +1,6 @@
 //! The runner: replicas with clocks that stand still unless a step moves them.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use rivus_core::clock::{Admission, Millis};
@@ -64,7 +64,6 @@ pub fn run(
             Some(folder.map_err(ReplayError::Folder)?)
         }
     };
-    let out = BufWriter::new(out);
     let mut run =
         Run { script, members: Vec::new(), folder, transport, out, err, summary: Summary::default() };
     for line in &script.steps {
@@ -84,7 +83,7 @@ struct Run<'r> {
     members: Vec<Member<'r>>,
     folder: Option<TempDir>,
     transport: &'r mut dyn Transport,
-    out: BufWriter<&'r mut dyn Write>,
+    out: &'r mut dyn Write,
     err: &'r mut dyn Write,
     summary: Summary,
 }
@@ -173,7 +172,7 @@ impl<'r> Run<'r> {
 
     fn show(&mut self, replica: usize) -> Result<(), Stop> {
         let member = member(&self.members, replica);
-        show(&member.end.lock(), member.name, &mut self.out).map_err(|error| match error {
+        show(&member.end.lock(), member.name, self.out).map_err(|error| match error {
             ShowError::Store(error) => Failure::from(error).into(),
             ShowError::Write(error) => Stop::Write(error),
         })

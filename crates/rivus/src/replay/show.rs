@@ -1,6 +1,6 @@
 //! What one replica shows, as a line. A view may be greater than memory is free, so it is written as it is read.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use rivus_core::replica::Replica;
 use rivus_core::store::{Store, StoreError};
@@ -12,6 +12,8 @@ use serde::Serialize;
 /// # Errors
 /// [`ShowError`]; part of the line may be written.
 pub(super) fn show<S: Store>(replica: &Replica<S>, on: &str, out: &mut dyn Write) -> Result<(), ShowError> {
+    let mut buffered = BufWriter::new(out);
+    let out = &mut buffered;
     json(out, "{\"on\":", on)?;
     write!(out, ",\"digest\":\"{:032x}\",\"view\":{{", replica.head()?.digest.shown)?;
     let mut kinds = 0;
@@ -53,7 +55,7 @@ fn each<S: Store>(
     }
 }
 
-fn json<T: Serialize + ?Sized>(out: &mut dyn Write, before: &str, what: &T) -> io::Result<()> {
+fn json<T: Serialize + ?Sized>(out: &mut impl Write, before: &str, what: &T) -> io::Result<()> {
     out.write_all(before.as_bytes())?;
     Ok(serde_json::to_writer(out, what)?)
 }
