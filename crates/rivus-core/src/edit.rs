@@ -4,7 +4,11 @@
 //! anybody else; nothing is changed by any other way. Invariant: a refused operation refuses its whole edit,
 //! which then has changed nothing and used no stamp.
 
+mod intents;
+
 use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
 
 use crate::address::{self, LIFE};
 use crate::clock::{Clock, ClockError, Force, Instant, Millis, Stamp, TIME_END};
@@ -17,6 +21,8 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::value::{self, Value};
 use crate::view::{self, View, life_reach, reach};
 use crate::work::{At, Work, damaged};
+
+use intents::{Intent, Intents};
 
 /// One operation on one entity.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,29 +89,22 @@ pub const EDIT_REGISTERS_MAX: usize = 65_536;
 /// The most bytes of addresses and values that one edit may write.
 pub const EDIT_BYTES_MAX: usize = 4 << 20;
 
+/// How much room the operations of an edit get to begin with, in bytes.
+const OPS_BYTES_USUAL: usize = 128;
+
 /// An edit being made: reads see what its own operations have done so far.
 #[derive(Debug)]
 pub struct Tx<'s, S> {
     pub(crate) work: Work<'s, S>,
     schema: &'s Schema,
-    intents: Vec<Intents>,
+    /// By entity, as they are staged.
+    intents: SmallVec<[Intents; 1]>,
     /// The operations in their stored form, if the edit will have to be judged by an authority.
     ops: Option<Vec<u8>>,
     op_count: u64,
     registers: usize,
     bytes: usize,
     replica: ReplicaId,
-}
-
-type Intents = BTreeMap<Vec<u8>, Intent>;
-
-/// A register that the edit will write.
-#[derive(Debug)]
-struct Intent {
-    value: Vec<u8>,
-    reach: Reach,
-    /// The newest instant that the register holds.
-    newest: Option<Instant>,
 }
 
 /// Whether an entity shows.
@@ -129,8 +128,8 @@ impl<'s, S: Store> Tx<'s, S> {
         Self {
             work,
             schema,
-            intents: Vec::new(),
-            ops: keep_ops.then(Vec::new),
+            intents: SmallVec::new(),
+            ops: keep_ops.then(|| Vec::with_capacity(OPS_BYTES_USUAL)),
             op_count: 0,
             registers: 0,
             bytes: 0,
@@ -145,7 +144,7 @@ impl<'s, S: Store> Tx<'s, S> {
     pub fn view(&mut self, kind: &str, id: &str) -> Result<Option<View>, EditError> {
         let declared = self.kind(kind)?;
         let at = self.work.entity(kind, id);
-        if self.intents(at).is_none_or(BTreeMap::is_empty) {
+        if self.intents(at).is_none_or(Intents::is_empty) {
             let view = View::read(declared, self.work.rows(at)?);
             return view.map_err(|corrupt| CommitError::from(damaged(kind, id, corrupt)).into());
         }
@@ -153,7 +152,7 @@ impl<'s, S: Store> Tx<'s, S> {
         let last = Instant { generation: u16::MAX, time: TIME_END - 1 };
         let mut copy = self.work.fork(at);
         if let Some(intents) = self.intents(at) {
-            if intents.values().any(|intent| intent.newest.is_some_and(|newest| newest >= last)) {
+            if intents.iter().any(|(_, intent)| intent.newest.is_some_and(|newest| newest >= last)) {
                 return Err(ClockError::EndOfGenerations.into());
             }
             let header = Header { stamp: last.by(self.replica), rank: 0, saw: None, force: Force::No };
@@ -247,7 +246,7 @@ impl<'s, S: Store> Tx<'s, S> {
         let dead = dead.map_err(|corrupt| self.damage(at, corrupt))?;
         Ok(if dead {
             Presence::Deleted
-        } else if empty && end && self.intents(at).is_none_or(BTreeMap::is_empty) {
+        } else if empty && end && self.intents(at).is_none_or(Intents::is_empty) {
             Presence::Absent
         } else {
             Presence::Alive
@@ -256,7 +255,7 @@ impl<'s, S: Store> Tx<'s, S> {
 
     fn damage(&self, at: At, corrupt: crate::row::Corrupt) -> EditError {
         let staged = self.work.staged(at);
-        CommitError::from(damaged(&staged.kind, &staged.id, corrupt)).into()
+        CommitError::from(damaged(staged.kind(), staged.id(), corrupt)).into()
     }
 
     /// What the address holds, decoded by `read`; the intent's value if this edit wrote it.
@@ -288,7 +287,7 @@ impl<'s, S: Store> Tx<'s, S> {
     fn intend(&mut self, at: At, address: Vec<u8>, intent: Intent) -> Result<(), EditError> {
         self.bytes += address.len() + intent.value.len();
         if self.intents.len() <= at.index() {
-            self.intents.resize_with(at.index() + 1, BTreeMap::new);
+            self.intents.resize_with(at.index() + 1, Intents::default);
         }
         let Some(intents) = self.intents.get_mut(at.index()) else { return Ok(()) };
         match intents.insert(address, intent) {
@@ -425,7 +424,8 @@ impl<'s, S: Store> Tx<'s, S> {
         if self.registers == 0 {
             return Ok((self.work, None));
         }
-        let newest = self.intents.iter().flat_map(BTreeMap::values).filter_map(|intent| intent.newest).max();
+        let intents = self.intents.iter().flat_map(Intents::iter);
+        let newest = intents.filter_map(|(_, intent)| intent.newest).max();
         let stamp = clock.tick(how.now, newest, how.force)?;
         let header = Header { stamp, rank: how.rank, saw: how.saw, force: how.force };
         let mut record = self.ops.map(|ops| header.record(self.op_count, &ops));
@@ -435,13 +435,13 @@ impl<'s, S: Store> Tx<'s, S> {
             let registers = delta(&work, at, intents, header)?;
             if let Some(record) = &mut record {
                 let staged = work.staged(at);
-                pending::put_entity(record, &staged.kind, &staged.id, &registers);
+                pending::put_entity(record, staged.kind(), staged.id(), &registers);
             }
             let change = |(address, register)| match &record {
                 Some(_) => (address, Change::Pend(register)),
                 None => (address, Change::Join { register, source: None }),
             };
-            let changes: Vec<(&[u8], Change<'_>)> = registers.into_iter().map(change).collect();
+            let changes: SmallVec<[(&[u8], Change<'_>); 1]> = registers.into_iter().map(change).collect();
             work.apply(at, &changes)?;
         }
         Ok((work, Some(Made { stamp, record, registers: self.registers })))
@@ -454,9 +454,9 @@ fn delta<'i, S: Store>(
     at: At,
     intents: &'i Intents,
     header: Header,
-) -> Result<Vec<(&'i [u8], Register<'i>)>, EditError> {
-    let mut registers = Vec::with_capacity(intents.len());
-    for (address, intent) in intents {
+) -> Result<SmallVec<[(&'i [u8], Register<'i>); 1]>, EditError> {
+    let mut registers = SmallVec::with_capacity(intents.len());
+    for (address, intent) in intents.iter() {
         let own = Candidate { stamp: header.stamp, rank: header.rank, saw: header.saw, value: &intent.value };
         let register = if intent.reach == Reach::None {
             Register::plain(own)
@@ -467,14 +467,14 @@ fn delta<'i, S: Store>(
             let state = entry.as_ref().map(Entry::shown).transpose().map_err(corrupt)?;
             Register::write(state.as_ref(), own, intent.reach)
         };
-        registers.push((address.as_slice(), register));
+        registers.push((address, register));
     }
     Ok(registers)
 }
 
 fn damaged_at<S: Store>(work: &Work<'_, S>, at: At, corrupt: crate::row::Corrupt) -> StoreError {
     let staged = work.staged(at);
-    damaged(&staged.kind, &staged.id, corrupt)
+    damaged(staged.kind(), staged.id(), corrupt)
 }
 
 /// With what an edit ends.

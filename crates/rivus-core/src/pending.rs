@@ -46,12 +46,9 @@ pub(crate) fn put_entity(out: &mut Vec<u8>, kind: &str, id: &str, registers: &[(
     out.slice(kind.as_bytes());
     out.slice(id.as_bytes());
     out.varint(registers.len() as u64);
-    let mut form = Vec::with_capacity(64);
     for (address, register) in registers {
         out.slice(address);
-        form.clear();
-        encode_register(register, &mut form);
-        out.slice(&form);
+        out.sized(|out| encode_register(register, out));
     }
 }
 
@@ -166,11 +163,8 @@ pub(crate) fn put_op(out: &mut Vec<u8>, op: &Op) {
 }
 
 fn put_value(out: &mut Vec<u8>, value: &Value) {
-    let start = out.len();
-    value.encode(out);
     // The length goes in front: values end nowhere by themselves to a reader that does not decode them.
-    let encoded = out.split_off(start);
-    out.slice(&encoded);
+    out.sized(|out| value.encode(out));
 }
 
 fn op(reader: &mut Reader<'_>) -> Result<Op, Cut> {

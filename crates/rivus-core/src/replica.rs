@@ -391,7 +391,7 @@ impl<S: Store> Replica<S> {
             if let (Some(cursor), Some(from)) = (cursor, from) {
                 records.push(RecordWrite::put(Table::Cursor, from.0.to_be_bytes(), cursor.encode()));
             }
-            joined.changed = finished.changed.iter().filter(|(_, _, shown)| *shown).count();
+            joined.changed = finished.changed().count();
             if let Some(time) = high_water {
                 self.clock.observe(time);
             }
@@ -728,7 +728,7 @@ impl<S: Store> Replica<S> {
             None => HighWater::AtLeast(self.clock.high_water()),
         };
         let mut batch = Batch { records, high_water, incarnation: self.incarnation, ..Batch::default() };
-        Finished::fill(&mut finished, &mut batch);
+        finished.fill(&mut batch);
         if batch.rows.is_empty() && batch.records.is_empty() {
             return Ok(self.store.head()?.seq);
         }
@@ -739,8 +739,12 @@ impl<S: Store> Replica<S> {
         }
         self.events.extend(finished.clashes.drain(..).map(|stamp| Event::Clash { stamp }));
         if self.watching {
-            let changed = finished.changed.into_iter().filter(|(_, _, shown)| *shown);
-            self.events.extend(changed.map(|(kind, id, _)| Event::Changed { kind, id, origin }));
+            let event = |(kind, id): (&str, &str)| Event::Changed {
+                kind: kind.to_owned(),
+                id: id.to_owned(),
+                origin,
+            };
+            self.events.extend(finished.changed().map(event));
         }
         Ok(seq)
     }

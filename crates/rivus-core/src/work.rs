@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Stamp;
@@ -16,20 +17,54 @@ use crate::store::{Batch, CommitError, RowRead, RowWrite, Store, StoreError};
 #[derive(Debug)]
 pub(crate) struct Work<'s, S> {
     store: &'s S,
-    entities: Vec<Staged<'s>>,
+    entities: SmallVec<[Staged<'s>; 1]>,
     /// By hash of (kind, id), once there are too many to look through.
     index: BTreeMap<u64, usize>,
-    buffer: Vec<u8>,
+    hashing: Vec<u8>,
+    packing: Vec<u8>,
     pub(crate) sums: Sums,
     pub(crate) clashes: Vec<Stamp>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Staged<'s> {
-    pub(crate) kind: String,
-    pub(crate) id: String,
-    chunks: Vec<StagedChunk<'s>>,
-    pub(crate) shown_changed: bool,
+    names: Names,
+    chunks: SmallVec<[StagedChunk<'s>; 1]>,
+    shown_changed: bool,
+}
+
+impl Staged<'_> {
+    pub(crate) fn kind(&self) -> &str {
+        self.names.kind()
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.names.id()
+    }
+}
+
+/// An entity's kind and id, in one piece.
+#[derive(Clone, Debug)]
+struct Names {
+    both: String,
+    kind_len: usize,
+}
+
+impl Names {
+    fn new(kind: &str, id: &str) -> Self {
+        let mut both = String::with_capacity(kind.len() + id.len());
+        both.push_str(kind);
+        both.push_str(id);
+        Self { both, kind_len: kind.len() }
+    }
+
+    fn kind(&self) -> &str {
+        self.both.get(..self.kind_len).unwrap_or_default()
+    }
+
+    fn id(&self) -> &str {
+        self.both.get(self.kind_len..).unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -70,16 +105,17 @@ impl<'s, S: Store> Work<'s, S> {
     pub(crate) fn new(store: &'s S) -> Self {
         Self {
             store,
-            entities: Vec::new(),
+            entities: SmallVec::new(),
             index: BTreeMap::new(),
-            buffer: Vec::with_capacity(256),
+            hashing: Vec::with_capacity(256),
+            packing: Vec::with_capacity(1024),
             sums: Sums::default(),
             clashes: Vec::new(),
         }
     }
 
     pub(crate) fn entity(&mut self, kind: &str, id: &str) -> At {
-        let same = |staged: &Staged<'_>| staged.id == id && staged.kind == kind;
+        let same = |staged: &Staged<'_>| staged.id() == id && staged.kind() == kind;
         if self.entities.len() <= LOOK_THROUGH_MAX {
             if let Some(at) = self.entities.iter().position(same) {
                 return At(at);
@@ -87,7 +123,7 @@ impl<'s, S: Store> Work<'s, S> {
         } else {
             if self.index.is_empty() {
                 self.index =
-                    self.entities.iter().enumerate().map(|(at, e)| (hash(&e.kind, &e.id), at)).collect();
+                    self.entities.iter().enumerate().map(|(at, e)| (hash(e.kind(), e.id()), at)).collect();
             }
             let found = self.index.get(&hash(kind, id)).copied();
             match found {
@@ -104,9 +140,8 @@ impl<'s, S: Store> Work<'s, S> {
             }
         }
         self.entities.push(Staged {
-            kind: kind.to_owned(),
-            id: id.to_owned(),
-            chunks: Vec::new(),
+            names: Names::new(kind, id),
+            chunks: SmallVec::new(),
             shown_changed: false,
         });
         At(self.entities.len() - 1)
@@ -132,12 +167,12 @@ impl<'s, S: Store> Work<'s, S> {
         let staged = self.staged_mut(at);
         for (index, chunk) in staged.chunks.iter().enumerate() {
             if *chunk.start <= *address
-                && chunk.row().map_err(|c| damaged(&staged.kind, &staged.id, c))?.holds(address)
+                && chunk.row().map_err(|c| damaged(staged.kind(), staged.id(), c))?.holds(address)
             {
                 return Ok(index);
             }
         }
-        let chunk = match store.load(&staged.kind, &staged.id, address)? {
+        let chunk = match store.load(staged.kind(), staged.id(), address)? {
             Some(chunk) => {
                 StagedChunk { start: chunk.start, read_seq: chunk.seq, bytes: chunk.bytes, written: false }
             }
@@ -162,7 +197,7 @@ impl<'s, S: Store> Work<'s, S> {
         let index = self.chunk(at, address)?;
         let staged = self.staged(at);
         let row = staged.chunks.get(index).map_or(Ok(Row::empty()), StagedChunk::row);
-        row.map_err(|c| damaged(&staged.kind, &staged.id, c).into())
+        row.map_err(|c| damaged(staged.kind(), staged.id(), c).into())
     }
 
     /// The row that the address belongs to, if it is loaded already; else an empty one.
@@ -195,7 +230,7 @@ impl<'s, S: Store> Work<'s, S> {
         }
         let staged = self.staged(at);
         let rows = staged.chunks.iter().map(StagedChunk::row);
-        rows.collect::<Result<_, _>>().map_err(|c| damaged(&staged.kind, &staged.id, c).into())
+        rows.collect::<Result<_, _>>().map_err(|c| damaged(staged.kind(), staged.id(), c).into())
     }
 
     /// Whether any register of the entity is held.
@@ -213,17 +248,18 @@ impl<'s, S: Store> Work<'s, S> {
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;
-            let mut buffer = std::mem::take(&mut self.buffer);
+            let (mut hashing, mut packing) =
+                (std::mem::take(&mut self.hashing), std::mem::take(&mut self.packing));
             let staged = self.staged_mut(at);
             let Some(chunk) = staged.chunks.get(index) else { break };
-            let mut digested = Digested::new(&mut buffer, &staged.kind, &staged.id);
+            let mut digested = Digested::new(&mut hashing, staged.kind(), staged.id());
             let outcome = chunk.row().and_then(|row| {
                 let here = rest.iter().take_while(|(address, _)| row.holds(address.as_ref())).count();
                 let now = rest.get(..here).unwrap_or_default();
-                Ok((row::apply(row, now, &mut digested)?, here))
+                Ok((row::apply(row, now, &mut packing, &mut digested)?, here))
             });
             let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
-            let (applied, here) = outcome.map_err(|c| damaged(&staged.kind, &staged.id, c))?;
+            let (applied, here) = outcome.map_err(|c| damaged(staged.kind(), staged.id(), c))?;
             rest = rest.get(here..).unwrap_or_default();
             staged.shown_changed |= applied.shown_changed;
             for (piece, (start, bytes)) in applied.rows.into_iter().enumerate() {
@@ -242,7 +278,7 @@ impl<'s, S: Store> Work<'s, S> {
                     staged.chunks.insert(index + piece, chunk);
                 }
             }
-            self.buffer = buffer;
+            (self.hashing, self.packing) = (hashing, packing);
             self.sums.add(sums);
             self.clashes.extend(clashes);
         }
@@ -251,18 +287,22 @@ impl<'s, S: Store> Work<'s, S> {
 
     /// Ends the staging: what was read and written, and the entities whose view changed.
     pub(crate) fn finish(self) -> Finished {
-        let mut finished =
-            Finished { rows: Vec::new(), changed: Vec::new(), clashes: self.clashes, sums: self.sums };
+        let mut finished = Finished {
+            rows: SmallVec::new(),
+            entities: SmallVec::new(),
+            clashes: self.clashes,
+            sums: self.sums,
+        };
         for staged in self.entities {
             for chunk in staged.chunks {
                 finished.rows.push(FinishedRow {
-                    entity: finished.changed.len(),
+                    entity: finished.entities.len(),
                     start: chunk.start.into_owned(),
                     seq: chunk.read_seq,
                     bytes: if chunk.written { Some(chunk.bytes.into_owned()) } else { None },
                 });
             }
-            finished.changed.push((staged.kind, staged.id, staged.shown_changed));
+            finished.entities.push((staged.names, staged.shown_changed));
         }
         finished
     }
@@ -271,9 +311,9 @@ impl<'s, S: Store> Work<'s, S> {
 /// Staged rows that no longer borrow the store.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    rows: Vec<FinishedRow>,
-    /// Kind, id, and whether the view changed.
-    pub(crate) changed: Vec<(String, String, bool)>,
+    rows: SmallVec<[FinishedRow; 1]>,
+    /// Each with whether its view changed.
+    entities: SmallVec<[(Names, bool); 1]>,
     pub(crate) clashes: Vec<Stamp>,
     sums: Sums,
 }
@@ -287,13 +327,19 @@ struct FinishedRow {
 }
 
 impl Finished {
+    /// Kind and id of the entities whose view changed.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let changed = self.entities.iter().filter(|(_, changed)| *changed);
+        changed.map(|(names, _)| (names.kind(), names.id()))
+    }
+
     /// Moves rows and sums into a batch.
-    pub(crate) fn fill<'b>(rows_of: &'b mut Self, batch: &mut Batch<'b>) {
-        batch.sums.add(rows_of.sums);
-        let changed = &rows_of.changed;
-        for row in rows_of.rows.drain(..) {
-            let Some((kind, id, _)) = changed.get(row.entity) else { continue };
-            let read = RowRead { kind, id, start: row.start, seq: row.seq };
+    pub(crate) fn fill<'b>(&'b mut self, batch: &mut Batch<'b>) {
+        batch.sums.add(self.sums);
+        batch.rows.reserve(self.rows.len());
+        for row in self.rows.drain(..) {
+            let Some((names, _)) = self.entities.get(row.entity) else { continue };
+            let read = RowRead { kind: names.kind(), id: names.id(), start: row.start, seq: row.seq };
             match row.bytes {
                 None => batch.reads.push(read),
                 Some(bytes) => batch.rows.push(RowWrite { row: read, bytes }),

@@ -112,15 +112,28 @@ impl<'b> Digested<'b> {
         xxh3_128(self.buffer)
     }
 
-    fn replaced(
-        &mut self,
-        address: &[u8],
-        before: Option<&Register<'_>>,
-        after: Option<&Register<'_>>,
-    ) -> u128 {
-        let gone = before.map_or(0, |register| self.hash(address, register));
-        let come = after.map_or(0, |register| self.hash(address, register));
-        come.wrapping_sub(gone)
+    /// What a change of one register adds. Hashes are most of a small edit's time: each is made once, and none for
+    /// a form that stays.
+    fn replaced(&mut self, address: &[u8], before: Option<&State<'_>>, after: Option<&State<'_>>) -> Sums {
+        let (old, new) = (before.map(|s| &s.shown), after.map(|s| &s.shown));
+        let (old_confirmed, new_confirmed) =
+            (before.and_then(State::confirmed), after.and_then(State::confirmed));
+        let mut hash = |register: Option<&Register<'_>>| register.map_or(0, |r| self.hash(address, r));
+        let shown = if old == new { None } else { Some((hash(old), hash(new))) };
+        let confirmed = match (old_confirmed == new_confirmed, shown) {
+            (true, _) => (0, 0),
+            (false, None) => (hash(old_confirmed), hash(new_confirmed)),
+            (false, Some((gone, come))) => (
+                if old_confirmed == old { gone } else { hash(old_confirmed) },
+                if new_confirmed == new { come } else { hash(new_confirmed) },
+            ),
+        };
+        let (gone, come) = shown.unwrap_or_default();
+        Sums {
+            shown: come.wrapping_sub(gone),
+            confirmed: confirmed.1.wrapping_sub(confirmed.0),
+            count: i64::from(new_confirmed.is_some()) - i64::from(old_confirmed.is_some()),
+        }
     }
 }
 
@@ -147,23 +160,9 @@ pub(super) fn step<'a>(
     if before == after {
         return Outcome { after, changed: false, shown_changed: false };
     }
-    let shown =
-        digested.replaced(address, before.as_ref().map(|s| &s.shown), after.as_ref().map(|s| &s.shown));
-    let same = |state: &Option<State<'_>>| state.as_ref().is_none_or(|s| s.confirmed == Confirmed::Same);
-    let confirmed = if same(&before) && same(&after) {
-        shown
-    } else {
-        digested.replaced(
-            address,
-            before.as_ref().and_then(State::confirmed),
-            after.as_ref().and_then(State::confirmed),
-        )
-    };
-    let holds =
-        |state: &Option<State<'_>>| i64::from(state.as_ref().is_some_and(|s| s.confirmed().is_some()));
-    let count = holds(&after) - holds(&before);
-    digested.sums.add(Sums { shown, confirmed, count });
-    let shown_changed = shown != 0;
+    let sums = digested.replaced(address, before.as_ref(), after.as_ref());
+    digested.sums.add(sums);
+    let shown_changed = sums.shown != 0;
     if shown_changed && let Some(state) = &mut after {
         state.seq = 0;
     }

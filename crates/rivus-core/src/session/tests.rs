@@ -443,3 +443,15 @@ impl Device {
         fresh
     }
 }
+
+#[test]
+fn registers_set_aside_are_no_divergence() {
+    let (mut a, mut b) = (open(MemoryStore::new(), 1, Admission::Off), device(2));
+    put(&mut a, 1_000_000, "late", "title", "ahead");
+    put(&mut b, 1000, "x", "title", "b");
+    for _ in 0..3 {
+        let events = sync_at(&mut a, &mut b, 5000).unwrap();
+        assert!(!events.iter().any(|e| matches!(e, SessionEvent::Diverged { .. })), "{events:?}");
+    }
+    assert_eq!(b.quarantined().unwrap(), 2);
+}

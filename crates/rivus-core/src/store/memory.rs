@@ -25,7 +25,7 @@ pub struct MemoryStore {
     rows: Vec<Slot>,
     /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
     log: Vec<(u64, u32)>,
-    records: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    records: BTreeMap<(Table, Key), Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -34,7 +34,40 @@ struct Slot {
     id: Box<str>,
     start: Box<[u8]>,
     seq: u64,
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
+}
+
+/// A record's key. Its first bytes are compared as a number: most keys are not longer, and those of the outbox
+/// grow with every edit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Key {
+    /// Padded with zeros.
+    first: u64,
+    /// How many of them there are.
+    len: u8,
+    rest: Box<[u8]>,
+}
+
+impl Key {
+    fn new(bytes: &[u8]) -> Self {
+        if let Some((first, rest)) = bytes.split_first_chunk() {
+            return Self { first: u64::from_be_bytes(*first), len: 8, rest: rest.into() };
+        }
+        let (mut first, mut len) = ([0; 8], 0);
+        for (to, from) in first.iter_mut().zip(bytes) {
+            *to = *from;
+            len += 1;
+        }
+        Self { first: u64::from_be_bytes(first), len, rest: Box::default() }
+    }
+
+    /// The bytes, in a buffer.
+    fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> &'b [u8] {
+        buffer.clear();
+        buffer.extend(self.first.to_be_bytes().iter().take(usize::from(self.len)));
+        buffer.extend_from_slice(&self.rest);
+        buffer
+    }
 }
 
 impl MemoryStore {
@@ -76,15 +109,19 @@ impl MemoryStore {
     /// Where the chunk with this very start is, if there is one.
     fn find(&self, row: &RowRead<'_>) -> Option<u32> {
         let chunks = self.entities.get(self.entity(row.kind, row.id)? as usize)?;
-        chunks.iter().copied().find(|at| *self.slot(*at).start == *row.start)
+        let place = chunks.binary_search_by(|at| (*self.slot(*at).start).cmp(&row.start)).ok()?;
+        chunks.get(place).copied()
     }
 
-    fn seq_of(&self, row: &RowRead<'_>) -> u64 {
-        self.find(row).map_or(0, |at| self.slot(at).seq)
+    /// Where the row is, if it is; or that it has moved.
+    fn unmoved(&self, row: &RowRead<'_>) -> Result<Option<u32>, CommitError> {
+        let found = self.find(row);
+        let seq = found.map_or(0, |at| self.slot(at).seq);
+        if seq == row.seq { Ok(found) } else { Err(CommitError::Stale) }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows")]
-    fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Vec<u8>) -> u32 {
+    fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Box<[u8]>) -> u32 {
         let at = self.rows.len() as u32;
         if !self.kinds.contains_key(row.kind) {
             self.kinds.insert(row.kind.into(), Ids::default());
@@ -172,10 +209,10 @@ impl Store for MemoryStore {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        for ((_, key), value) in
-            self.records.range((table, from.to_vec())..).take_while(|(k, _)| k.0 == table)
-        {
-            if visit(key, value).is_break() {
+        let mut buffer = Vec::new();
+        let records = self.records.range((table, Key::new(from))..);
+        for ((_, key), value) in records.take_while(|((of, _), _)| *of == table) {
+            if visit(key.read(&mut buffer), value).is_break() {
                 break;
             }
         }
@@ -183,24 +220,25 @@ impl Store for MemoryStore {
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
-        let moved = |row: &RowRead<'_>| self.seq_of(row) != row.seq;
-        if batch.reads.iter().any(moved) || batch.rows.iter().any(|write| moved(&write.row)) {
-            return Err(CommitError::Stale);
-        }
+        batch.reads.iter().try_for_each(|read| self.unmoved(read).map(drop))?;
+        let places: Result<SmallVec<[_; 4]>, _> =
+            batch.rows.iter().map(|write| self.unmoved(&write.row)).collect();
+        let places = places?;
         if let Some(incarnation) = batch.incarnation
             && !batch.rows.is_empty()
         {
             self.head.incarnations.push((incarnation, self.head.seq + 1));
         }
-        for write in batch.rows {
+        for (write, place) in batch.rows.into_iter().zip(places) {
             self.head.seq += 1;
             let seq = self.head.seq;
-            let at = match self.find(&write.row) {
-                None => self.insert(write.row, seq, write.bytes),
+            let bytes = write.bytes.into_boxed_slice();
+            let at = match place {
+                None => self.insert(write.row, seq, bytes),
                 Some(at) => {
                     if let Some(slot) = self.rows.get_mut(at as usize) {
                         slot.seq = seq;
-                        slot.bytes = write.bytes;
+                        slot.bytes = bytes;
                     }
                     at
                 }
@@ -210,8 +248,8 @@ impl Store for MemoryStore {
         self.compact_log();
         for record in batch.records {
             let key = match record.key {
-                RecordKey::Bytes(bytes) => bytes,
-                RecordKey::CommitSeq => self.head.seq.to_be_bytes().to_vec(),
+                RecordKey::Bytes(bytes) => Key::new(&bytes),
+                RecordKey::CommitSeq => Key::new(&self.head.seq.to_be_bytes()),
             };
             match record.value {
                 Some(value) => self.records.insert((record.table, key), value),

@@ -52,7 +52,12 @@ impl Value {
     /// The canonical bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let room = match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let mut out = Vec::with_capacity(room + 9);
         self.encode(&mut out);
         out
     }

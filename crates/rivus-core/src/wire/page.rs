@@ -674,6 +674,8 @@ impl<'a> Parse<'_, 'a> {
         };
         let class = prefix.first().copied().unwrap_or(class::LIFE);
         let address = match class {
+            // Without a key it is the address, and was checked when it came.
+            class::LIFE | class::FIELD | class::GROUP if field != 0 => return Ok(prefix),
             class::LIFE | class::FIELD | class::GROUP => prefix,
             class::COUNT => {
                 let replica = match self.shape.varint()? {

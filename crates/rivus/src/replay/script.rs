@@ -217,8 +217,8 @@ struct Keys<'a> {
 impl<'a> Keys<'a> {
     fn parse(owner: &'static str, text: &'a str) -> Result<Self, Fault> {
         let object = serde_json::from_str(text);
-        let Object(left) = object
-            .map_err(|error| Fault::Syntax { reason: reason(&error), column: error.column() })?;
+        let Object(left) =
+            object.map_err(|error| Fault::Syntax { reason: reason(&error), column: error.column() })?;
         Ok(Self { owner, left })
     }
 
@@ -282,7 +282,8 @@ fn reason(error: &serde_json::Error) -> String {
 const VERSION: &str = "replay/1";
 
 const STEPS: [&str; 12] = [
-    "replica", "put", "add", "set_key", "remove", "inc", "delete", "revive", "sync", "restart", "show", "converge",
+    "replica", "put", "add", "set_key", "remove", "inc", "delete", "revive", "sync", "restart", "show",
+    "converge",
 ];
 
 /// How long a line may be: an edit of the greatest size fits, however it is escaped.

@@ -65,8 +65,7 @@ impl Way {
 
 fn options(role: Role, want: Want) -> SessionOptions {
     // No store of a run is ever copied, so that nobody takes these.
-    let seeds =
-        Seeds { store: StoreId(0), replica: ReplicaId::from_u128(0), incarnation: Incarnation(0) };
+    let seeds = Seeds { store: StoreId(0), replica: ReplicaId::from_u128(0), incarnation: Incarnation(0) };
     SessionOptions { role, want, offers: true, seeds, capabilities: 0 }
 }
 
