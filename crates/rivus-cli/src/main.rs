@@ -1,1 +1,136 @@
-fn main(){}
+//! The command line of Rivus.
+//!
+//! Standard output carries what was asked for, standard error everything else: errors, progress, the log. Whoever
+//! closes the pipe early ends the command quietly. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod args;
+mod assignment;
+mod database;
+mod demo;
+mod edit;
+mod export;
+mod import;
+mod network;
+mod output;
+mod replay;
+mod show;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
+
+use args::{Arguments, Command};
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error, std::env::args_os().any(|argument| argument == "--json")),
+    };
+    log(arguments.global.verbose);
+    let json = arguments.global.json;
+    let mut out = Output::new(json);
+    let done = run(&arguments, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
+    match done {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(usage) => refuse(usage, json),
+            None => {
+                // What was asked for and done before the failure comes first.
+                let _ = out.flush();
+                complain(&format!("{error:#}"), json);
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Demo { dir } => return demo::run(dir.as_deref(), out),
+        Command::Put(put) => edit::put(global, put, out)?,
+        Command::Show { kind, id } => show::entity(global, kind, id, out)?,
+        Command::List { kind: None } => show::kinds(global, out)?,
+        Command::List { kind: Some(kind) } => show::entities(global, kind, out)?,
+        Command::Delete { kind, id } => edit::delete(global, kind, id, out)?,
+        Command::Revive { kind, id } => edit::revive(global, kind, id, out)?,
+        Command::Status => show::status(global, out)?,
+        Command::Import(import) => import::run(global, import, out)?,
+        Command::Export(export) => export::run(global, export, out)?,
+        Command::Serve(serve) => network::serve(global, serve, out)?,
+        Command::Sync(remote) => network::sync(global, remote, out)?,
+        Command::Live(remote) => network::live(global, remote, out)?,
+        Command::Replay(replay) => replay::run(replay, out)?,
+        Command::Completions { shell } => {
+            // Into memory first: the generator panics if the pipe closes.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "rivus", &mut script);
+            out.write_all(&script)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An error of usage that the parser cannot see by itself.
+fn usage(message: &str) -> anyhow::Error {
+    Arguments::command().error(ErrorKind::ArgumentConflict, message).into()
+}
+
+/// Prints what the parser has to say, which may be help.
+fn refuse(error: &clap::Error, json: bool) -> ExitCode {
+    if json && error.use_stderr() {
+        let text = error.render().to_string();
+        // The first paragraph says what is wrong, the others what is right.
+        let first = text.split("\n\n").next().unwrap_or_default();
+        complain(first.trim_start_matches("error: ").trim_end(), json);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn complain(message: &str, json: bool) {
+    #[derive(serde::Serialize)]
+    struct Failure<'m> {
+        error: &'m str,
+    }
+    let line = match json {
+        true => serde_json::to_string(&Failure { error: message }).unwrap_or_default(),
+        false => format!("error: {message}"),
+    };
+    // Nobody is left to hear of it if this fails.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(closed)
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+/// Runs a future to its end, for the commands that need a network.
+fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("no threads can be started")?.block_on(future)
+}

@@ -28,14 +28,14 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn u8(&mut self) -> Result<u8, Cut> {
         let (first, rest) = self.rest.split_first().ok_or(Cut)?;
         self.rest = rest;
         Ok(*first)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Cut> {
         let (head, rest) = self.rest.split_at_checked(len).ok_or(Cut)?;
         self.rest = rest;
@@ -58,12 +58,19 @@ impl<'a> Reader<'a> {
     }
 
     /// LEB128, shortest form only.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, Cut> {
-        let first = self.u8()?;
-        if first < 0x80 {
-            return Ok(u64::from(first));
+        match self.rest.split_first() {
+            Some((first @ ..0x80, rest)) => {
+                self.rest = rest;
+                Ok(u64::from(*first))
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Cut> {
+        let first = self.u8()?;
         let mut value = u64::from(first & 0x7f);
         let mut shift = 7;
         loop {
@@ -82,13 +89,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn len(&mut self) -> Result<usize, Cut> {
         usize::try_from(self.varint()?).map_err(|_| Cut)
     }
 
     /// A length and as many bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slice(&mut self) -> Result<&'a [u8], Cut> {
         let len = self.len()?;
         self.take(len)

@@ -285,14 +285,21 @@ impl<'s, S: Store> Tx<'s, S> {
     }
 
     fn intend(&mut self, at: At, address: Vec<u8>, intent: Intent) -> Result<(), EditError> {
-        self.bytes += address.len() + intent.value.len();
+        // An entity's name goes over the wire with its first register.
+        let staged = self.work.staged(at);
+        let named = staged.kind().len() + staged.id().len();
+        let (address_len, value_len) = (address.len(), intent.value.len());
         if self.intents.len() <= at.index() {
             self.intents.resize_with(at.index() + 1, Intents::default);
         }
         let Some(intents) = self.intents.get_mut(at.index()) else { return Ok(()) };
+        let is_first = intents.is_empty();
         match intents.insert(address, intent) {
-            None => self.registers += 1,
-            Some(before) => self.bytes -= before.value.len(),
+            None => {
+                self.registers += 1;
+                self.bytes += address_len + value_len + if is_first { named } else { 0 };
+            }
+            Some(before) => self.bytes = self.bytes - before.value.len() + value_len,
         }
         if self.registers > EDIT_REGISTERS_MAX || self.bytes > EDIT_BYTES_MAX {
             return Err(EditError::TooLarge { registers: self.registers, bytes: self.bytes });

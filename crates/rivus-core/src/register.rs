@@ -174,6 +174,7 @@ impl<'a> Register<'a> {
             });
         }
         let floor = self.floor.max(other.floor);
+        let (self_seen, other_seen) = (union(self, None), union(other, None));
         let mut alive: Vec<Candidate<'a>> = Vec::new();
         let (mut left, mut right) = (self.alive.iter().peekable(), other.alive.iter().peekable());
         loop {
@@ -188,34 +189,27 @@ impl<'a> Register<'a> {
                 (Some(l), r) if r.is_none_or(|r| l.stamp < r.stamp) => {
                     let l = **l;
                     left.next();
-                    (!other.covers(l.stamp)).then_some(l)
+                    (!covers(&other_seen, l.stamp)).then_some(l)
                 }
                 (_, Some(r)) => {
                     let r = **r;
                     right.next();
-                    (!self.covers(r.stamp)).then_some(r)
+                    (!covers(&self_seen, r.stamp)).then_some(r)
                 }
                 (Some(_), None) => break,
             };
             alive.extend(kept.filter(|c| c.stamp >= floor));
         }
         let mut seen = union(self, Some(other));
-        seen.retain(|s| {
-            s.instant.by(s.replica) >= floor && alive.iter().all(|c| c.stamp.replica != s.replica)
-        });
+        let authors = authors(&alive);
+        seen.retain(|s| s.instant.by(s.replica) >= floor && authors.binary_search(&s.replica).is_err());
         Self { floor, alive: alive.into(), seen }
     }
 
     /// Whether a write of this stamp has been seen here (it may be alive or replaced).
     #[must_use]
     pub fn covers(&self, stamp: Stamp) -> bool {
-        self.alive.iter().any(|c| c.stamp.replica == stamp.replica && c.stamp.instant() >= stamp.instant())
-            || self
-                .seen
-                .binary_search_by(|s| s.replica.cmp(&stamp.replica))
-                .ok()
-                .and_then(|at| self.seen.get(at))
-                .is_some_and(|s| s.instant >= stamp.instant())
+        covers(&union(self, None), stamp)
     }
 
     /// Whether the register is one that honest replicas can hold.
@@ -230,21 +224,23 @@ impl<'a> Register<'a> {
         if self.alive.first().is_some_and(|c| c.stamp < self.floor) {
             return Err(Malformed::BelowFloor);
         }
+        if self.alive.len() == 1 && self.seen.is_empty() {
+            return Ok(());
+        }
         if !self.alive.is_sorted_by(|a, b| a.stamp < b.stamp)
             || !self.seen.is_sorted_by(|a, b| a.replica < b.replica)
         {
             return Err(Malformed::Unsorted);
         }
-        for (at, candidate) in self.alive.iter().enumerate() {
-            if self.alive.iter().skip(at + 1).any(|c| c.stamp.replica == candidate.stamp.replica) {
-                return Err(Malformed::TwoOfOneReplica);
-            }
+        let authors = authors(&self.alive);
+        if authors.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+            return Err(Malformed::TwoOfOneReplica);
         }
         for entry in &self.seen {
             if entry.instant.by(entry.replica) < self.floor {
                 return Err(Malformed::BelowFloor);
             }
-            if self.alive.iter().any(|c| c.stamp.replica == entry.replica) {
+            if authors.binary_search(&entry.replica).is_ok() {
                 return Err(Malformed::SeenOfCandidate);
             }
             if entry.instant >= newest.stamp.instant() {
@@ -286,6 +282,19 @@ fn floor_of(own: Stamp, reach: Reach) -> Stamp {
         },
         Reach::Infinite => Stamp::LOWEST,
     }
+}
+
+/// Whether a write of this stamp is among what was seen, sorted by replica.
+fn covers(seen: &[Seen], stamp: Stamp) -> bool {
+    let found = seen.binary_search_by(|s| s.replica.cmp(&stamp.replica)).ok();
+    found.and_then(|at| seen.get(at)).is_some_and(|s| s.instant >= stamp.instant())
+}
+
+/// Whose the candidates are, sorted.
+fn authors(alive: &[Candidate<'_>]) -> Vec<ReplicaId> {
+    let mut authors: Vec<_> = alive.iter().map(|c| c.stamp.replica).collect();
+    authors.sort_unstable();
+    authors
 }
 
 /// Everything seen by either, candidates included, pointwise greatest, by replica.

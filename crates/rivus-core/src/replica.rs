@@ -22,7 +22,7 @@ use crate::pending::Pending;
 use crate::register::{Register, Saw};
 use crate::row::{Change, Row, State, decode_register, encode_register};
 use crate::schema::Schema;
-use crate::store::{Batch, CommitError, Head, HighWater, RecordKey, RecordWrite, Store, StoreError, Table};
+use crate::store::{Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table};
 use crate::view::View;
 use crate::work::{Finished, Work, damaged};
 
@@ -55,10 +55,15 @@ pub struct Replica<S> {
     admission: Admission,
     rank: u8,
     slot: u32,
+    seeds: Seeds,
     /// Appended by the first commit of this opening.
     incarnation: Option<Incarnation>,
     /// Where this store is in the authority's changes.
     saw: Option<Saw>,
+    /// How far the authority's clock was ahead of this machine's when they last met, in ms.
+    ahead_ms: i64,
+    /// Other writers' commits up to this number are known here.
+    others: Option<i64>,
     watching: bool,
     events: Vec<Event>,
 }
@@ -137,6 +142,15 @@ pub struct Incoming<'a> {
     pub changes: Vec<(Arc<[u8]>, Change<'a>)>,
 }
 
+impl Incoming<'_> {
+    /// The greatest rank of any candidate.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        let registers = self.changes.iter().filter_map(|(_, change)| register_of(change));
+        registers.flat_map(|register| register.alive.iter()).map(|c| c.rank).max().unwrap_or(0)
+    }
+}
+
 /// What the sender of a page is to the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trust {
@@ -162,48 +176,91 @@ impl<S: Store> Replica<S> {
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read or written.
-    pub fn open(mut store: S, schema: Arc<Schema>, options: OpenOptions) -> Result<Self, StoreError> {
+    pub fn open(store: S, schema: Arc<Schema>, options: OpenOptions) -> Result<Self, StoreError> {
         let OpenOptions { seeds, slot, admission, rank } = options;
-        let found = store.record(Table::Identity, IDENTITY_KEY)?;
-        let mut identity = match &found {
-            Some(bytes) => Identity::decode(bytes)?,
-            None => Identity {
+        let mut replica = Self {
+            store,
+            schema,
+            identity: Identity {
                 store: seeds.store,
                 replicas: Vec::new(),
                 former: Vec::new(),
                 is_authority: false,
                 authority: None,
             },
+            clock: Clock::new(seeds.replica, 0),
+            admission,
+            rank,
+            slot,
+            seeds,
+            incarnation: Some(seeds.incarnation),
+            saw: None,
+            ahead_ms: 0,
+            others: None,
+            watching: false,
+            events: Vec::new(),
         };
-        let wanted = slot as usize + 1;
-        if identity.replicas.len() < wanted {
+        replica.reload()?;
+        replica.others = replica.store.others()?;
+        Ok(replica)
+    }
+
+    /// Takes over what another process did to this store's identity, cursors and clock.
+    fn refresh(&mut self) -> Result<(), StoreError> {
+        let others = self.store.others()?;
+        if others != self.others {
+            self.reload()?;
+            self.others = others;
+        }
+        Ok(())
+    }
+
+    /// Reads the identity, giving the store and this slot their ids if they have none.
+    fn reload(&mut self) -> Result<(), StoreError> {
+        let (seeds, wanted) = (self.seeds, self.slot as usize + 1);
+        self.swap_identity(|identity| {
             for number in identity.replicas.len()..wanted {
                 // Slots are taken from 0 up; the ids of skipped ones differ from this slot's seed.
                 let id = seeds.replica.as_u128() ^ ((wanted - 1 - number) as u128);
                 identity.replicas.push(ReplicaId::from_u128(id));
             }
-            let records = vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
-            commit_records(&mut store, records)?;
+        })?;
+        let high_water = self.store.head()?.high_water.max(self.clock.high_water());
+        let id = self.identity.replicas.get(self.slot as usize).copied();
+        self.clock = Clock::new(id.unwrap_or(seeds.replica), high_water);
+        self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
+        self.refresh_saw()
+    }
+
+    /// Changes the identity as it is in the store, whoever else may be changing it at the same time.
+    fn swap_identity(&mut self, mut update: impl FnMut(&mut Identity)) -> Result<(), StoreError> {
+        for _ in 0..STALE_RETRIES_MAX {
+            let found = self.store.record(Table::Identity, IDENTITY_KEY)?;
+            let mut identity = match &found {
+                Some(bytes) => Identity::decode(bytes)?,
+                None => Identity { store: self.seeds.store, ..self.identity.clone() },
+            };
+            let before = found.as_ref().map(|_| identity.clone());
+            update(&mut identity);
+            if before.as_ref() == Some(&identity) {
+                self.identity = identity;
+                return Ok(());
+            }
+            let batch = Batch {
+                unchanged: vec![RecordRead { table: Table::Identity, key: IDENTITY_KEY.to_vec(), value: found }],
+                records: vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())],
+                ..Batch::default()
+            };
+            match self.store.commit(batch) {
+                Ok(_) => {
+                    self.identity = identity;
+                    return Ok(());
+                }
+                Err(CommitError::Stale) => {}
+                Err(CommitError::Store(error)) => return Err(error),
+            }
         }
-        let head = store.head()?;
-        let replica = identity.replicas.get(slot as usize).copied().unwrap_or(seeds.replica);
-        let mut clock = Clock::new(replica, head.high_water);
-        clock.correct(identity.authority.map_or(0, |a| a.correction_ms));
-        let mut replica = Self {
-            store,
-            schema,
-            identity,
-            clock,
-            admission,
-            rank,
-            slot,
-            incarnation: Some(seeds.incarnation),
-            saw: None,
-            watching: false,
-            events: Vec::new(),
-        };
-        replica.refresh_saw()?;
-        Ok(replica)
+        Err(StoreError::Busy("others keep changing the store's identity".to_owned()))
     }
 
     /// The store, for reading.
@@ -287,8 +344,9 @@ impl<S: Store> Replica<S> {
         force: Force,
         mut edit: impl FnMut(&mut Tx<'_, S>) -> Result<T, EditError>,
     ) -> Result<(T, Edited), EditError> {
-        let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
         for _ in 0..STALE_RETRIES_MAX {
+            self.refresh()?;
+            let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
             let keep_ops = self.identity.authority.is_some();
             let mut tx = Tx::new(&self.store, &self.schema, self.clock.replica(), keep_ops);
             let done = edit(&mut tx).and_then(|value| {
@@ -351,8 +409,15 @@ impl<S: Store> Replica<S> {
         cursor: Option<Cursor>,
     ) -> Result<Joined, CommitError> {
         let now = self.clock.corrected(now);
-        let limit = self.admission.latest(now).unwrap_or(u64::MAX);
-        let aside = if trust == Trust::Peer { limit } else { u64::MAX };
+        let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
+        let (aside, limit) = match trust {
+            Trust::Peer => (own_limit, own_limit),
+            // The clock follows its authority's, even where its own machine's is slow.
+            Trust::Authority => {
+                let theirs = Millis(now.0.saturating_add(self.ahead_ms.max(0)));
+                (u64::MAX, self.admission.latest(theirs).unwrap_or(u64::MAX))
+            }
+        };
         let latest = latest_of(page);
         let future = latest.is_some_and(|latest| latest > aside);
         let mut high_water = latest.filter(|latest| *latest <= limit);
@@ -360,6 +425,7 @@ impl<S: Store> Replica<S> {
             high_water = times_of(page).filter(|time| *time <= limit).max();
         }
         for _ in 0..STALE_RETRIES_MAX {
+            self.refresh()?;
             let mut joined = Joined::default();
             let mut records = Vec::new();
             let mut work = Work::new(&self.store);
@@ -612,17 +678,16 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`RoleError`]; nothing has changed.
     pub fn become_authority(&mut self) -> Result<(), RoleError> {
+        self.refresh()?;
         if let Some(authority) = self.identity.authority {
             return Err(RoleError::HasAuthority { store: authority.store });
         }
         if self.identity.is_authority {
             return Ok(());
         }
-        let mut records = judge::newest_of_all(&self.store)?;
-        let identity = Identity { is_authority: true, ..self.identity.clone() };
-        records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
+        let records = judge::newest_of_all(&self.store)?;
         commit_records(&mut self.store, records)?;
-        self.identity = identity;
+        self.swap_identity(|identity| identity.is_authority = true)?;
         Ok(())
     }
 
@@ -644,6 +709,7 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`RoleError`] if the store has another authority or is one itself; nothing has changed.
     pub fn meet_authority(&mut self, store: StoreId, rank: u8) -> Result<(), RoleError> {
+        self.refresh()?;
         if self.identity.is_authority {
             return Err(RoleError::IsAuthority);
         }
@@ -655,33 +721,33 @@ impl<S: Store> Replica<S> {
         }
         let fresh = Authority { store, met: false, rank, acked: 0, correction_ms: 0 };
         let after = Authority { rank, ..before.unwrap_or(fresh) };
-        self.update_identity(|identity| identity.authority = Some(after))?;
+        self.swap_identity(|identity| identity.authority = Some(after))?;
         self.refresh_saw()?;
         Ok(())
+    }
+
+    /// Notes what the authority's clock reads at this machine's `now`.
+    pub fn hear_clock(&mut self, now: Millis, authority: Millis) {
+        self.ahead_ms = authority.0.saturating_sub(now.0);
+    }
+
+    /// The latest time that an honest stamp can bear while the authority's clock reads this.
+    fn believable(&self, authority: Millis) -> u64 {
+        let default = Admission::Quarantine { drift_ms_max: crate::clock::DRIFT_DEFAULT_MS };
+        self.admission.latest(authority).or(default.latest(authority)).unwrap_or(u64::MAX)
     }
 
     /// Changes what is noted of the authority.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed.
-    pub fn update_authority(&mut self, update: impl FnOnce(&mut Authority)) -> Result<(), StoreError> {
-        self.update_identity(|identity| {
+    pub fn update_authority(&mut self, mut update: impl FnMut(&mut Authority)) -> Result<(), StoreError> {
+        self.swap_identity(|identity| {
             if let Some(authority) = &mut identity.authority {
                 update(authority);
             }
         })?;
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
-        Ok(())
-    }
-
-    fn update_identity(&mut self, update: impl FnOnce(&mut Identity)) -> Result<(), StoreError> {
-        let mut identity = self.identity.clone();
-        update(&mut identity);
-        if identity != self.identity {
-            let records = vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
-            commit_records(&mut self.store, records)?;
-            self.identity = identity;
-        }
         Ok(())
     }
 

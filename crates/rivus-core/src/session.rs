@@ -166,6 +166,8 @@ pub struct Session {
     /// Up to where the other side said that it has everything.
     peer_synced: Option<u64>,
     repaired: bool,
+    /// The other side has asked for an upload on this connection.
+    uploaded: bool,
     events: VecDeque<SessionEvent>,
 }
 
@@ -203,7 +205,7 @@ impl Known {
         if let Some(incarnation) = incarnation
             && incarnation != self.incarnation()
         {
-            self.history.push((incarnation, self.head + 1));
+            self.history.push((incarnation, self.head.saturating_add(1)));
         }
         self.head = self.head.max(head);
     }
@@ -241,6 +243,7 @@ impl Session {
             judging: Judging::default(),
             peer_synced: None,
             repaired: false,
+            uploaded: false,
             events: VecDeque::new(),
         }
     }

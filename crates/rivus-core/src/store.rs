@@ -166,6 +166,17 @@ impl RecordWrite {
     }
 }
 
+/// A record that a commit depends on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordRead {
+    /// Where.
+    pub table: Table,
+    /// Under which key.
+    pub key: Vec<u8>,
+    /// What it held when it was read; `None` if it was not there.
+    pub value: Option<Vec<u8>>,
+}
+
 /// What a commit does to the clock's high-water.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HighWater {
@@ -180,6 +191,8 @@ pub enum HighWater {
 pub struct Batch<'b> {
     /// Rows that must not have moved.
     pub reads: Vec<RowRead<'b>>,
+    /// Records that must not have changed.
+    pub unchanged: Vec<RecordRead>,
     /// Rows to write, in the order in which they take their seqs. No row twice.
     pub rows: Vec<RowWrite<'b>>,
     /// Records to write, in order.
@@ -196,6 +209,7 @@ impl Default for Batch<'_> {
     fn default() -> Self {
         Self {
             reads: Vec::new(),
+            unchanged: Vec::new(),
             rows: Vec::new(),
             records: Vec::new(),
             high_water: HighWater::AtLeast(0),
@@ -261,6 +275,15 @@ pub trait Store {
     /// # Errors
     /// [`CommitError`]; nothing of the batch is then in the store.
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError>;
+
+    /// A number that differs from the one before whenever another writer has committed since; `None` if there can
+    /// be no other writer.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn others(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
 
     /// One record.
     ///

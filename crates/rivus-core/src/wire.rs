@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 use crate::bytes::{Cut, Put, Reader};
 use crate::code::Code;
 use crate::id::{Incarnation, ReplicaId, StoreId};
-use crate::identity::{Cursor, Position};
+use crate::identity::{Cursor, INCARNATIONS_TOLD, Position};
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -23,6 +23,10 @@ pub const VERSION: u16 = 1;
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// How long a page gets before it is sent, in bytes: a page is at least one row.
 pub const PAGE_BYTES_AIM: usize = 256 << 10;
+/// The longest HELLO, WELCOME or RESET, in bytes: they come from strangers.
+pub const GREETING_BYTES_MAX: usize = 64 << 10;
+/// The longest SCHEMA, in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
 /// The most replica ids that a HELLO may name.
 pub const REPLICAS_MAX: usize = 1024;
 /// The longest token, in bytes.
@@ -275,7 +279,7 @@ pub struct Checkpoint {
 pub struct Ack {
     /// The authority's head.
     pub seq: u64,
-    /// Its clock, in ms.
+    /// Its clock, in ms; told only with exceptions, else 0.
     pub clock_ms: i64,
     /// By index in the push: the code (none for "again") and the message.
     pub exceptions: Vec<(u64, Option<Code>, String)>,
@@ -338,6 +342,7 @@ impl Frame {
             Self::Equal { seq, incarnation } => {
                 out.push(tag::EQUAL);
                 out.varint(*seq);
+                out.push(u8::from(incarnation.is_some()));
                 out.extend(incarnation.iter().flat_map(|i| i.0.to_be_bytes()));
             }
             Self::Checkpoint(checkpoint) => checkpoint.encode(&mut out),
@@ -357,6 +362,9 @@ impl Frame {
     /// [`WireError`], saying what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (first, body) = bytes.split_first().ok_or(WireError::Empty)?;
+        if body.len() > bytes_max(*first) {
+            return Err(WireError::Bound { what: "bytes in a frame of this type", max: bytes_max(*first) });
+        }
         let mut reader = Reader::new(body);
         let frame = match *first {
             tag::HELLO => {
@@ -370,6 +378,7 @@ impl Frame {
             tag::WELCOME => {
                 let welcome: Welcome = uncbor("WELCOME", body)?;
                 check_about("WELCOME", &welcome.about)?;
+                welcome.known.as_ref().map_or(Ok(()), |known| check_history(&known.history))?;
                 return Ok(Self::Welcome(welcome));
             }
             tag::GOAWAY => {
@@ -377,7 +386,11 @@ impl Frame {
                 return Ok(Self::Goaway { code: Code(code), message });
             }
             tag::SCHEMA => return Ok(Self::Schema(uncbor::<Policies>("SCHEMA", body)?.policies)),
-            tag::RESET => return Ok(Self::Reset(uncbor("RESET", body)?)),
+            tag::RESET => {
+                let reset: Reset = uncbor("RESET", body)?;
+                check_history(&reset.history)?;
+                return Ok(Self::Reset(reset));
+            }
             tag::SUBSCRIBE => Subscribe::read(&mut reader).map(Self::Subscribe),
             tag::EQUAL => read_equal(&mut reader),
             tag::CHECKPOINT => Checkpoint::read(&mut reader).map(Self::Checkpoint),
@@ -416,6 +429,10 @@ fn uncbor<'b, T: Decode<'b, ()>>(frame: &'static str, body: &'b [u8]) -> Result<
 }
 
 fn check_about(frame: &'static str, about: &About) -> Result<(), WireError> {
+    // Stores count seqs in signed 64 bits.
+    if i64::try_from(about.head).is_err() {
+        return Err(WireError::Malformed { frame });
+    }
     let rises =
         about.history.is_sorted_by(|a, b| a.1 < b.1) && about.history.iter().all(|(_, first)| *first > 0);
     if about.replicas.is_empty() || about.replicas.len() % 16 != 0 || !rises {
@@ -424,10 +441,32 @@ fn check_about(frame: &'static str, about: &About) -> Result<(), WireError> {
     if about.replicas.len() / 16 > REPLICAS_MAX {
         return Err(WireError::Bound { what: "replica ids", max: REPLICAS_MAX });
     }
-    if about.history.len() > crate::identity::INCARNATIONS_TOLD {
-        return Err(WireError::Bound { what: "incarnations", max: crate::identity::INCARNATIONS_TOLD });
+    check_history(&about.history)
+}
+
+fn check_history(history: &[(u64, u64)]) -> Result<(), WireError> {
+    if history.len() <= INCARNATIONS_TOLD {
+        return Ok(());
     }
-    Ok(())
+    Err(WireError::Bound { what: "incarnations", max: INCARNATIONS_TOLD })
+}
+
+/// How long the frames of this type may be, in bytes.
+fn bytes_max(tag: u8) -> usize {
+    match tag {
+        tag::HELLO | tag::WELCOME | tag::RESET => GREETING_BYTES_MAX,
+        tag::SCHEMA => SCHEMA_BYTES_MAX,
+        _ => FRAME_BYTES_MAX,
+    }
+}
+
+/// Whether something that may be left out follows: a frame that is cut short is then no shorter frame.
+fn follows(reader: &mut Reader<'_>) -> Result<bool, Cut> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Cut),
+    }
 }
 
 fn put_cursor(out: &mut Vec<u8>, cursor: Cursor) {
@@ -443,7 +482,7 @@ fn read_cursor(reader: &mut Reader<'_>, incarnation: Incarnation) -> Result<Curs
 
 fn read_equal(reader: &mut Reader<'_>) -> Result<Frame, Cut> {
     let seq = reader.varint()?;
-    let incarnation = if reader.is_empty() { None } else { Some(Incarnation(reader.u64()?)) };
+    let incarnation = if follows(reader)? { Some(Incarnation(reader.u64()?)) } else { None };
     Ok(Frame::Equal { seq, incarnation })
 }
 
@@ -476,6 +515,7 @@ impl Checkpoint {
         out.varint(self.seq);
         out.extend_from_slice(&self.digest.to_be_bytes());
         out.varint(self.count);
+        out.push(u8::from(self.read.is_some()));
         if let Some(read) = self.read {
             out.extend_from_slice(&read.incarnation.0.to_be_bytes());
             put_cursor(out, read);
@@ -484,11 +524,11 @@ impl Checkpoint {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
         let (seq, digest, count) = (reader.varint()?, reader.u128()?, reader.varint()?);
-        let read = if reader.is_empty() {
-            None
-        } else {
+        let read = if follows(reader)? {
             let incarnation = Incarnation(reader.u64()?);
             Some(read_cursor(reader, incarnation)?)
+        } else {
+            None
         };
         Ok(Self { seq, digest, count, read })
     }
@@ -498,11 +538,11 @@ impl Ack {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(tag::ACK);
         out.varint(self.seq);
+        out.varint(self.exceptions.len() as u64);
         if self.exceptions.is_empty() {
             return;
         }
         out.extend_from_slice(&self.clock_ms.to_be_bytes());
-        out.varint(self.exceptions.len() as u64);
         for (index, code, message) in &self.exceptions {
             out.varint(*index);
             out.varint(code.map_or(0, |code| u64::from(code.0)));
@@ -512,12 +552,13 @@ impl Ack {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
         let seq = reader.varint()?;
-        if reader.is_empty() {
-            return Ok(Self { seq, clock_ms: 0, exceptions: Vec::new() });
+        let count = reader.count(3)?;
+        if count > page::REGISTERS_MAX {
+            return Err(Cut);
         }
-        let clock_ms = i64::from_be_bytes(reader.array()?);
+        let clock_ms = if count == 0 { 0 } else { i64::from_be_bytes(reader.array()?) };
         let mut exceptions = Vec::new();
-        for _ in 0..reader.count(3)? {
+        for _ in 0..count {
             let index = reader.varint()?;
             let code = u16::try_from(reader.varint()?).map_err(|_| Cut)?;
             let code = (code != 0).then_some(Code(code));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use rivus_core::id::Incarnation;
 use rivus_core::store::{
-    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, RecordKey, RecordWrite, Store, StoreError,
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError,
     Table,
 };
 use rusqlite::types::FromSqlResult;
@@ -91,6 +91,10 @@ impl Store for SqliteStore {
         read().map_err(|error| self.fault(&error))
     }
 
+    fn others(&self) -> Result<Option<i64>, StoreError> {
+        self.data_version().map(Some)
+    }
+
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
         match commit(&mut self.conn, batch) {
             Ok(Some(seq)) => Ok(seq),
@@ -160,6 +164,11 @@ fn typed<T>(column: usize, value: FromSqlResult<T>) -> rusqlite::Result<T> {
 fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u64>> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let before = bare_head(&transaction)?;
+    for read in &batch.unchanged {
+        if held(&transaction, read)? != read.value {
+            return Ok(None);
+        }
+    }
     let Some(seq) = write_rows(&transaction, &batch, before.seq)? else { return Ok(None) };
     if let Some(incarnation) = batch.incarnation.filter(|_| seq > before.seq) {
         let first = (before.seq + 1).cast_signed();
@@ -212,6 +221,12 @@ fn write_rows(conn: &Connection, batch: &Batch<'_>, mut seq: u64) -> rusqlite::R
     Ok(Some(seq))
 }
 
+/// What the record holds now.
+fn held(conn: &Connection, read: &RecordRead) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut find = conn.prepare_cached(RECORD)?;
+    find.query_row((read.table as u8, &read.key), |row| row.get(0)).optional()
+}
+
 fn write_record(conn: &Connection, record: RecordWrite, seq: u64) -> rusqlite::Result<()> {
     let key = match record.key {
         RecordKey::Bytes(bytes) => bytes,
@@ -238,6 +253,7 @@ const KINDS: &str = "WITH RECURSIVE step (kind) AS (
 const IDS: &str = "SELECT DISTINCT id FROM entity WHERE kind = ?1 AND id >= ?2 ORDER BY id LIMIT ?3";
 const IDS_AFTER: &str = "SELECT DISTINCT id FROM entity WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 const RECORDS: &str = "SELECT key, value FROM record WHERE tab = ?1 AND key >= ?2 ORDER BY key";
+const RECORD: &str = "SELECT value FROM record WHERE tab = ?1 AND key = ?2";
 const SEQ: &str = "SELECT seq FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3";
 const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VALUES (0, ?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (kind, id, start) DO NOTHING";

@@ -60,6 +60,10 @@ impl Store for AnyStore {
         each!(self, store => store.commit(batch))
     }
 
+    fn others(&self) -> Result<Option<i64>, StoreError> {
+        each!(self, store => store.others())
+    }
+
     fn record(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         each!(self, store => store.record(table, key))
     }

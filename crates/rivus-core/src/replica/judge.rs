@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{Incoming, Origin, Replica, STALE_RETRIES_MAX, register_of, unreadable};
+use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
@@ -116,6 +117,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<Verdicts, CommitError> {
         taint.forget(heard);
         for _ in 0..STALE_RETRIES_MAX {
+            self.refresh()?;
             let mut taint_now = taint.clone();
             match self.judge_once(now, edits, principal, note, &mut taint_now, answer) {
                 Err(CommitError::Stale) => {}
@@ -199,7 +201,12 @@ impl<S: Store> Replica<S> {
             return Ok(Some((Code::RANK, message)));
         }
         let whole = |register: &Register<'_>| matches!(&*register.alive, [only] if only.stamp == *stamp && only.rank == *rank);
-        for (_, change) in edit.entities.iter().flat_map(|entity| &entity.changes) {
+        for (address, change) in edit.entities.iter().flat_map(|entity| &entity.changes) {
+            let share = Parts::parse(address).filter(|parts| parts.class == class::COUNT);
+            if share.is_some_and(|parts| principal.replicas.iter().all(|own| own.0 != *parts.key)) {
+                let message = "a counter's share of a replica that is not the sender's".to_owned();
+                return Ok(Some((Code::FOREIGN_STAMP, message)));
+            }
             let Some(register) = register_of(change).filter(|register| whole(register)) else {
                 let message = "a register does not bear the edit's stamp and rank".to_owned();
                 return Ok(Some((Code::MALFORMED, message)));

@@ -70,6 +70,7 @@ impl<S: Store> Replica<S> {
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
         }
         for _ in 0..STALE_RETRIES_MAX {
+            self.refresh()?;
             match self.verdicts_once(now, answer, &exceptions, skewed) {
                 Err(CommitError::Stale) => {}
                 other => return other,
@@ -92,11 +93,14 @@ impl<S: Store> Replica<S> {
         let mut again: BTreeSet<u64> = BTreeSet::new();
         let first_exception = exceptions.keys().next().copied();
         let answered: BTreeSet<u64> = answer.edits.iter().copied().collect();
-        let stop = if first_exception.is_some() { u64::MAX } else { answered.last().copied().unwrap_or(0) };
+        // After a refusal every pending edit may have to be made again; else only those answered matter.
+        let refused = first_exception.is_some();
+        let stop = if refused { u64::MAX } else { answered.last().copied().unwrap_or(0) };
+        let start = if refused { 0 } else { answered.first().copied().unwrap_or(0) };
         let mut failed = None;
         self.store.records(
             Table::Outbox,
-            &answered.first().copied().unwrap_or(0).to_be_bytes(),
+            &start.to_be_bytes(),
             &mut |key, value| {
                 let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
                 if key > stop {
@@ -145,7 +149,8 @@ impl<S: Store> Replica<S> {
         let mut lowered = None;
         if first_exception.is_some() {
             if skewed {
-                lowered = Some(kept_high_water(&self.store, &waiting, &again)?);
+                let believable = self.believable(answer.clock);
+                lowered = Some(kept_high_water(&self.store, &waiting, &again, believable)?);
                 clock.lower(lowered.unwrap_or(u64::MAX));
             }
             let refused: BTreeSet<u64> = rejected.iter().map(|(key, _, _)| *key).collect();
@@ -281,6 +286,7 @@ impl<S: Store> Replica<S> {
     /// [`CommitError`]; nothing has changed.
     pub fn start_over(&mut self, now: Millis, seeds: Seeds, fork: u64) -> Result<(), CommitError> {
         for _ in 0..STALE_RETRIES_MAX {
+            self.refresh()?;
             match self.start_over_once(now, seeds, fork) {
                 Err(CommitError::Stale) => {}
                 other => return other,
@@ -440,22 +446,26 @@ fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
 
 /// The greatest time among what is kept once the edits refused for the clock are stamped anew.
 ///
-/// Safe to go back to: nobody else holds the stamps above it.
+/// Safe to go back to: nobody else holds the stamps above it. Times above `believable` do not count: they were
+/// confirmed somehow, but a clock that followed them would be refused for ever; a write over such a register
+/// passes it by its generation.
 fn kept_high_water<S: Store>(
     store: &S,
     waiting: &[Waiting],
     again: &BTreeSet<u64>,
+    believable: u64,
 ) -> Result<u64, CommitError> {
     let first = again.first().copied().unwrap_or(u64::MAX);
     let kept = waiting.iter().filter(|edit| edit.key < first).map(|edit| edit.header.stamp.time);
-    let mut time = kept.max().unwrap_or(0);
+    let mut time = kept.filter(|time| *time <= believable).max().unwrap_or(0);
     let mut failed = None;
     store.changes(0, &mut |changed| {
         let mut read = || -> Result<(), crate::row::Corrupt> {
             for entry in Row::new(changed.bytes, changed.seq)?.entries() {
                 let state = entry?.state()?;
-                let confirmed = state.confirmed().map(|r| r.alive.iter().map(|c| c.stamp.time).max());
-                time = time.max(confirmed.flatten().unwrap_or(0));
+                let confirmed = state.confirmed();
+                let times = confirmed.iter().flat_map(|r| r.alive.iter()).map(|c| c.stamp.time);
+                time = times.filter(|time| *time <= believable).fold(time, u64::max);
             }
             Ok(())
         };

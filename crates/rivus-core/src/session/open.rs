@@ -196,6 +196,7 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         replica.meet_authority(peer.store, peer.rank)?;
+        replica.hear_clock(now, Millis(peer.about.clock_ms));
         let correction = replica.clock().correction_ms();
         if correction != 0 {
             let ahead = now.0.saturating_sub(peer.about.clock_ms);
@@ -254,13 +255,21 @@ impl Session {
         if !self.is_server() {
             return Err(unexpected("RESET from a server"));
         }
-        if replica.identity().is_authority {
-            self.reading.upload();
-            return Ok(());
-        }
         let head = replica.head()?;
-        if knows(&head.incarnations, head.seq, reset.position()) {
+        let position = reset.position();
+        let first_meeting = position == Position::default();
+        if !first_meeting && knows(&head.incarnations, head.seq, position) {
             return Err(unexpected("RESET for a position that is known"));
+        }
+        if replica.identity().is_authority {
+            if std::mem::replace(&mut self.uploaded, true) {
+                return Err(unexpected("a second RESET on one connection"));
+            }
+            // A store that was never judged holds no rank but what is granted to it now. One that remembers this
+            // authority from before a restored backup brings back what others of any rank wrote.
+            let rank_max = if first_meeting { self.peer()?.rank } else { u8::MAX };
+            self.reading.upload(rank_max);
+            return Ok(());
         }
         self.start_over(replica, reset, now)
     }

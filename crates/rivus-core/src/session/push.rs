@@ -13,6 +13,10 @@ use crate::wire::Frame;
 /// How many pushes may be unanswered at a time.
 const IN_FLIGHT_MAX: usize = 4;
 
+/// How many answers a pusher may not have heard: more than ever are in flight. What a refused edit touched is
+/// remembered until its answer was heard.
+const UNHEARD_MAX: u64 = 16;
+
 /// The device's side.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pushing {
@@ -108,6 +112,10 @@ impl Session {
         peer.advance(push.incarnation, push.head);
         let remembered = peer.remembered(replica.peer(store)?);
         let principal = Principal { store, replicas: peer.about.replicas(), rank_max };
+        let unheard = self.judging.answers.checked_sub(push.heard);
+        if unheard.is_none_or(|unheard| unheard > UNHEARD_MAX) {
+            return Err(unexpected("a push that has heard more answers than were given, or far too few"));
+        }
         self.judging.answers += 1;
         let Judging { taint, answers } = &mut self.judging;
         let verdicts =

@@ -2,6 +2,7 @@
 
 use super::{Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
+use crate::code::Code;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
 use crate::replica::{Replica, Trust};
@@ -17,6 +18,8 @@ pub(super) struct Reading {
     cursor: Cursor,
     /// The seq that the other was last told.
     told: u64,
+    /// In an upload, the greatest rank that is taken.
+    rank_max: Option<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -37,8 +40,9 @@ impl Reading {
     }
 
     /// Takes everything from the start, once, also what came from here: an authority regains what was confirmed.
-    pub(super) fn upload(&mut self) {
+    pub(super) fn upload(&mut self, rank_max: u8) {
         self.everything = true;
+        self.rank_max = Some(rank_max);
         self.state = State::Planned(Want::Once);
     }
 
@@ -80,7 +84,7 @@ impl Session {
         // An upload is asked for because something may be missing on the asking side: never cut it short.
         let digest = if everything { None } else { Some(low(digest)) };
         let subscribe = Subscribe { cursor, incarnation, live: want == Want::Live, everything, digest };
-        self.reading = Reading { state: State::Subscribed(want), everything, cursor, told: 0 };
+        self.reading = Reading { state: State::Subscribed(want), cursor, told: 0, ..self.reading };
         self.send(&Frame::Subscribe(subscribe));
         Ok(())
     }
@@ -92,10 +96,17 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let (store, is_authority) = self.peer().map(|peer| (peer.store, peer.is_authority))?;
-        if !self.reading.is_subscribed() {
+        let uploads_over = self.reading.rank_max.is_some() && self.reading.is_caught_up();
+        if !self.reading.is_subscribed() || uploads_over {
             return Err(unexpected("a page that nobody asked for"));
         }
         let page = self.decoder.page(bytes, store)?;
+        if let Some(rank_max) = self.reading.rank_max
+            && page.rows.iter().any(|row| row.rank() > rank_max)
+        {
+            let message = format!("a register bears more than the granted rank {rank_max}");
+            return Err(SessionError::Refused { code: Code::RANK, message });
+        }
         let header = page.header;
         if header.at < self.reading.cursor.at {
             return Err(unexpected("a page that goes back"));

@@ -12,7 +12,7 @@ use crate::replica::{Replica, position_of};
 use crate::row::{Corrupt, Row};
 use crate::store::{Changed, Head, Store};
 use crate::wire::page::{PageHeader, RowEncoder};
-use crate::wire::{Checkpoint, Frame, Subscribe};
+use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, Subscribe};
 use crate::work::damaged;
 
 /// The other side's subscription.
@@ -210,6 +210,12 @@ fn fill<S: Store>(
     })?;
     match failed {
         Some(error) => Err(error.into()),
+        None if encoder.len() > FRAME_BYTES_MAX => {
+            let message = "a register's concurrent values are together longer than a frame: write the field once \
+                           more, and that value alone remains"
+                .to_owned();
+            Err(SessionError::Refused { code: Code::TOO_LARGE, message })
+        }
         None => Ok(Filled { at: if more { at } else { head.seq }, more, head }),
     }
 }

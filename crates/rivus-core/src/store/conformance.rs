@@ -32,6 +32,7 @@ pub fn run<S: Store>(mut open: impl FnMut() -> S) {
         rows::any_bytes_and_ids_survive,
         records::records_are_ordered_by_key,
         records::records_are_overwritten_and_removed_in_order,
+        records::unchanged_records,
         records::a_commit_seq_key_names_the_last_row,
         records::the_clock_follows_the_batch,
         records::digest_sums_wrap,

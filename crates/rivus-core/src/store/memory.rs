@@ -4,24 +4,29 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RowRead, Store, StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RecordRead, RowRead, Store, StoreError, Table,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up by id only, never iterated; its hasher is fixed")]
-type Ids = std::collections::HashMap<Box<str>, u32, BuildHasherDefault<FixedHasher>>;
+type Ids = std::collections::HashMap<Id, Chunks, BuildHasherDefault<FixedHasher>>;
+
+/// An entity's id, without a detour if it is not longer than a UUID as text.
+type Id = SmallVec<[u8; 36]>;
+
+/// The chunks of an entity by start, as indexes into the rows.
+type Chunks = SmallVec<[u32; 2]>;
 
 /// Keeps everything in memory; gone when dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     head: Head,
-    kinds: BTreeMap<Box<str>, Ids>,
-    /// The chunks of each entity by start, as indexes into `rows`.
-    entities: Vec<SmallVec<[u32; 2]>>,
+    kinds: BTreeMap<Arc<str>, Ids>,
     rows: Vec<Slot>,
     /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
     log: Vec<(u64, u32)>,
@@ -30,11 +35,11 @@ pub struct MemoryStore {
 
 #[derive(Debug)]
 struct Slot {
-    kind: Box<str>,
-    id: Box<str>,
-    start: Box<[u8]>,
     seq: u64,
     bytes: Box<[u8]>,
+    start: Box<[u8]>,
+    id: Box<str>,
+    kind: Arc<str>,
 }
 
 /// A record's key. Its first bytes are compared as a number: most keys are not longer, and those of the outbox
@@ -81,16 +86,15 @@ impl MemoryStore {
     #[must_use]
     pub fn copy(&self) -> Self {
         let rows = self.rows.iter().map(|slot| Slot {
-            kind: slot.kind.clone(),
-            id: slot.id.clone(),
-            start: slot.start.clone(),
             seq: slot.seq,
             bytes: slot.bytes.clone(),
+            start: slot.start.clone(),
+            id: slot.id.clone(),
+            kind: Arc::clone(&slot.kind),
         });
         Self {
             head: self.head.clone(),
             kinds: self.kinds.clone(),
-            entities: self.entities.clone(),
             rows: rows.collect(),
             log: self.log.clone(),
             records: self.records.clone(),
@@ -102,13 +106,13 @@ impl MemoryStore {
         self.rows.get(row as usize).expect("a row index is valid")
     }
 
-    fn entity(&self, kind: &str, id: &str) -> Option<u32> {
-        self.kinds.get(kind)?.get(id).copied()
+    fn chunks(&self, kind: &str, id: &str) -> Option<&Chunks> {
+        self.kinds.get(kind)?.get(id.as_bytes())
     }
 
     /// Where the chunk with this very start is, if there is one.
     fn find(&self, row: &RowRead<'_>) -> Option<u32> {
-        let chunks = self.entities.get(self.entity(row.kind, row.id)? as usize)?;
+        let chunks = self.chunks(row.kind, row.id)?;
         let place = chunks.binary_search_by(|at| (*self.slot(*at).start).cmp(&row.start)).ok()?;
         chunks.get(place).copied()
     }
@@ -123,28 +127,13 @@ impl MemoryStore {
     #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows")]
     fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Box<[u8]>) -> u32 {
         let at = self.rows.len() as u32;
-        if !self.kinds.contains_key(row.kind) {
-            self.kinds.insert(row.kind.into(), Ids::default());
-        }
-        let fresh = self.entities.len() as u32;
-        let ids = self.kinds.entry(row.kind.into()).or_default();
-        let entity = *ids.entry(row.id.into()).or_insert(fresh);
-        if entity == fresh {
-            self.entities.push(SmallVec::new());
-        }
+        let kind: Arc<str> = self.kinds.get_key_value(row.kind).map_or(row.kind.into(), |(kind, _)| Arc::clone(kind));
+        let ids = self.kinds.entry(Arc::clone(&kind)).or_default();
+        let chunks = ids.entry(Id::from_slice(row.id.as_bytes())).or_default();
         let rows = &self.rows;
-        if let Some(chunks) = self.entities.get_mut(entity as usize) {
-            let place = chunks
-                .partition_point(|c| rows.get(*c as usize).is_some_and(|slot| *slot.start < *row.start));
-            chunks.insert(place, at);
-        }
-        self.rows.push(Slot {
-            kind: row.kind.into(),
-            id: row.id.into(),
-            start: row.start.into(),
-            seq,
-            bytes,
-        });
+        let before = |at: &u32| rows.get(*at as usize).is_some_and(|slot| *slot.start < *row.start);
+        chunks.insert(chunks.partition_point(before), at);
+        self.rows.push(Slot { seq, bytes, start: row.start.into(), id: row.id.into(), kind });
         at
     }
 
@@ -162,8 +151,7 @@ impl Store for MemoryStore {
     }
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
-        let chunks = self.entity(kind, id).and_then(|entity| self.entities.get(entity as usize));
-        let Some(chunks) = chunks else { return Ok(None) };
+        let Some(chunks) = self.chunks(kind, id) else { return Ok(None) };
         let after = chunks.partition_point(|at| *self.slot(*at).start <= *address);
         let found = after.checked_sub(1).and_then(|at| chunks.get(at));
         Ok(found.map(|at| {
@@ -198,7 +186,7 @@ impl Store for MemoryStore {
     fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
         let Some(ids) = self.kinds.get(kind) else { return Ok(Vec::new()) };
         let mut ids: Vec<&str> =
-            ids.keys().map(AsRef::as_ref).filter(|id| after.is_none_or(|after| *id > after)).collect();
+            ids.values().filter_map(|chunks| chunks.first()).map(|at| &*self.slot(*at).id).filter(|id| after.is_none_or(|after| *id > after)).collect();
         ids.sort_unstable();
         Ok(ids.into_iter().take(limit).map(str::to_owned).collect())
     }
@@ -220,6 +208,12 @@ impl Store for MemoryStore {
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
+        let changed = |read: &RecordRead| {
+            self.records.get(&(read.table, Key::new(&read.key))).map(Vec::as_slice) != read.value.as_deref()
+        };
+        if batch.unchanged.iter().any(changed) {
+            return Err(CommitError::Stale);
+        }
         batch.reads.iter().try_for_each(|read| self.unmoved(read).map(drop))?;
         let places: Result<SmallVec<[_; 4]>, _> =
             batch.rows.iter().map(|write| self.unmoved(&write.row)).collect();
@@ -278,7 +272,7 @@ impl Hasher for FixedHasher {
         self.0 = self.0.rotate_left(31) ^ xxh3_64(bytes);
     }
 
-    fn write_u8(&mut self, _terminator: u8) {}
+    fn write_usize(&mut self, _length: usize) {}
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use crate::replica::{Incoming, Pushed};
 use crate::row::Change;
 use crate::value;
 
-/// The most registers in one frame.
+/// The most registers in one frame, each candidate beyond a register's first counted as one more.
 pub const REGISTERS_MAX: usize = 131_072;
+/// The most `seen` entries in one frame: a megabyte of them decodes to 32.
+pub const SEEN_MAX: usize = 1 << 20;
 
 const KINDS: Bounds = Bounds { entries: 4096, bytes: 1 << 20 };
 const FIELDS: Bounds = Bounds { entries: 65_536, bytes: 4 << 20 };
@@ -259,6 +261,7 @@ impl RowEncoder {
 
     fn full(&mut self, address: &[u8], register: &Register<'_>) {
         self.head(address, form::FULL);
+        self.registers += register.alive.len().saturating_sub(1);
         self.shape.varint(register.alive.len() as u64);
         self.shape.varint(register.seen.len() as u64);
         let floor = register.floor;
@@ -301,11 +304,11 @@ impl RowEncoder {
         }
         match parts.class {
             class::LIFE | class::FIELD | class::GROUP => {}
-            class::COUNT => {
-                let mut id = [0; 16];
-                id.copy_from_slice(key);
-                self.count_ref(ReplicaId(id));
-            }
+            class::COUNT => match key.try_into() {
+                Ok(id) => self.count_ref(ReplicaId(id)),
+                // From a damaged store: an entry that was never told, which the other side refuses.
+                Err(_) => self.shape.varint(u64::MAX),
+            },
             _ => self.shape.slice(key),
         }
     }
@@ -445,6 +448,7 @@ struct Parse<'d, 'a> {
     values: &'a [u8],
     edits: Vec<Edit>,
     registers: usize,
+    seen: usize,
     source: StoreId,
 }
 
@@ -544,7 +548,7 @@ impl<'a> Parse<'_, 'a> {
         let shape = Reader::new(reader.slice()?);
         let stamps = Reader::new(reader.slice()?);
         let values = reader.rest();
-        Ok(Parse { decoder, shape, stamps, values, edits: Vec::new(), registers: 0, source })
+        Ok(Parse { decoder, shape, stamps, values, edits: Vec::new(), registers: 0, seen: 0, source })
     }
 
     fn end(&self) -> Result<(), Cut> {
@@ -554,16 +558,10 @@ impl<'a> Parse<'_, 'a> {
     fn entity(&mut self) -> Result<Incoming<'a>, RowError> {
         let (kind, id) = self.entity_ref()?;
         let count = self.shape.count(1)?;
-        self.registers += count;
         if count == 0 {
             return Err(RowError::Cut);
         }
-        if self.registers > REGISTERS_MAX {
-            return Err(RowError::Wire(WireError::Bound {
-                what: "registers in a frame",
-                max: REGISTERS_MAX,
-            }));
-        }
+        self.spend(count)?;
         let mut changes: Vec<(Arc<[u8]>, Change<'a>)> = Vec::with_capacity(count);
         for _ in 0..count {
             let (address, register) = self.register()?;
@@ -573,6 +571,16 @@ impl<'a> Parse<'_, 'a> {
             changes.push((address, Change::Join { register, source: Some(self.source) }));
         }
         Ok(Incoming { kind, id, changes })
+    }
+
+    /// Counts registers and candidates before room is made for them.
+    fn spend(&mut self, count: usize) -> Result<(), RowError> {
+        self.registers = self.registers.saturating_add(count);
+        if self.registers > REGISTERS_MAX {
+            let bound = WireError::Bound { what: "registers in a frame", max: REGISTERS_MAX };
+            return Err(RowError::Wire(bound));
+        }
+        Ok(())
     }
 
     fn entity_ref(&mut self) -> Result<(Arc<str>, Arc<str>), RowError> {
@@ -634,6 +642,12 @@ impl<'a> Parse<'_, 'a> {
         let seen_count = self.shape.len()?;
         if seen_count > self.stamps.remaining() / 3 {
             return Err(RowError::Cut);
+        }
+        self.spend(alive_count.saturating_sub(1))?;
+        self.seen += seen_count;
+        if self.seen > SEEN_MAX {
+            let bound = WireError::Bound { what: "seen entries in a frame", max: SEEN_MAX };
+            return Err(RowError::Wire(bound));
         }
         let floor = match self.shape.u8()? {
             0 => Stamp::LOWEST,

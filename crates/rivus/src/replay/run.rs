@@ -38,7 +38,7 @@ pub struct Summary {
     pub unchanged: usize,
     /// Edits that were refused.
     pub refused: usize,
-    /// Registers received in syncs.
+    /// Registers received in syncs: those that cross each other on a real network come twice.
     pub moved: usize,
 }
 

@@ -194,15 +194,15 @@ impl<R: BufRead> Lines<R> {
                 return Ok(None);
             }
             self.number += 1;
+            if self.buffer.len() as u64 > LINE_BYTES_MAX {
+                return Err(ReplayError::Script { line: self.number, fault: Fault::TooLong });
+            }
             if !self.buffer.trim_ascii().is_empty() {
                 break;
             }
         }
-        let refused = |fault| ReplayError::Script { line: self.number, fault };
-        if self.buffer.len() as u64 > LINE_BYTES_MAX {
-            return Err(refused(Fault::TooLong));
-        }
-        let text = str::from_utf8(&self.buffer).map_err(|_| refused(Fault::NotUtf8))?;
+        let refused = |_| ReplayError::Script { line: self.number, fault: Fault::NotUtf8 };
+        let text = str::from_utf8(&self.buffer).map_err(refused)?;
         Ok(Some((self.number, text)))
     }
 }

@@ -20,9 +20,13 @@ fn script(header: &str, rest: &str) -> String {
 
 /// What a script prints and what it says on the side.
 fn outcome(store: StoreChoice, text: &str) -> (String, String, Summary) {
+    outcome_over(&mut Direct, store, text)
+}
+
+fn outcome_over(transport: &mut dyn Transport, store: StoreChoice, text: &str) -> (String, String, Summary) {
     let script = Script::parse(text.as_bytes()).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let summary = run(&script, store, &mut Direct, &mut out, &mut err, &mut |_, _| {}).unwrap();
+    let summary = run(&script, store, transport, &mut out, &mut err, &mut |_, _| {}).unwrap();
     (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), summary)
 }
 
@@ -65,10 +69,10 @@ fn the_example_of_the_format_prints_this() {
 {"do":"show","on":"a"}
 {"do":"converge"}
 "#;
-    let last = r#""digest":"LAST","view":{"task":{"t1":{"labels":{"k":3},"owner":null,"title":"x","views":2}}},"conflicts":[],"overlays":[]}"#;
+    let last = r#""digest":"4ff1836fa67fefb5cb6b21ea1fbf93ae","view":{"task":{"t1":{"labels":{"k":3},"owner":null,"title":"x","views":2}}},"conflicts":[],"overlays":[]}"#;
     let expected = format!(
-        r#"{{"on":"a","digest":"FIRST","view":{{"task":{{"t1":{{"labels":{{"k":3}},"owner":null,"tags":["red"],"title":"x"}}}}}},"conflicts":[],"overlays":[]}}
-{{"on":"a","digest":"DELETED","view":{{}},"conflicts":[],"overlays":[]}}
+        r#"{{"on":"a","digest":"35fb89249bfdd750e140d1fe75590eb4","view":{{"task":{{"t1":{{"labels":{{"k":3}},"owner":null,"tags":["red"],"title":"x"}}}}}},"conflicts":[],"overlays":[]}}
+{{"on":"a","digest":"5d5dfc6bd52ede14de6c318e28593a8c","view":{{}},"conflicts":[],"overlays":[]}}
 {{"on":"a",{last}
 {{"on":"a",{last}
 {{"on":"hub",{last}

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::{Whole, records, records_from, row, rows};
 use crate::id::Incarnation;
 use crate::row::Sums;
-use crate::store::{Batch, Digest, HighWater, RecordKey, RecordWrite, Store, Table};
+use crate::store::{Batch, CommitError, Digest, HighWater, RecordKey, RecordRead, RecordWrite, Store, Table};
 
 fn put(table: Table, key: &[u8], value: &[u8]) -> RecordWrite {
     RecordWrite::put(table, key, value.to_vec())
@@ -133,4 +133,26 @@ pub(super) fn an_incarnation_comes_with_rows<S: Store>(store: &mut S) {
     store.commit(Batch { rows: vec![row("d", 0, b"x")], ..opening(third.0) }).unwrap();
     let all = [(first, 1), (second, 4), (third, 6)];
     assert_eq!(Whole::of(store).head.incarnations, all, "oldest first, each at its first seq");
+}
+
+/// A commit that depends on a record fails as stale, and changes nothing, once the record is another.
+pub(super) fn unchanged_records<S: Store>(store: &mut S) {
+    let read = |value: Option<&[u8]>| RecordRead {
+        table: Table::Identity,
+        key: b"who".to_vec(),
+        value: value.map(<[u8]>::to_vec),
+    };
+    let put = |value: &[u8], unchanged| Batch {
+        unchanged: vec![unchanged],
+        records: vec![RecordWrite::put(Table::Identity, b"who".to_vec(), value.to_vec())],
+        ..Batch::default()
+    };
+    let stale = Err(CommitError::Stale);
+    assert_eq!(store.commit(put(b"x", read(Some(b"")))), stale, "it is not there");
+    assert!(store.commit(put(b"one", read(None))).is_ok());
+    assert_eq!(store.commit(put(b"two", read(None))), stale, "it is there by now");
+    assert_eq!(store.commit(put(b"two", read(Some(b"other")))), stale);
+    assert_eq!(store.record(Table::Identity, b"who"), Ok(Some(b"one".to_vec())));
+    assert!(store.commit(put(b"two", read(Some(b"one")))).is_ok());
+    assert_eq!(store.record(Table::Identity, b"who"), Ok(Some(b"two".to_vec())));
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{StoreChoice, outcome, script};
+use super::super::WebSocket;
+use super::{StoreChoice, outcome, outcome_over, script};
 
 const HEADERS: [&str; 2] = ["", r#""max_drift_ms":3000,"#];
 
@@ -86,12 +87,16 @@ impl Seeded {
 }
 
 #[test]
-fn random_scripts_converge_and_print_the_same_from_either_store() {
+fn random_scripts_converge_and_print_the_same_from_all_stores_and_transports() {
+    let mut sockets = WebSocket::new().unwrap();
     let (mut edits, mut refused) = (0, 0);
     for seed in 0..SEEDS {
         let (text, replicas) = Seeded(seed).script();
         let memory = outcome(StoreChoice::Memory, &text);
         assert_eq!(memory, outcome(StoreChoice::Sqlite, &text), "seed {seed}\n{text}");
+        let socket = outcome_over(&mut sockets, StoreChoice::Memory, &text);
+        // How many registers cross each other on the way depends on the timing; what comes of them does not.
+        assert_eq!((&memory.0, &memory.1), (&socket.0, &socket.1), "seed {seed}\n{text}");
         let lines: Vec<_> = memory.0.lines().map(|line| line.split_once(',').unwrap().1).collect();
         let last = &lines[lines.len() - replicas..];
         assert!(last.iter().all(|line| *line == last[0]), "seed {seed}: {last:#?}\n{text}");

@@ -1,0 +1,366 @@
+//! What can be typed: the commands, their options and their help.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::assignment::{Assignment, Grant, Increment, KeyAssignment, Member};
+
+/// Rivus: an offline-first database that merges field by field.
+#[derive(Parser, Debug)]
+#[command(name = "rivus", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The options of every command.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// The database file; `put`, `import`, `serve`, `sync` and `live` make one if there is none
+    #[arg(long, global = true, value_name = "FILE", env = "RIVUS_DB", default_value = "rivus.db")]
+    pub(crate) db: PathBuf,
+    /// How each field merges, as TOML or JSON; without it every kind and field is taken and the newest wins
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) schema: Option<PathBuf>,
+    /// Print JSON, errors too (these to standard error)
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more to standard error: -v, -vv, -vvv; RUST_LOG says it in detail
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Show what merging does: a hub and two devices edit offline and come back
+    #[command(after_help = DEMO)]
+    Demo {
+        /// The folder to make for the three databases [default: ./rivus-demo-<n>]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Edit an entity, which creates it if it is not there: one edit, all of it or nothing
+    #[command(after_help = PUT, group = ArgGroup::new("edit").required(true).multiple(true)
+        .args(["fields", "add", "remove", "set_key", "inc"]))]
+    Put(Put),
+    /// Show an entity, and who wrote each field when
+    #[command(after_help = SHOW)]
+    Show {
+        /// Its kind
+        kind: String,
+        /// Its id
+        id: String,
+    },
+    /// List the kinds, or the entities of one kind
+    #[command(after_help = LIST)]
+    List {
+        /// The kind
+        kind: Option<String>,
+    },
+    /// Delete an entity; its fields are kept for `revive`
+    #[command(after_help = DELETE)]
+    Delete {
+        /// Its kind
+        kind: String,
+        /// Its id
+        id: String,
+    },
+    /// Take a deletion back
+    #[command(after_help = REVIVE)]
+    Revive {
+        /// Its kind
+        kind: String,
+        /// Its id
+        id: String,
+    },
+    /// Say where the database stands
+    #[command(after_help = STATUS)]
+    Status,
+    /// Read entities from a file: JSON, JSON Lines or CSV
+    #[command(after_help = IMPORT)]
+    Import(Import),
+    /// Write entities to a file or standard output: JSON, JSON Lines or CSV
+    #[command(after_help = EXPORT)]
+    Export(Export),
+    /// Serve the database as a hub, until ctrl-c
+    #[command(after_help = SERVE)]
+    Serve(Serve),
+    /// Sync with a hub once
+    #[command(after_help = SYNC)]
+    Sync(Remote),
+    /// Stay in sync with a hub and print what changes, until ctrl-c
+    #[command(after_help = LIVE)]
+    Live(Remote),
+    /// Run a replay script and print what each replica shows
+    #[command(after_help = REPLAY)]
+    Replay(Replay),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// An edit.
+#[derive(Args, Debug)]
+pub(crate) struct Put {
+    /// The entity's kind
+    pub(crate) kind: String,
+    /// The entity's id
+    pub(crate) id: String,
+    /// Fields to set; a value is JSON if it reads as JSON, else text
+    #[arg(value_name = "FIELD=VALUE")]
+    pub(crate) fields: Vec<Assignment>,
+    /// Add a key to a set
+    #[arg(long, value_name = "FIELD=KEY")]
+    pub(crate) add: Vec<Member>,
+    /// Take a key out of a set or a map
+    #[arg(long, value_name = "FIELD=KEY")]
+    pub(crate) remove: Vec<Member>,
+    /// Set a key of a map; the field ends at the first dot
+    #[arg(long, value_name = "FIELD.KEY=VALUE")]
+    pub(crate) set_key: Vec<KeyAssignment>,
+    /// Add to a counter
+    #[arg(long, value_name = "FIELD=N")]
+    pub(crate) inc: Vec<Increment>,
+    /// Go over everything, concurrent writes stamped in the far future among it: for repairs
+    #[arg(long, conflicts_with_all = ["add", "remove", "set_key", "inc"])]
+    pub(crate) force: bool,
+}
+
+/// Where entities are read from, and as what.
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// The file; `-` is standard input
+    pub(crate) file: PathBuf,
+    /// The kind, for flat objects and CSV, which do not say it themselves
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// The field or column that holds the id [default: id]; where there is none, new ids are made
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) id: Option<String>,
+    /// The format [default: by the file's extension]
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Read CSV cells as `put` reads values: JSON if they read as JSON, else text
+    #[arg(long)]
+    pub(crate) infer: bool,
+}
+
+/// What is written, and where to.
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// The kind; all kinds without it
+    pub(crate) kind: Option<String>,
+    /// The format [default: by the file's extension, else json]
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// The file; it appears when it is complete, in place of an older one [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The name of the id column in CSV
+    #[arg(long, value_name = "COLUMN", default_value = "id")]
+    pub(crate) id: String,
+}
+
+/// A file format.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// One array of objects, or objects by kind and id
+    Json,
+    /// An object a line
+    Jsonl,
+    /// Comma-separated values under a header
+    Csv,
+}
+
+/// How the database is served.
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7171")]
+    pub(crate) listen: String,
+    /// Let in who shows this token, with this rank (0 to 255); may be repeated
+    #[arg(long, value_name = "TOKEN=RANK")]
+    pub(crate) grant: Vec<Grant>,
+    /// Let in everybody without a token, with rank 0; taken for granted on loopback if nothing is granted
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Serve as one among equals, not as the authority that judges edits
+    #[arg(long)]
+    pub(crate) peer: bool,
+}
+
+/// A hub to sync with.
+#[derive(Args, Debug)]
+pub(crate) struct Remote {
+    /// The hub's address, such as ws://127.0.0.1:7171
+    pub(crate) url: String,
+    /// The token that it grants access to
+    #[arg(long, env = "RIVUS_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// A script and what to run it on.
+#[derive(Args, Debug)]
+pub(crate) struct Replay {
+    /// The script, JSON Lines; `-` is standard input
+    pub(crate) file: PathBuf,
+    /// Where the replicas keep their data
+    #[arg(long, value_enum, default_value_t = Store::Memory)]
+    pub(crate) store: Store,
+    /// How syncs go
+    #[arg(long, value_enum, default_value_t = Transport::Direct)]
+    pub(crate) transport: Transport,
+}
+
+/// Where the replicas of a script keep their data.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Store {
+    /// In memory
+    Memory,
+    /// In SQLite files in a temporary folder
+    Sqlite,
+}
+
+/// How the syncs of a script go.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transport {
+    /// Within the process
+    Direct,
+    /// Over WebSocket on loopback
+    Websocket,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rivus demo
+  rivus put task t1 title='Write the offer' done=false
+  rivus show task t1
+  rivus serve
+  rivus --db phone.db sync ws://127.0.0.1:7171
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. Errors go to standard error.";
+
+const DEMO: &str = "\
+Examples:
+  rivus demo
+  rivus demo --dir /tmp/rivus-demo
+  rivus --json demo | jq '.rows[] | {field, shown, why}'
+
+Exit code 1 if the three do not end up showing the same.";
+
+const PUT: &str = "\
+Examples:
+  rivus put task t1 title='Write the offer' done=false estimate=2.5
+  rivus put task t1 place='{\"city\":\"Graz\"}' code='\"007\"'
+  rivus --schema schema.toml put task t1 --add tags=urgent --remove tags=draft --inc views=1
+  rivus --schema schema.toml put task t1 --set-key labels.color=red
+  rivus put task t1 title='Write the offer' --force";
+
+const SHOW: &str = "\
+Examples:
+  rivus show task t1
+  rivus --json show task t1 | jq .fields
+
+With --json also every register: all writes still in the running, with stamps and ranks.";
+
+const LIST: &str = "\
+Examples:
+  rivus list
+  rivus list task
+  rivus --json list task | jq -r .id";
+
+const DELETE: &str = "\
+Example:
+  rivus delete task t1";
+
+const REVIVE: &str = "\
+Example:
+  rivus revive task t1";
+
+const STATUS: &str = "\
+Examples:
+  rivus status
+  rivus --json status | jq -r .digest
+
+Two databases that show the same have the same digest.";
+
+const IMPORT: &str = "\
+JSON:       objects by kind and id, as `export` writes them, or an array of flat objects (needs --kind)
+JSON Lines: {\"kind\":…,\"id\":…,\"fields\":{…}}, as `export` writes them, or flat objects (needs --kind)
+CSV:        a header, then a row for each entity (needs --kind). Cells are text; with --infer they are JSON
+            if they read as JSON. An empty cell leaves its field as it is.
+
+Fields that are not in the file stay as they are. A list for a set adds its keys, an object for a map sets
+its keys, a number for a counter brings the counter there; what is so already is not written again. Entities
+go in by transactions of up to 1,000; if one fails, none of that transaction is there.
+
+Examples:
+  rivus import tasks.jsonl
+  rivus import people.csv --kind person --id email --infer
+  curl https://example.org/tasks.json | rivus import - --format json --kind task";
+
+const EXPORT: &str = "\
+JSON is an object by kind, id and field; JSON Lines an object for each entity; CSV a row for each entity of
+one kind. A CSV cell is empty where the field is absent; text stands as it is, unless it could be read as
+JSON: then it stands in JSON quotes. So `import --infer` reads back exactly what was exported.
+Deleted entities are left out.
+
+Examples:
+  rivus export -o backup.json
+  rivus export task --format jsonl | gzip > tasks.jsonl.gz
+  rivus export task -o tasks.csv";
+
+const SERVE: &str = "\
+The database becomes the authority of all that sync with it, for good, unless --peer says otherwise.
+There is no encryption: beyond loopback, listen inside a private network or behind a proxy that has TLS.
+
+Examples:
+  rivus serve
+  rivus --db hub.db serve --listen 0.0.0.0:7171 --grant phone-secret=5 --grant desk-secret=0
+  rivus --db hub.db serve --listen 192.168.1.5:7171 --open";
+
+const SYNC: &str = "\
+Examples:
+  rivus sync ws://127.0.0.1:7171
+  RIVUS_TOKEN=phone-secret rivus --db phone.db sync ws://hub.example.org:7171";
+
+const LIVE: &str = "\
+Examples:
+  rivus live ws://127.0.0.1:7171
+  rivus --json live ws://127.0.0.1:7171 --token phone-secret | jq .changed
+
+It redials by itself. What other processes write into the same file is sent along too.";
+
+const REPLAY: &str = "\
+Standard output gets what `show` and `converge` print and nothing else; refused edits go to standard error.
+
+Examples:
+  rivus replay history.jsonl
+  rivus replay history.jsonl --store sqlite --transport websocket > shown.jsonl
+  generate | rivus replay -";
+
+const COMPLETIONS: &str = "\
+Examples:
+  rivus completions bash > ~/.local/share/bash-completion/completions/rivus
+  rivus completions zsh > ~/.zfunc/_rivus
+  rivus completions fish > ~/.config/fish/completions/rivus.fish";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_declarations_hold_together() {
+        Arguments::command().debug_assert();
+    }
+}

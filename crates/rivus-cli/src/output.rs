@@ -1,0 +1,45 @@
+//! Standard output, for people or for programs.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, Stdout, Write};
+
+use serde::Serialize;
+
+/// What was asked for goes here: text, or JSON with `--json`.
+#[derive(Debug)]
+pub(crate) struct Output {
+    out: BufWriter<Stdout>,
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { out: BufWriter::new(io::stdout()), json }
+    }
+
+    /// Whether programs read it.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One line: `text` for people, `data` for programs.
+    pub(crate) fn say(&mut self, text: impl Display, data: &impl Serialize) -> io::Result<()> {
+        if self.json { self.json(data) } else { writeln!(self.out, "{text}") }
+    }
+
+    /// One line for programs.
+    pub(crate) fn json(&mut self, data: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, data)?;
+        self.out.write_all(b"\n")
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
