@@ -1,3 +1,5 @@
 //! Integration tests: several processes, real files, real sockets.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod process;

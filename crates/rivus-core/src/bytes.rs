@@ -148,10 +148,10 @@ impl Put for Vec<u8> {
     #[inline]
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.push((value & 0x7f) as u8 | 0x80);
+            self.push(low7(value) | 0x80);
             value >>= 7;
         }
-        self.push(value as u8);
+        self.push(low7(value));
     }
 
     #[inline]
@@ -168,12 +168,12 @@ impl Put for Vec<u8> {
         fill(self);
         let mut len = self.len() - at - 1;
         while len >= 0x80 {
-            self.insert(at, (len & 0x7f) as u8 | 0x80);
+            self.insert(at, low7(len as u64) | 0x80);
             len >>= 7;
             at += 1;
         }
         if let Some(last) = self.get_mut(at) {
-            *last = len as u8;
+            *last = low7(len as u64);
         }
     }
 
@@ -186,6 +186,13 @@ impl Put for Vec<u8> {
         self.instant(stamp.instant());
         self.extend_from_slice(&stamp.replica.0);
     }
+}
+
+/// The low seven bits.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits fit")]
+#[inline]
+fn low7(value: u64) -> u8 {
+    (value & 0x7f) as u8
 }
 
 /// Signed differences as small unsigned numbers.

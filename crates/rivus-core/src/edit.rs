@@ -231,10 +231,8 @@ impl<'s, S: Store> Tx<'s, S> {
     }
 
     fn presence_at(&mut self, at: At, kind: &Kind) -> Result<Presence, EditError> {
-        if let Some(intents) = self.intents(at).filter(|intents| !intents.is_empty()) {
-            if let Some(life) = intents.get(LIFE) {
-                return Ok(if life.value == view::FALSE { Presence::Deleted } else { Presence::Alive });
-            }
+        if let Some(life) = self.intents(at).and_then(|intents| intents.get(LIFE)) {
+            return Ok(if life.value == view::FALSE { Presence::Deleted } else { Presence::Alive });
         }
         let row = self.work.row(at, LIFE)?;
         let (empty, end) = (row.is_empty(), row.end.is_empty());

@@ -257,7 +257,7 @@ mod tests {
             is_authority: false,
             authority: Some(Authority { store: StoreId(8), met: true, rank: 3, acked: 9, correction_ms: -5 }),
         };
-        assert_eq!(Identity::decode(&identity.encode()), Ok(identity.clone()));
+        assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
         assert!(Identity::decode(&[9]).is_err());
         let peer = Peer {
             position: Position { incarnation: A, seq: 300 },

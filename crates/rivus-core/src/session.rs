@@ -192,7 +192,6 @@ struct Known {
     is_authority: bool,
     /// The rank that it grants to us, or that we grant to it.
     rank: u8,
-    offers: bool,
 }
 
 impl Known {

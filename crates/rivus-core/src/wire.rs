@@ -435,7 +435,7 @@ fn check_about(frame: &'static str, about: &About) -> Result<(), WireError> {
     }
     let rises =
         about.history.is_sorted_by(|a, b| a.1 < b.1) && about.history.iter().all(|(_, first)| *first > 0);
-    if about.replicas.is_empty() || about.replicas.len() % 16 != 0 || !rises {
+    if about.replicas.is_empty() || !about.replicas.len().is_multiple_of(16) || !rises {
         return Err(WireError::Malformed { frame });
     }
     if about.replicas.len() / 16 > REPLICAS_MAX {

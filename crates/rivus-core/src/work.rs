@@ -157,10 +157,6 @@ impl<'s, S: Store> Work<'s, S> {
         self.entities.get_mut(at.0).expect("the entity is staged")
     }
 
-    pub(crate) fn touched(&self) -> impl Iterator<Item = &Staged<'s>> {
-        self.entities.iter()
-    }
-
     /// The index of the staged chunk that the address belongs to, loaded if need be.
     fn chunk(&mut self, at: At, address: &[u8]) -> Result<usize, CommitError> {
         let store = self.store;
@@ -231,12 +227,6 @@ impl<'s, S: Store> Work<'s, S> {
         let staged = self.staged(at);
         let rows = staged.chunks.iter().map(StagedChunk::row);
         rows.collect::<Result<_, _>>().map_err(|c| damaged(staged.kind(), staged.id(), c).into())
-    }
-
-    /// Whether any register of the entity is held.
-    pub(crate) fn is_held(&mut self, at: At) -> Result<bool, CommitError> {
-        let first = self.row(at, &[])?;
-        Ok(!first.is_empty() || !first.end.is_empty())
     }
 
     /// Applies changes, ascending by address. Several of one address must lie together.

@@ -1,5 +1,7 @@
 //! Databases that sync over real sockets on loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use futures_util::StreamExt;
 use rivus::{ConnectionState, Db, Error, Event, HubOptions, Origin, Remote, Schema, SyncError};
 

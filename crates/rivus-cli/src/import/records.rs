@@ -273,7 +273,9 @@ struct Entries<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'t> Entries<'t> {
     fn parse(text: &'t str) -> Result<Self> {
-        serde_json::Deserializer::from_str(text).deserialize_map(EntriesVisitor).map_err(|error| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let read = json.deserialize_map(EntriesVisitor).and_then(|entries| json.end().map(|()| entries));
+        read.map_err(|error| {
             // Within one record its own lines and columns tell nothing.
             let error = error.to_string();
             anyhow!("{}", error.split(" at line ").next().unwrap_or_default())

@@ -85,7 +85,6 @@ impl Session {
             about: hello.about,
             is_authority: false,
             rank,
-            offers: hello.offers,
         };
         self.opened(replica, peer, &about, hello.capabilities)?;
         if !is_authority && hello.offers {
@@ -147,7 +146,6 @@ impl Session {
             about: welcome.about.clone(),
             is_authority: welcome.is_authority,
             rank: welcome.rank,
-            offers: true,
         };
         let cursor = replica.cursor(store)?;
         let told = replica.peer(store)?.unwrap_or_default();

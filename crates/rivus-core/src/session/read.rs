@@ -227,5 +227,5 @@ impl Session {
 
 /// The part of a digest that SUBSCRIBE carries.
 pub(super) fn low(digest: u128) -> u64 {
-    (digest & u128::from(u64::MAX)) as u64
+    u64::try_from(digest & u128::from(u64::MAX)).unwrap_or(u64::MAX)
 }
