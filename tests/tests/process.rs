@@ -21,7 +21,8 @@ fn writer(file: &Path, args: &[&str]) -> Command {
 fn lines(child: &mut Child) -> impl Iterator<Item = (i64, u64)> + use<> {
     BufReader::new(child.stdout.take().unwrap()).lines().map(|line| {
         let line = line.unwrap();
-        let mut words = line.strip_prefix("ack ").unwrap().split(' ').map(|word| word.parse::<u64>().unwrap());
+        let mut words =
+            line.strip_prefix("ack ").unwrap().split(' ').map(|word| word.parse::<u64>().unwrap());
         (i64::try_from(words.next().unwrap()).unwrap(), words.next().unwrap())
     })
 }
@@ -58,10 +59,20 @@ fn a_killed_writer_loses_nothing_that_it_was_told_is_durable() {
         last_stamp = acked.1;
         drop(store);
         let db = Db::open(&file, rivus_tests::schema()).unwrap();
-        let Some(Shown::Value(Value::Int(kept))) = shown(&db, &id, "n") else { panic!("round {round}: nothing") };
+        let Some(Shown::Value(Value::Int(kept))) = shown(&db, &id, "n") else {
+            panic!("round {round}: nothing")
+        };
         // One more may be durable than was acknowledged: killed between the two.
-        assert!(kept == acked.0 || kept == acked.0 + 1, "round {round}: {kept} kept, {} acknowledged", acked.0);
-        assert_eq!(db.status().unwrap().digest, digest_of(&file), "round {round}: the digest is that of the rows");
+        assert!(
+            kept == acked.0 || kept == acked.0 + 1,
+            "round {round}: {kept} kept, {} acknowledged",
+            acked.0
+        );
+        assert_eq!(
+            db.status().unwrap().digest,
+            digest_of(&file),
+            "round {round}: the digest is that of the rows"
+        );
     }
 }
 
@@ -82,7 +93,8 @@ fn processes_that_share_a_file_lose_no_increment_and_have_ids_of_their_own() {
     let mut children: Vec<Child> =
         (0..3).map(|_| writer(&file, &["count", "t", "200"]).spawn().unwrap()).collect();
     for _ in 0..100 {
-        db.apply(&[rivus::Op::new("task", "t", rivus::Action::Inc { field: "views".to_owned(), by: 1 })]).unwrap();
+        db.apply(&[rivus::Op::new("task", "t", rivus::Action::Inc { field: "views".to_owned(), by: 1 })])
+            .unwrap();
     }
     for child in &mut children {
         assert_eq!(lines(child).count(), 200);

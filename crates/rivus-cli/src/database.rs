@@ -21,7 +21,9 @@ pub(crate) fn open_or_make(global: &Global) -> Result<Db> {
 pub(crate) fn open(global: &Global) -> Result<Db> {
     if !global.db.exists() {
         let path = global.db.display();
-        bail!("there is no database at {path}: name one with --db, or make one with `put`, `import` or `sync`");
+        bail!(
+            "there is no database at {path}: name one with --db, or make one with `put`, `import` or `sync`"
+        );
     }
     open_or_make(global)
 }

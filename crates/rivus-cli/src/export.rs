@@ -14,7 +14,6 @@ use crate::assignment::reads_as_json;
 use crate::database;
 use crate::import::{entities_text, format_of};
 use crate::output::Output;
-use crate::table::count;
 
 /// `rivus export`.
 pub(crate) fn run(global: &Global, export: &Export, out: &mut Output) -> Result<()> {
@@ -166,4 +165,3 @@ fn cell(shown: &Shown) -> Result<String> {
 fn io_error(error: csv::Error) -> io::Error {
     io::Error::from(error)
 }
-

@@ -190,8 +190,10 @@ fn keyed(ty: &FieldType, name: &str, value: &Value, view: &View) -> Result<Vec<A
                 _ => None,
             };
             let changed = entries.iter().filter(|(key, value)| before(*key) != Some(*value));
-            let set = |(key, value): (&String, &Value)| {
-                Action::SetKey { field: field(), key: key.clone(), value: value.clone() }
+            let set = |(key, value): (&String, &Value)| Action::SetKey {
+                field: field(),
+                key: key.clone(),
+                value: value.clone(),
             };
             Ok(changed.map(set).collect())
         }
@@ -201,7 +203,8 @@ fn keyed(ty: &FieldType, name: &str, value: &Value, view: &View) -> Result<Vec<A
                 Some(Shown::Counter(sum)) => *sum,
                 _ => 0,
             };
-            let by = i64::try_from(i128::from(*number) - before).map_err(|_| wrong("a counter too far away"))?;
+            let by =
+                i64::try_from(i128::from(*number) - before).map_err(|_| wrong("a counter too far away"))?;
             Ok(if by == 0 { Vec::new() } else { vec![Action::Inc { field: field(), by }] })
         }
         (FieldType::Counter, _) => Err(wrong("a counter: give a whole number")),

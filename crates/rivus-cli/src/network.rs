@@ -136,7 +136,8 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
 
 fn remote_of(remote: &Remote) -> rivus::Remote {
     let to = rivus::Remote::new(&remote.url);
-    match &remote.token {
+    // A variable that is set to nothing is a common way to say that there is none.
+    match remote.token.as_ref().filter(|token| !token.is_empty()) {
         Some(token) => to.token(token),
         None => to,
     }
@@ -199,7 +200,9 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
             let text = format!("{} `{}` changed: {from}", printable(kind), printable(id));
             return Ok(out.say(text, &ChangedJson { changed: EntityJson { kind, id, origin } })?);
         }
-        Event::Rejected(rejected) => format!("the authority refused an edit: {}", printable(&rejected.message)),
+        Event::Rejected(rejected) => {
+            format!("the authority refused an edit: {}", printable(&rejected.message))
+        }
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))
         }
@@ -207,6 +210,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         Event::Clash { stamp } => {
             format!("two databases wrote as one (stamp {stamp}): somebody copied a file while it was in use")
         }
+        other => format!("{other:?}"),
     };
     Ok(out.say(&other, &EventJson { event: &other })?)
 }

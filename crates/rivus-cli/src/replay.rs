@@ -1,7 +1,7 @@
 //! Replay scripts.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, LineWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -32,7 +32,9 @@ pub(crate) fn run(arguments: &Replay, out: &mut Output) -> Result<()> {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let done = replay::run(&script, store, transport.as_mut(), out, &mut Beside(&bar), &mut progress);
+    let mut refused = LineWriter::new(Beside(&bar));
+    let done = replay::run(&script, store, transport.as_mut(), out, &mut refused, &mut progress);
+    drop(refused);
     bar.finish_and_clear();
     let summary = done.map_err(|error| match error {
         // As it is, so that a closed pipe is known for one.
@@ -56,7 +58,7 @@ fn read(path: &Path) -> Result<Script> {
     Script::parse(input).with_context(|| path.display().to_string())
 }
 
-/// Standard error beside a progress bar, line by line.
+/// Standard error beside a progress bar, for whole lines.
 struct Beside<'b>(&'b ProgressBar);
 
 impl Write for Beside<'_> {

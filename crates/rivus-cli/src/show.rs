@@ -148,7 +148,9 @@ impl Written {
                 class::LIFE => written.life = Some(register.newest().stamp),
                 class::FIELD => written.add_field(parts.name, register, view),
                 class::GROUP => {
-                    for member in declared.and_then(|kind| kind.group(parts.name)).iter().flat_map(|g| &g.members) {
+                    for member in
+                        declared.and_then(|kind| kind.group(parts.name)).iter().flat_map(|g| &g.members)
+                    {
                         written.fields.insert(member.clone(), register.newest().stamp);
                     }
                 }
@@ -163,10 +165,11 @@ impl Written {
     }
 
     fn add_field(&mut self, field: &str, register: &Register<'_>, view: &View) {
-        let shows = |candidate: &&Candidate<'_>| match (Value::decode(candidate.value), view.fields.get(field)) {
-            (Ok(value), Some(Shown::Value(shown))) => value == *shown,
-            _ => false,
-        };
+        let shows =
+            |candidate: &&Candidate<'_>| match (Value::decode(candidate.value), view.fields.get(field)) {
+                (Ok(value), Some(Shown::Value(shown))) => value == *shown,
+                _ => false,
+            };
         let winner = register.alive.iter().rev().find(shows).unwrap_or(register.newest());
         self.fields.insert(field.to_owned(), winner.stamp);
         let others = register.alive.iter().filter(|candidate| candidate.stamp != winner.stamp);

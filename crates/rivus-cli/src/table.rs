@@ -42,7 +42,8 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
             let height = row.iter().map(Vec::len).max().unwrap_or_default();
             for at in 0..height {
                 let cells = row.iter().zip(widths);
-                let cells = cells.map(|(cell, width)| format!("{:width$}", cell.get(at).map_or("", |line| line)));
+                let cells =
+                    cells.map(|(cell, width)| format!("{:width$}", cell.get(at).map_or("", |line| line)));
                 let line = cells.collect::<Vec<_>>().join("  ");
                 writeln!(f, "{}", line.trim_end())?;
             }

@@ -163,8 +163,9 @@ pub(super) fn step<'a>(
     let sums = digested.replaced(address, before.as_ref(), after.as_ref());
     digested.sums.add(sums);
     let shown_changed = sums.shown != 0;
-    if shown_changed && let Some(state) = &mut after {
-        state.seq = 0;
+    if let Some(state) = &mut after {
+        // Also when it was taken back and made again as it was.
+        state.seq = if shown_changed { 0 } else { before.as_ref().map_or(0, |before| before.seq) };
     }
     Outcome { after, changed: true, shown_changed }
 }
@@ -191,7 +192,11 @@ fn one<'a>(before: Option<State<'a>>, change: &'a Change<'a>) -> Option<State<'a
             confirm(&mut state, register);
         }
         Change::Accept(register) => {
-            state.shown = state.shown.join(register);
+            let joined = state.shown.join(register);
+            if joined != state.shown {
+                state.source = None;
+                state.shown = joined;
+            }
             confirm(&mut state, register);
         }
         Change::Pend(register) => {

@@ -1,0 +1,152 @@
+//! The demo: a hub and two devices edit offline, come back, and show the same.
+//!
+//! Owns the folder and what is printed. What happens is in [`story`]; what is told of it, [`rows`] reads off the
+//! registers.
+
+mod rows;
+mod story;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rivus::Schema;
+use serde::Serialize;
+
+use crate::output::Output;
+use crate::table::Table;
+use rows::Row;
+use story::Told;
+
+/// Who takes part, the devices last.
+const NAMES: [&str; 3] = ["hub", "phone", "laptop"];
+
+const SCHEMA: &str = include_str!("demo/schema.toml");
+
+/// `rivus demo`.
+pub(crate) fn run(dir: Option<&Path>, out: &mut Output) -> Result<ExitCode> {
+    let folder = make_folder(dir)?;
+    let schema_file = folder.join("schema.toml");
+    fs::write(&schema_file, SCHEMA)
+        .with_context(|| format!("{} cannot be written", schema_file.display()))?;
+    let schema = Schema::from_toml_str(SCHEMA)?;
+    let told = crate::wait(story::act(&folder, &schema))?;
+    let rows = rows::of(&told, &schema)?;
+    let mut digests = BTreeMap::new();
+    for (name, db) in NAMES.iter().zip(&told.cast) {
+        digests.insert(*name, db.status()?.digest);
+    }
+    let mut different = digests.values();
+    let first = different.next();
+    let equal = different.all(|digest| Some(digest) == first) && rows.iter().all(Row::is_agreed);
+    if out.is_json() {
+        out.json(&DemoJson { folder: &folder, rows: &rows, digests: &digests, equal })?;
+    } else {
+        tell(&folder, &told, &rows, out)?;
+        writeln!(out, "\nDigests of all that they hold:")?;
+        for name in NAMES {
+            writeln!(out, "  {name:6}  {}", digests.get(name).map_or("", String::as_str))?;
+        }
+        writeln!(out, "  {}", if equal { "equal" } else { "DIFFERENT: this is a fault, please report it" })?;
+        suggest(&folder, out)?;
+    }
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the folder, which must be new.
+fn make_folder(dir: Option<&Path>) -> Result<PathBuf> {
+    let numbered = (1..=FOLDERS_MAX).map(|number| PathBuf::from(format!("rivus-demo-{number}")));
+    let candidates = dir.map_or_else(|| numbered.collect(), |dir| vec![dir.to_owned()]);
+    for folder in candidates {
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(anyhow!("{} cannot be made: {error}", folder.display())),
+        }
+    }
+    match dir {
+        Some(dir) => bail!("{} exists already: give a folder that does not", dir.display()),
+        None => {
+            bail!("rivus-demo-1 to rivus-demo-{FOLDERS_MAX} exist: remove some, or give another with --dir")
+        }
+    }
+}
+
+/// How many folders are tried.
+const FOLDERS_MAX: usize = 1000;
+
+#[derive(Serialize)]
+struct DemoJson<'d> {
+    folder: &'d Path,
+    rows: &'d [Row],
+    digests: &'d BTreeMap<&'static str, String>,
+    equal: bool,
+}
+
+fn tell(folder: &Path, told: &Told, rows: &[Row], out: &mut Output) -> Result<()> {
+    let [_, phone, laptop] = NAMES;
+    writeln!(
+        out,
+        "A hub, a {phone} (rank {}) and a {laptop} (rank {}), each with a database in {}, synced over WebSocket.\n\
+         The hub stopped: {}.\n\
+         Both devices edited all the same; times count from there. Then the hub came back and they synced.\n",
+        told.ranks[0],
+        told.ranks[1],
+        folder.display(),
+        told.offline,
+    )?;
+    let mut table = Table::new(["field", phone, laptop, "all show", "why"], [18, 24, 24, 16, 38]);
+    for row in rows {
+        table.push(row.cells());
+    }
+    write!(out, "{table}")?;
+    Ok(())
+}
+
+/// Prints what can be done next with the files.
+fn suggest(folder: &Path, out: &mut Output) -> Result<()> {
+    let rivus = invocation();
+    let command = |file: &str, rest: &str| {
+        let (file, schema) = (folder.join(file), folder.join("schema.toml"));
+        let (file, schema) = (quoted(&file.to_string_lossy()), quoted(&schema.to_string_lossy()));
+        format!("  {rivus} --db {file} --schema {schema} {rest}")
+    };
+    writeln!(out, "\nThe files are in {}. Try next:", folder.display())?;
+    for (file, rest) in [
+        ("phone.db", "show task offer"),
+        ("hub.db", "list task"),
+        ("laptop.db", "revive task visit"),
+        ("laptop.db", "put task offer status=accepted --inc hours=1"),
+    ] {
+        writeln!(out, "{}", command(file, rest))?;
+    }
+    writeln!(out, "and sync again, the hub in a terminal of its own:")?;
+    let serve = format!("serve --grant {}=5 --open", story::TOKEN);
+    writeln!(out, "{}", command("hub.db", &serve))?;
+    writeln!(out, "{}", command("laptop.db", "sync ws://127.0.0.1:7171"))?;
+    writeln!(out, "{}", command("phone.db", &format!("sync ws://127.0.0.1:7171 --token {}", story::TOKEN)))?;
+    Ok(())
+}
+
+/// How this program was started.
+fn invocation() -> String {
+    // Cargo tells the programs that it runs whose they are.
+    if std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME")) {
+        let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+        return format!("cargo run {profile}--");
+    }
+    std::env::args().next().map_or_else(|| "rivus".to_owned(), |name| quoted(&name))
+}
+
+/// The text as one word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_./-".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
