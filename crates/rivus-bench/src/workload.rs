@@ -202,7 +202,7 @@ pub fn pages<S: Store>(
 ) -> Vec<(Vec<u8>, Cursor)> {
     let mut frames = Vec::new();
     let mut finish = |encoder: &mut RowEncoder, at, more| {
-        let frame = encoder.finish_page(PageHeader { at, more, incarnation: None });
+        let frame = encoder.finish_page(PageHeader { at, more, incarnation: None, start: false, checkpoint: false });
         let done = if more { after } else { at };
         frames.push((frame, Cursor { incarnation: seeds(HUB).incarnation, done, at }));
     };

@@ -88,14 +88,13 @@ struct DemoJson<'d> {
 
 fn tell(folder: &Path, told: &Told, rows: &[Row], out: &mut Output) -> Result<()> {
     let [_, phone, laptop] = NAMES;
+    let ([phone_rank, laptop_rank], folder) = (told.ranks, folder.display());
     writeln!(
         out,
-        "A hub, a {phone} (rank {}) and a {laptop} (rank {}), each with a database in {}, synced over WebSocket.\n\
-         The hub stopped: {}.\n\
-         Both devices edited all the same; times count from there. Then the hub came back and they synced.\n",
-        told.ranks[0],
-        told.ranks[1],
-        folder.display(),
+        "A hub, a {phone} (rank {phone_rank}) and a {laptop} (rank {laptop_rank}), each with a database in \
+         {folder}, synced over WebSocket.\n\
+         Then the hub stopped. A sync now says: {}\n\
+         Both devices edited all the same; times count from there. The hub came back, and they synced.\n",
         told.offline,
     )?;
     let mut table = Table::new(["field", phone, laptop, "all show", "why"], [18, 24, 24, 16, 38]);

@@ -122,7 +122,7 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
                 changed = states.changed() => if changed.is_err() { break },
                 event = events.next() => match event {
                     Some(Ok(event)) => tell_event(&event, out)?,
-                    Some(Err(lagged)) => out.say(&lagged, &LostJson { lost: lagged.missed })?,
+                    Some(Err(lagged)) => out.say(lagged, &LostJson { lost: lagged.missed })?,
                     None => break,
                 },
                 () = ends.next() => break,

@@ -206,7 +206,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Takes over what another process did to this store's identity, cursors and clock.
-    fn refresh(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn refresh(&mut self) -> Result<(), StoreError> {
         let others = self.store.others()?;
         if others != self.others {
             self.reload()?;

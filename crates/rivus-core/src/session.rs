@@ -12,11 +12,11 @@ mod push;
 mod read;
 mod write;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Millis;
 use crate::code::Code;
-use crate::id::{Incarnation, StoreId};
+use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{Peer, Seeds};
 use crate::replica::{Replica, RoleError};
 use crate::store::{CommitError, Store, StoreError};
@@ -154,6 +154,8 @@ pub struct Session {
     peer: Option<Known>,
     /// This side's incarnations as told in HELLO or WELCOME, and since then.
     told: Vec<(Incarnation, u64)>,
+    /// The replica ids told in HELLO or WELCOME.
+    told_replicas: BTreeSet<ReplicaId>,
     /// Whether the other's policies must come before anything else.
     schema_due: bool,
     control: VecDeque<Vec<u8>>,
@@ -232,6 +234,7 @@ impl Session {
             phase,
             peer: None,
             told: Vec::new(),
+            told_replicas: BTreeSet::new(),
             schema_due: false,
             control: VecDeque::new(),
             encoder: RowEncoder::default(),
@@ -470,6 +473,9 @@ pub enum SessionError {
         "this store is a copy or a restored backup of one that has gone on; it took a new id, connect again"
     )]
     Copied,
+    /// Another process has begun to write into this store since the greeting, which named the writers.
+    #[error("another process writes into this store since the connection was made: connect again")]
+    NewWriter,
     /// The store failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -491,7 +497,7 @@ impl SessionError {
         match self {
             Self::Wire(_) | Self::Role(_) => false,
             Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
-            Self::Copied | Self::Commit(_) => true,
+            Self::Copied | Self::NewWriter | Self::Commit(_) => true,
         }
     }
 
@@ -502,6 +508,7 @@ impl SessionError {
             Self::Wire(error) => Some((Code::BAD_FRAME, error.to_string())),
             Self::Refused { code, message } => Some((*code, message.clone())),
             Self::Goaway { .. } => None,
+            Self::NewWriter => Some((Code::CLOSED, "back in a moment".to_owned())),
             Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
             // What is wrong with the store is nobody else's business.
             Self::Commit(_) => Some((Code::STORE, "the store cannot be used now".to_owned())),

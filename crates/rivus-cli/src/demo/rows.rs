@@ -44,7 +44,7 @@ impl Row {
 
     pub(super) fn cells(&self) -> [String; 5] {
         let [phone, laptop] = self.typed.each_ref().map(|typed| match typed {
-            Some(Typed { what, at_ms }) => format!("{what} +{}", seconds(at_ms.unsigned_abs())),
+            Some(Typed { what, at_ms }) => format!("{what} (at {})", seconds(at_ms.unsigned_abs())),
             None => String::new(),
         });
         let [first, ..] = &self.shown;

@@ -241,7 +241,7 @@ fn whole_or_flat(place: Place, text: &str, options: Options<'_>) -> Result<Recor
     }
     let kind = options.kind.context("the object does not say its kind: give --kind")?;
     let given = entries.iter().position(|(key, _)| key == options.id()).map(|at| entries.remove(at).1);
-    let id = match given.map(|raw| Value::from_json(raw)).transpose()? {
+    let id = match given.map(Value::from_json).transpose()? {
         Some(Value::Text(id)) if !id.is_empty() => id,
         Some(Value::Int(id)) => id.to_string(),
         None | Some(Value::Null | Value::Text(_)) => rivus::new_id(),

@@ -11,7 +11,7 @@ use crate::wire::{About, Frame, Hello, Reset, VERSION, Welcome};
 impl Session {
     pub(super) fn hello<S: Store>(
         &mut self,
-        replica: &Replica<S>,
+        replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<Vec<u8>, SessionError> {
         let about = self.about(replica, now)?;
@@ -30,11 +30,13 @@ impl Session {
         Ok(Frame::Hello(hello).encode())
     }
 
-    fn about<S: Store>(&mut self, replica: &Replica<S>, now: Millis) -> Result<About, SessionError> {
+    fn about<S: Store>(&mut self, replica: &mut Replica<S>, now: Millis) -> Result<About, SessionError> {
+        replica.refresh()?;
         let head = replica.head()?;
         let skip = head.incarnations.len().saturating_sub(INCARNATIONS_TOLD);
         self.told = head.incarnations.iter().skip(skip).copied().collect();
         let identity = replica.identity();
+        self.told_replicas = identity.all_replicas().collect();
         let fingerprint = replica.schema().fingerprint();
         Ok(About::new(identity.store, identity.all_replicas(), &self.told, head.seq, fingerprint, now.0))
     }
@@ -63,7 +65,9 @@ impl Session {
         let about = self.about(replica, now)?;
         let store = hello.about.store();
         let known = self.contradiction(replica, &hello.about)?;
+        // A client that has been opened more often than a greeting can tell looks into its own history.
         let contradicts = known.is_some();
+        let untold = self.is_untold(&hello.about);
         let welcome = Welcome {
             version: VERSION,
             capabilities: self.options.capabilities,
@@ -73,7 +77,7 @@ impl Session {
             known,
         };
         self.send(&Frame::Welcome(welcome));
-        if contradicts {
+        if contradicts && (!untold || store == replica.identity().store) {
             // The client takes a new id and connects again.
             self.phase = Phase::Closed;
             return Ok(());
@@ -86,11 +90,21 @@ impl Session {
             is_authority: false,
             rank,
         };
-        self.opened(replica, peer, &about, hello.capabilities)?;
+        if !contradicts {
+            let before = replica.peer(peer.store)?;
+            replica.remember(peer.store, &peer.remembered(before))?;
+        }
+        self.opened(replica, peer, &about, hello.capabilities, now)?;
         if !is_authority && hello.offers {
             self.reading.plan(Want::Live);
         }
         Ok(())
+    }
+
+    /// Whether the client's history is longer than its greeting tells.
+    fn is_untold(&self, about: &About) -> bool {
+        let history = about.history();
+        history.len() >= INCARNATIONS_TOLD && history.first().is_some_and(|(_, first)| *first > 1)
     }
 
     /// What this side knows of the client's store that the client does not.
@@ -130,10 +144,17 @@ impl Session {
             let message = format!("the server chose version {}, offered was {VERSION}", welcome.version);
             return Err(SessionError::Refused { code: Code::VERSION, message });
         }
-        if let Some(known) = &welcome.known {
-            return self.start_over(replica, known, now);
-        }
         let store = welcome.about.store();
+        if let Some(known) = &welcome.known {
+            let head = replica.head()?;
+            let same = store == replica.identity().store;
+            if same || !knows(&head.incarnations, head.seq, known.position()) {
+                return self.start_over(replica, known, now);
+            }
+        }
+        if replica.identity().is_authority && !welcome.is_authority {
+            return Err(RoleError::IsAuthority.into());
+        }
         if let Some(authority) = replica.identity().authority
             && authority.store != store
         {
@@ -155,7 +176,9 @@ impl Session {
         if welcome.is_authority {
             self.meet(replica, &peer, now)?;
         }
-        self.opened(replica, peer, &about, welcome.capabilities)?;
+        let before = replica.peer(peer.store)?;
+        replica.remember(peer.store, &peer.remembered(before))?;
+        self.opened(replica, peer, &about, welcome.capabilities, now)?;
         tracing::debug!(%store, head, incarnations = history.len(), reset = lost.is_some(), "connected");
         if !welcome.is_authority {
             if let Some(position) = lost {
@@ -211,9 +234,10 @@ impl Session {
         peer: Known,
         own: &About,
         capabilities: u64,
+        now: Millis,
     ) -> Result<(), SessionError> {
-        let before = replica.peer(peer.store)?;
-        replica.remember(peer.store, &peer.remembered(before))?;
+        // What was set aside and is due by now counts as held.
+        replica.release(now)?;
         if peer.about.fingerprint() != own.fingerprint() {
             self.schema_due = true;
             let policies = replica.schema().policies();
@@ -256,8 +280,14 @@ impl Session {
         let head = replica.head()?;
         let position = reset.position();
         let first_meeting = position == Position::default();
-        if !first_meeting && knows(&head.incarnations, head.seq, position) {
+        let known = !first_meeting && knows(&head.incarnations, head.seq, position);
+        if known && !replica.identity().is_authority {
             return Err(unexpected("RESET for a position that is known"));
+        }
+        if replica.identity().is_authority && known {
+            // Nothing was lost here: the client's position is older than what the greeting could tell.
+            self.send(&Frame::Synced { seq: 0 });
+            return Ok(());
         }
         if replica.identity().is_authority {
             if std::mem::replace(&mut self.uploaded, true) {

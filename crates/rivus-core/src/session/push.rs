@@ -71,9 +71,12 @@ impl Session {
         }
         let mut keys: Vec<u64> = Vec::new();
         let encoder = &mut self.encoder;
+        let told = &self.told_replicas;
+        let mut stranger = false;
         let mut last = 0;
         replica.pending(pushing.sent + 1, &mut |key, edit| {
-            if encoder.is_full() {
+            stranger = !told.contains(&edit.author());
+            if encoder.is_full() || stranger {
                 return ControlFlow::Break(());
             }
             encoder.start_edit(key - last, edit.entities.len());
@@ -84,6 +87,9 @@ impl Session {
             keys.push(key);
             ControlFlow::Continue(())
         })?;
+        if stranger && keys.is_empty() {
+            return Err(SessionError::NewWriter);
+        }
         if keys.is_empty() {
             pushing.drained |= pushing.in_flight.is_empty();
             return Ok(None);

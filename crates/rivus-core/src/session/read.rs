@@ -17,7 +17,11 @@ pub(super) struct Reading {
     everything: bool,
     cursor: Cursor,
     /// The seq that the other was last told.
-    told: u64,
+    told: Option<u64>,
+    /// The pages of an earlier subscription may still be on their way.
+    awaits_start: bool,
+    /// The last page is here, its checkpoint is not.
+    awaits_checkpoint: bool,
     /// In an upload, the greatest rank that is taken.
     rank_max: Option<u8>,
 }
@@ -84,7 +88,7 @@ impl Session {
         // An upload is asked for because something may be missing on the asking side: never cut it short.
         let digest = if everything { None } else { Some(low(digest)) };
         let subscribe = Subscribe { cursor, incarnation, live: want == Want::Live, everything, digest };
-        self.reading = Reading { state: State::Subscribed(want), cursor, told: 0, ..self.reading };
+        self.reading = Reading { state: State::Subscribed(want), cursor, told: None, awaits_start: true, ..self.reading };
         self.send(&Frame::Subscribe(subscribe));
         Ok(())
     }
@@ -108,20 +112,28 @@ impl Session {
             return Err(SessionError::Refused { code: Code::RANK, message });
         }
         let header = page.header;
+        let trust = if is_authority { Trust::Authority } else { Trust::Peer };
+        if self.reading.awaits_start && !header.start {
+            // It belongs to an earlier subscription: worth joining, but no position.
+            replica.join(now, &page.rows, Some(store), trust, None)?;
+            return Ok(());
+        }
+        self.reading.awaits_start = false;
         if header.at < self.reading.cursor.at {
             return Err(unexpected("a page that goes back"));
         }
         let incarnation = self.heard_of(header.incarnation, header.at)?;
         let done = if header.more { self.reading.cursor.done } else { header.at };
         let cursor = Cursor { incarnation, done, at: header.at };
-        let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
         self.reading.cursor = cursor;
         if joined.registers > 0 {
             let (registers, quarantined) = (joined.registers, joined.quarantined);
             self.events.push_back(SessionEvent::Joined { registers, quarantined });
         }
-        if !header.more {
+        if !header.more && header.checkpoint {
+            self.reading.awaits_checkpoint = true;
+        } else if !header.more {
             self.caught_up();
             if !is_authority {
                 // A peer may be waiting for this to end.
@@ -148,6 +160,7 @@ impl Session {
             replica.join(now, &[], Some(store), Trust::Peer, Some(cursor))?;
         }
         self.reading.cursor = cursor;
+        self.reading.awaits_start = false;
         self.caught_up();
         Ok(())
     }
@@ -171,8 +184,8 @@ impl Session {
     /// Tells the other side up to where everything is here, if it does not know.
     pub(super) fn tell_synced(&mut self) {
         let done = self.reading.cursor.done;
-        if self.reading.is_caught_up() && (done > self.reading.told || done == 0) {
-            self.reading.told = done.max(1);
+        if self.reading.is_caught_up() && self.reading.told < Some(done) {
+            self.reading.told = Some(done);
             self.send(&Frame::Synced { seq: done });
         }
     }
@@ -183,6 +196,10 @@ impl Session {
         checkpoint: &Checkpoint,
         _now: Millis,
     ) -> Result<(), SessionError> {
+        if std::mem::take(&mut self.reading.awaits_checkpoint) {
+            self.caught_up();
+            self.tell_synced();
+        }
         let cursor = self.reading.cursor;
         if !self.reading.is_caught_up() || cursor.done != checkpoint.seq {
             return Ok(());

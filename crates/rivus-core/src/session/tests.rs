@@ -611,7 +611,7 @@ mod findings {
         let register = Register::plain(candidate);
         let mut encoder = RowEncoder::default();
         encoder.entity("task", "t", [(address, &register)].into_iter());
-        encoder.finish_page(PageHeader { at: 1, more: false, incarnation: None })
+        encoder.finish_page(PageHeader { at: 1, more: false, incarnation: None, start: true, checkpoint: false })
     }
 
     fn candidate(replica: u128, rank: u8, value: &[u8]) -> Candidate<'_> {

@@ -23,6 +23,8 @@ pub(super) struct Writing {
     live: bool,
     everything: bool,
     caught_up: bool,
+    /// No page was sent yet.
+    start: bool,
     /// Where the last page with anything in it ended.
     content_at: u64,
     /// Something was passed over or sent since the last checkpoint.
@@ -80,6 +82,7 @@ impl Session {
             live: subscribe.live,
             everything: subscribe.everything,
             caught_up: equal,
+            start: !equal,
             content_at: 0,
             checkpoint_due: false,
             quiet: false,
@@ -128,12 +131,15 @@ impl Session {
             writing.content_at = filled.at;
         }
         writing.checkpoint_due = true;
+        let start = std::mem::take(&mut writing.start);
+        let mut checkpoint = false;
         if !filled.more {
             writing.done = filled.at;
             if !writing.caught_up || writing.quiet {
                 // With registers set aside the digests must differ, and the other side cannot know why.
                 if replica.quarantined()? == 0 {
                     let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
+                    checkpoint = true;
                     let digest = filled.head.digest;
                     self.send(&Frame::Checkpoint(Checkpoint {
                         seq: own.seq,
@@ -150,7 +156,7 @@ impl Session {
         }
         self.writing = Some(writing);
         let incarnation = self.tell_incarnation(&filled.head);
-        let header = PageHeader { at: filled.at, more: filled.more, incarnation };
+        let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
         Ok(Some(self.encoder.finish_page(header)))
     }
 
@@ -161,7 +167,8 @@ impl Session {
     ) -> Result<(), SessionError> {
         let head = replica.head()?;
         let peer = self.peer()?;
-        if self.writing.is_none() || seq > head.seq {
+        let met = replica.identity().authority.is_none_or(|authority| authority.met);
+        if self.writing.is_none() && met || seq > head.seq {
             return Err(unexpected("SYNCED beyond what was sent"));
         }
         let (store, is_authority) = (peer.store, peer.is_authority);

@@ -123,6 +123,10 @@ pub struct PageHeader {
     pub more: bool,
     /// The sender's newest incarnation, if it is not the one told before.
     pub incarnation: Option<Incarnation>,
+    /// Whether this is the first page since the last SUBSCRIBE.
+    pub start: bool,
+    /// Whether a CHECKPOINT follows.
+    pub checkpoint: bool,
 }
 
 impl RowEncoder {
@@ -169,7 +173,8 @@ impl RowEncoder {
     pub fn finish_page(&mut self, header: PageHeader) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() + 32);
         out.push(tag::DELTA);
-        out.push(u8::from(header.more) | u8::from(header.incarnation.is_some()) << 1);
+        let flags = [header.more, header.incarnation.is_some(), header.start, header.checkpoint];
+        out.push(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
         out.varint(header.at);
         out.extend(header.incarnation.iter().flat_map(|i| i.0.to_be_bytes()));
         self.finish(out)
@@ -461,7 +466,7 @@ impl RowDecoder {
         let cut = |Cut| WireError::Malformed { frame: "DELTA" };
         let mut reader = start(bytes, tag::DELTA).map_err(cut)?;
         let flags = reader.u8().map_err(cut)?;
-        if flags > 3 {
+        if flags > 15 {
             return Err(cut(Cut));
         }
         let at = reader.varint().map_err(cut)?;
@@ -472,7 +477,8 @@ impl RowDecoder {
             rows.push(parse.entity().map_err(|error| error.named("DELTA"))?);
         }
         parse.end().map_err(cut)?;
-        Ok(Page { header: PageHeader { at, more: flags & 1 != 0, incarnation }, rows })
+        let (more, start, checkpoint) = (flags & 1 != 0, flags & 4 != 0, flags & 8 != 0);
+        Ok(Page { header: PageHeader { at, more, incarnation, start, checkpoint }, rows })
     }
 
     /// Reads a push from `source`. After an error the connection is of no use any more.

@@ -20,8 +20,8 @@ use crate::machine::seeds;
 use crate::shared::Shared;
 use crate::{Db, Error};
 
-/// How often a sync that found the store to be a copy starts over under the new id.
-const COPIES_MAX: usize = 2;
+/// How often a sync starts over because the store was found to be a copy, or has a new writer.
+const STARTS_MAX: usize = 8;
 
 /// Where another store is, and what grants access to it.
 ///
@@ -201,10 +201,10 @@ impl Db {
     /// ```
     pub async fn sync(&self, remote: &Remote) -> Result<SyncReport, Error> {
         let (_running, stop) = stop_never();
-        for _ in 0..COPIES_MAX {
+        for _ in 0..STARTS_MAX {
             let (report, result) = self.session_with(remote, Want::Once, |_| {}, stop.clone()).await;
             match result {
-                Err(SyncError::Session(SessionError::Copied)) => {}
+                Err(SyncError::Session(SessionError::Copied | SessionError::NewWriter)) => {}
                 Err(error) => return Err(error.into()),
                 Ok(()) => return Ok(report),
             }
@@ -275,7 +275,7 @@ impl Db {
                     state.send_replace(ConnectionState::Stopped { error: Some(error) });
                     return;
                 }
-                Err(SyncError::Session(SessionError::Copied)) => continue,
+                Err(SyncError::Session(SessionError::Copied | SessionError::NewWriter)) => continue,
                 Err(error) => {
                     tracing::info!(url = remote.url(), %error, "connection lost");
                     state.send_replace(ConnectionState::Waiting { error });

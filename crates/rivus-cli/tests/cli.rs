@@ -1,0 +1,551 @@
+//! The program as people and programs use it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SCHEMA: &str = r#"
+[kinds.task.fields]
+title = {}
+owner = { margin_ms = 5000, resolver = "rank" }
+tags = { type = "set" }
+labels = { type = "map" }
+views = { type = "counter" }
+notes = { type = "multi" }
+start = {}
+stop = {}
+
+[kinds.task.groups]
+interval = ["start", "stop"]
+"#;
+
+/// A folder to run the program in.
+struct Place(TempDir);
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.write("schema.toml", SCHEMA);
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rivus"));
+        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        for variable in ["RIVUS_DB", "RIVUS_TOKEN", "RUST_LOG", "CARGO_PKG_NAME"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs what must succeed, without a word on standard error.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}: {}", ran.out);
+        ran.out
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[&["--json"], arguments].concat())).unwrap()
+    }
+
+    /// Runs what must fail with this code, and returns what it says.
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.err);
+        assert!(ran.err.starts_with("error: "), "{}", ran.err);
+        let told: Value = {
+            let ran = self.run(&[&["--json"], arguments].concat());
+            assert_eq!(ran.code, code);
+            serde_json::from_str(&ran.err).unwrap()
+        };
+        let message = told["error"].as_str().unwrap();
+        assert!(ran.err.contains(message.lines().next().unwrap()), "{} has not {message}", ran.err);
+        ran.err
+    }
+
+    fn start(&self, arguments: &[&str]) -> Running {
+        Running::new(self.command(&[&["--json"], arguments].concat()))
+    }
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// A process that runs until it is told to end.
+struct Running {
+    child: Child,
+    lines: Receiver<Value>,
+}
+
+impl Running {
+    fn new(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines() {
+                let _ = sender.send(serde_json::from_str(&line.unwrap()).unwrap());
+            }
+        });
+        Self { child, lines }
+    }
+
+    fn next(&self) -> Value {
+        self.lines.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    /// The next line that has this key.
+    fn next_with(&self, key: &str) -> Value {
+        loop {
+            let line = self.next();
+            if line.get(key).is_some() {
+                return line;
+            }
+        }
+    }
+
+    /// Asks it to end, as service managers do, and waits until it has.
+    fn end(mut self) -> (i32, Vec<Value>) {
+        let done = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+        let code = self.child.wait().unwrap().code().unwrap();
+        (code, self.lines.iter().collect())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_demo_ends_with_equal_digests_and_says_why_each_value_won() {
+    let place = Place::new();
+    let out = place.ok(&["demo"]);
+    let words = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in [
+        "offer status \"sent\" (at 12 s) \"in review\" (at 10 s) \"sent\" newer by 2 s",
+        "inside the 5 s margin the higher rank",
+        "newer by 8 s, beyond the 5 s margin",
+        "an add wins over a",
+        "6 1 before + 2 + 3",
+        "a delete wins over an edit",
+        "only the phone wrote it",
+        "cannot be reached",
+    ] {
+        assert!(words.contains(said), "{said}: {out}");
+    }
+    let digest = |name: &str| {
+        let found = out.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        found.trim().to_owned()
+    };
+    assert_eq!(digest("hub  ").len(), 32);
+    assert_eq!(digest("hub  "), digest("phone  "));
+    assert_eq!(digest("hub  "), digest("laptop  "));
+    assert_eq!(place.json(&["--db", "rivus-demo-1/laptop.db", "status"])["digest"], digest("hub  "));
+    assert!(place.ok(&["demo"]).contains("rivus-demo-2"));
+    assert!(place.fails(1, &["demo", "--dir", "rivus-demo-1"]).contains("exists already"));
+}
+
+#[test]
+fn the_commands_that_the_demo_prints_work() {
+    let place = Place::new();
+    let out = place.ok(&["demo", "--dir", "it's here"]);
+    let program = env!("CARGO_BIN_EXE_rivus");
+    let commands: Vec<_> = out.lines().map(str::trim).filter(|line| line.starts_with(program)).collect();
+    assert_eq!(commands.len(), 7);
+    let ran = |command: &str| {
+        let output = Command::new("sh").args(["-c", command]).current_dir(place.path()).output().unwrap();
+        let ran = Ran::of(output);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
+        ran.out
+    };
+    assert!(ran(commands[0]).contains("beside \"Bo\", rank 0"));
+    assert!(ran(commands[1]).contains("offer for Ann"));
+    assert!(ran(commands[2]).contains("revived"));
+    assert!(ran(commands[3]).contains("written"));
+    // The same, on a port that is free.
+    let mut serve = Command::new("sh");
+    let command = format!("exec {} --listen 127.0.0.1:0 --json", commands[4]);
+    serve.args(["-c", &command]).current_dir(place.path());
+    let hub = Running::new(serve);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    for command in &commands[5..] {
+        assert!(ran(&command.replace("ws://127.0.0.1:7171", &url)).contains("digests   equal"));
+    }
+    assert!(ran(commands[0]).contains("accepted"));
+}
+
+#[test]
+fn the_demo_for_programs_holds_the_same_story() {
+    let place = Place::new();
+    let demo = place.json(&["demo"]);
+    assert_eq!(demo["equal"], true);
+    assert_eq!(demo["rows"].as_array().unwrap().len(), 11);
+    for row in demo["rows"].as_array().unwrap() {
+        let shown = row["shown"].as_array().unwrap();
+        assert!(shown.iter().all(|one| *one == shown[0]), "{row}");
+        assert!(!row["why"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_entity_is_put_shown_listed_deleted_and_revived() {
+    let place = Place::new();
+    place.ok(&["put", "task", "t1", "title=Write it", "done=false", "size=2.5", "code=\"007\""]);
+    let shown = place.json(&["show", "task", "t1"]);
+    assert_eq!(shown["fields"].to_string(), r#"{"code":"007","done":false,"size":2.5,"title":"Write it"}"#);
+    assert_eq!(shown["registers"].as_array().unwrap().len(), 5);
+    let table = place.ok(&["show", "task", "t1"]);
+    assert!(table.contains("title") && table.contains("\"Write it\"") && table.contains("written by"));
+    assert!(place.ok(&["put", "task", "t1", "done=false"]).contains("nothing written"));
+    place.ok(&["put", "note", "n1", "text=x"]);
+    let kinds = lines(&place.ok(&["--json", "list"]));
+    assert_eq!((&kinds[0]["kind"], &kinds[1]["entities"]), (&"note".into(), &1.into()));
+    assert!(place.ok(&["list", "task"]).starts_with("t1  {\"code\":"));
+
+    assert!(place.ok(&["delete", "task", "t1"]).contains("deleted"));
+    assert_eq!(place.ok(&["list", "task"]), "");
+    assert!(place.ok(&["show", "task", "t1"]).contains("DELETED"));
+    assert_eq!(place.json(&["show", "task", "t1"])["deleted"], true);
+    assert!(place.fails(1, &["put", "task", "t1", "done=true"]).contains("revive it first"));
+    assert!(place.fails(1, &["delete", "task", "t1"]).contains("deleted already"));
+    place.ok(&["revive", "task", "t1"]);
+    assert_eq!(place.json(&["show", "task", "t1"])["fields"]["done"], false);
+    assert!(place.fails(1, &["revive", "task", "t1"]).contains("not deleted"));
+    assert!(place.fails(1, &["show", "task", "t2"]).contains("`t2` is not in"));
+}
+
+#[test]
+fn keys_and_counters_are_edited_by_their_policy() {
+    let place = Place::new();
+    let with = |arguments: &[&str]| place.ok(&[&["--schema", "schema.toml"], arguments].concat());
+    with(&["put", "task", "t1", "title=x", "--add", "tags=a", "--add", "tags=b", "--inc", "views=3"]);
+    with(&["put", "task", "t1", "--remove", "tags=a", "--set-key", "labels.k=[1]", "--inc", "views=-1"]);
+    let shown = with(&["--json", "show", "task", "t1"]);
+    assert!(shown.contains(r#""fields":{"labels":{"k":[1]},"tags":["b"],"title":"x","views":2}"#), "{shown}");
+    with(&["put", "task", "t1", "title=y", "--force"]);
+    let forced = lines(&with(&["--json", "show", "task", "t1"]));
+    let title = forced[0]["registers"].as_array().unwrap().iter().find(|r| r["name"] == "title").unwrap();
+    assert!(title["candidates"][0]["stamp"].as_str().unwrap().starts_with("1."));
+    let wrong = place.fails(1, &["--schema", "schema.toml", "put", "task", "t1", "views=3"]);
+    assert!(wrong.contains("`put` does not fit field `views`"));
+}
+
+/// Two tasks with whatever a field can hold, and a note.
+fn furnish(place: &Place) {
+    for arguments in [
+        &["put", "task", "t1", "title=42", "start=1", "stop=null"][..],
+        &["put", "task", "t1", "title=\"42\"", "owner=\"\"", "notes={\"a\":[1.0,null,true]}"],
+        &["put", "task", "t1", "--add", "tags=x y", "--add", "tags=z", "--set-key", "labels.k=1"],
+        &["put", "task", "t2", "title=a, \"b\"\nc", "owner=null", "--inc", "views=-7"],
+        &["put", "task", "t3", "title=gone"],
+        &["delete", "task", "t3"],
+    ] {
+        place.ok(&[&["--db", "one.db", "--schema", "schema.toml"], arguments].concat());
+    }
+}
+
+#[test]
+fn what_is_exported_and_imported_shows_the_same_in_every_format() {
+    let place = Place::new();
+    furnish(&place);
+    let schema = ["--schema", "schema.toml"];
+    let json = place.ok(&[&["--db", "one.db"], &schema[..], &["export"]].concat());
+    assert!(json.contains(r#""t1":{"labels":{"k":1},"notes":[{"a":[1.0,null,true]}],"owner":"","start":1,"#));
+    for (file, infer) in [("all.json", None), ("all.jsonl", None), ("all.csv", Some("--infer"))] {
+        place.ok(&[&["--db", "one.db"], &schema[..], &["export", "task", "-o", file]].concat());
+        let db = format!("{file}.db");
+        let mut import = vec!["--db", &db, "import", file, "--kind", "task"];
+        import.extend(schema.iter().chain(&infer));
+        assert!(place.ok(&import).contains("imported 2 entities"));
+        assert_eq!(place.ok(&[&["--db", &db], &schema[..], &["export"]].concat()), json, "{file}");
+        let before = place.json(&["--db", &db, "status"]);
+        place.ok(&import);
+        assert_eq!(place.json(&["--db", &db, "status"]), before, "{file} was written twice");
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(place.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("rivus-export")), "{left:?}");
+}
+
+#[test]
+fn csv_cells_are_text_unless_told_otherwise_and_empty_ones_change_nothing() {
+    let place = Place::new();
+    place.write("p.csv", "\u{feff}mail,age,name\na@x,7,\nb@x,,\"\"\"Bo\"\"\"\n");
+    place.ok(&["import", "p.csv", "--kind", "person", "--id", "mail"]);
+    let listed = place.ok(&["list", "person"]);
+    assert_eq!(listed, "a@x  {\"age\":\"7\"}\nb@x  {\"name\":\"\\\"Bo\\\"\"}\n");
+    place.ok(&["import", "p.csv", "--kind", "person", "--id", "mail", "--infer"]);
+    assert_eq!(place.ok(&["list", "person"]), "a@x  {\"age\":7}\nb@x  {\"name\":\"Bo\"}\n");
+}
+
+#[test]
+fn flat_objects_take_kind_and_id_from_the_options_or_get_new_ids() {
+    let place = Place::new();
+    place.write("a.json", r#"[{"id":7,"n":1},{"n":2},{"id":null,"n":3}]"#);
+    place.ok(&["import", "a.json", "--kind", "k"]);
+    let listed = lines(&place.ok(&["--json", "list", "k"]));
+    assert_eq!(listed.len(), 3);
+    assert!(listed.iter().any(|one| one["id"] == "7" && one["fields"]["n"] == 1));
+    assert!(listed.iter().filter(|one| one["id"].as_str().unwrap().len() == 36).count() == 2);
+    assert!(place.fails(1, &["import", "a.json"]).contains("entry 1: the object does not say its kind"));
+    let mut command = place.command(&["import", "-", "--format", "jsonl"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let line = b"{\"kind\":\"k\",\"id\":\"s\",\"fields\":{\"n\":4}}\n";
+    child.stdin.take().unwrap().write_all(line).unwrap();
+    assert_eq!(Ran::of(child.wait_with_output().unwrap()).code, 0);
+    assert_eq!(place.json(&["show", "k", "s"])["fields"]["n"], 4);
+}
+
+#[test]
+fn an_import_stops_at_a_bad_line_and_keeps_whole_transactions_only() {
+    let place = Place::new();
+    let line = |n: usize| match n {
+        2400 => "{\"id\":\"x\",\"n\":}\n".to_owned(),
+        _ => format!("{{\"id\":\"{n}\",\"n\":{n}}}\n"),
+    };
+    place.write("a.jsonl", &(1..=2500).map(line).collect::<String>());
+    let told = place.fails(1, &["import", "a.jsonl", "--kind", "k"]);
+    assert!(told.contains("line 2400: ") && told.contains("2000 entities before that went in"), "{told}");
+    assert_eq!(place.json(&["status"])["entities"], 2000);
+
+    place.write("b.csv", "id,n\na,1\nb,2,3\n");
+    let told = place.fails(1, &["import", "b.csv", "--kind", "k"]);
+    assert!(told.contains("line 3: 3 cells where the header has 2; 0 entities"), "{told}");
+    place.write("c.json", "{\"k\":{\"a\":{\"n\":1},\"b\":{\"n\":1,\"n\":2}}}");
+    let told = place.fails(1, &["import", "c.json"]);
+    assert!(told.contains("entry 2: field `n` is there twice"), "{told}");
+    place.write("d.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\",\"tags\":[1]}\n");
+    let told = place.fails(1, &["--schema", "schema.toml", "import", "d.jsonl", "--kind", "task"]);
+    assert!(told.contains("line 2: field `tags` is a set: give a list of texts"), "{told}");
+    place.write("e.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\",\"other\":1}\n");
+    let told = place.fails(1, &["--schema", "schema.toml", "import", "e.jsonl", "--kind", "task"]);
+    assert!(told.contains("line 2: kind `task` has no field `other`"), "{told}");
+    assert!(place.fails(2, &["import", "f.txt"]).contains("--format"));
+    assert!(place.fails(1, &["import", "f.json"]).contains("f.json cannot be read"));
+}
+
+#[test]
+fn a_transaction_of_too_many_registers_is_made_in_parts() {
+    let place = Place::new();
+    let tags = |n: usize| (0..30_000).map(|tag| format!("\"{n}{tag}\"")).collect::<Vec<_>>().join(",");
+    let line = |n: usize| format!("{{\"id\":\"{n}\",\"tags\":[{}]}}\n", tags(n));
+    place.write("a.jsonl", &(0..3).map(line).collect::<String>());
+    place.ok(&["--schema", "schema.toml", "import", "a.jsonl", "--kind", "task"]);
+    assert_eq!(place.json(&["status"])["registers"], 90_003);
+}
+
+#[test]
+fn failures_say_what_to_do_and_have_their_exit_code() {
+    let place = Place::new();
+    assert!(place.fails(1, &["list"]).contains("there is no database at rivus.db"));
+    place.write("junk.db", &"junk ".repeat(2000));
+    assert!(place.fails(1, &["--db", "junk.db", "list"]).contains("not a Rivus store"));
+    assert_eq!(std::fs::read_to_string(place.path().join("junk.db")).unwrap(), "junk ".repeat(2000));
+    assert!(place.fails(1, &["--db", "no/such.db", "put", "k", "i", "f=1"]).contains("check that the path"));
+
+    place.write("bad.toml", "[kinds.task.fields]\ntitle = { typ = \"set\" }\n");
+    let told = place.fails(1, &["--schema", "bad.toml", "put", "task", "t1", "title=x"]);
+    assert!(told.contains("schema bad.toml: ") && told.contains("typ"), "{told}");
+    assert!(place.fails(1, &["--schema", "no.toml", "list"]).contains("no database"));
+    assert!(place.fails(1, &["--schema", "no.toml", "put", "k", "i", "f=1"]).contains("cannot be read"));
+    assert!(place.fails(1, &["--schema", "schema.xml", "put", "k", "i", "f=1"]).contains(".toml or .json"));
+    let told = place.fails(1, &["--schema", "schema.toml", "put", "other", "t1", "title=x"]);
+    assert!(told.contains("kind `other` is not declared"));
+    assert_eq!(place.json(&["--schema", "schema.toml", "status"])["entities"], 0);
+
+    let told = place.fails(1, &["sync", "ws://127.0.0.1:1"]);
+    assert!(told.contains("cannot be reached") && told.contains("is the hub running"));
+    assert!(place.fails(1, &["sync", "http://127.0.0.1:1"]).contains("ws://HOST:PORT"));
+    assert!(place.fails(1, &["live", "http://127.0.0.1:1"]).contains("ws://HOST:PORT"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(place.fails(1, &["serve", "--listen", &address]).contains("choose another port"));
+
+    for usage in [
+        &["put", "task", "t1"][..],
+        &["put", "task", "t1", "title"],
+        &["put", "task", "t1", "n=99999999999999999999"],
+        &["put", "task", "t1", "--inc", "n=x"],
+        &["serve", "--listen", "0.0.0.0:0"],
+        &["serve", "--grant", "secret"],
+        &["export", "--format", "csv"],
+        &["import", "a.csv"],
+        &["nonsense"],
+        &[],
+    ] {
+        let told = place.run(usage);
+        assert_eq!(told.code, 2, "{usage:?}: {}", told.err);
+    }
+    let told = place.fails(2, &["serve", "--listen", "0.0.0.0:0"]);
+    assert!(told.contains("--grant TOKEN=RANK, or --open"), "{told}");
+}
+
+#[test]
+fn two_files_sync_through_a_hub_that_wants_a_token() {
+    let place = Place::new();
+    place.ok(&["--db", "a.db", "put", "task", "t1", "title=from a"]);
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0", "--grant", "secret=5"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+
+    assert!(place.fails(1, &["--db", "b.db", "sync", &url]).contains("token"));
+    assert!(place.fails(1, &["--db", "b.db", "sync", &url, "--token", "guess"]).contains("token"));
+    let text = place.ok(&["--db", "a.db", "sync", &url, "--token", "secret"]);
+    assert!(text.contains("synced with the authority") && text.contains("digests   equal"), "{text}");
+    let mut command = place.command(&["--json", "--db", "b.db", "sync", &url]);
+    let report = Ran::of(command.env("RIVUS_TOKEN", "secret").output().unwrap());
+    let report: Value = serde_json::from_str(&report.out).unwrap();
+    assert_eq!((&report["verified"], &report["received"]), (&true.into(), &2.into()));
+    assert_eq!(place.json(&["--db", "b.db", "show", "task", "t1"])["fields"]["title"], "from a");
+    let (a, b) = (place.json(&["--db", "a.db", "status"]), place.json(&["--db", "b.db", "status"]));
+    assert_eq!((&a["digest"], &b["authority"]["rank"]), (&b["digest"], &5.into()));
+
+    let (code, last) = hub.end();
+    assert_eq!((code, &last[0]["stopped"], &last[0]["digest"]), (0, &true.into(), &a["digest"]));
+    assert!(place.fails(1, &["--db", "a.db", "sync", &url]).contains("cannot be reached"));
+}
+
+#[test]
+fn a_live_connection_tells_what_comes_and_sends_what_other_processes_write() {
+    let place = Place::new();
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    let live = place.start(&["--db", "a.db", "live", &url]);
+    while live.next_with("state")["state"] != "synced" {}
+
+    place.ok(&["--db", "b.db", "put", "task", "t1", "title=from b"]);
+    place.ok(&["--db", "b.db", "sync", &url]);
+    let changed = live.next_with("changed");
+    let expected = r#"{"id":"t1","kind":"task","origin":"remote"}"#;
+    assert_eq!(changed["changed"], serde_json::from_str::<Value>(expected).unwrap());
+    assert_eq!(place.json(&["--db", "a.db", "show", "task", "t1"])["fields"]["title"], "from b");
+
+    let watch = place.start(&["--db", "c.db", "live", &url]);
+    assert_eq!(watch.next_with("changed")["changed"]["id"], "t1");
+    place.ok(&["--db", "a.db", "put", "task", "t2", "title=from a"]);
+    assert_eq!(watch.next_with("changed")["changed"]["id"], "t2");
+
+    let (code, last) = live.end();
+    assert_eq!((code, &last.last().unwrap()["state"]), (0, &"closed".into()));
+    // The hub's end of it is told as a state, and the client goes on trying.
+    assert_eq!(hub.end().0, 0);
+    while watch.next_with("state")["state"] != "waiting" {}
+    assert_eq!(watch.end().0, 0);
+}
+
+#[test]
+fn a_replay_prints_the_same_on_every_store_and_transport() {
+    let place = Place::new();
+    place.write(
+        "s.jsonl",
+        r#"{"rivus":"replay/1","schema":{"kinds":{"task":{"fields":{"title":{}}}}}}
+{"do":"replica","name":"a"}
+{"do":"replica","name":"b"}
+{"do":"put","on":"a","at":1000,"kind":"task","id":"t1","set":{"title":"x"}}
+{"do":"put","on":"b","at":2000,"kind":"task","id":"t1","set":{"title":"y"}}
+{"do":"revive","on":"b","kind":"task","id":"t1"}
+{"do":"converge"}
+"#,
+    );
+    let mut outputs = Vec::new();
+    for store in ["memory", "sqlite"] {
+        for transport in ["direct", "websocket"] {
+            let ran = place.run(&["replay", "s.jsonl", "--store", store, "--transport", transport]);
+            assert_eq!(ran.code, 0, "{}", ran.err);
+            assert!(ran.err.starts_with("line 6: refused: task `t1` is not deleted\n"), "{}", ran.err);
+            assert_eq!(lines(&ran.out)[1]["view"]["task"]["t1"]["title"], "y");
+            outputs.push(ran.out);
+        }
+    }
+    outputs.dedup();
+    assert_eq!(outputs.len(), 1);
+
+    place.write("bad.jsonl", "{\"rivus\":\"replay/2\",\"schema\":{\"kinds\":{}}}\n");
+    assert!(place.fails(1, &["replay", "bad.jsonl"]).contains("bad.jsonl: line 1: "));
+    assert!(place.fails(1, &["replay", "none.jsonl"]).contains("cannot be read"));
+}
+
+#[test]
+fn completions_and_help_are_there_for_everything() {
+    let place = Place::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(place.ok(&["completions", shell]).contains("import"), "{shell}");
+    }
+    let help = place.ok(&["--help"]);
+    assert!(help.contains("rivus demo") && help.contains("Exit codes"));
+    for command in [
+        "demo",
+        "put",
+        "show",
+        "list",
+        "delete",
+        "revive",
+        "status",
+        "import",
+        "export",
+        "serve",
+        "sync",
+        "live",
+        "replay",
+        "completions",
+    ] {
+        assert!(place.ok(&[command, "--help"]).contains("Example"), "{command}");
+    }
+    assert!(place.ok(&["--version"]).starts_with("rivus "));
+}
+
+#[test]
+fn a_pipe_that_closes_early_ends_the_program_quietly() {
+    let place = Place::new();
+    // More than a pipe holds, so that the program is still writing when it closes.
+    let line = |n: usize| format!("{{\"id\":\"{n}\",\"text\":\"{}\"}}\n", "x".repeat(1000));
+    place.write("a.jsonl", &(0..500).map(line).collect::<String>());
+    place.ok(&["import", "a.jsonl", "--kind", "k"]);
+    for arguments in [
+        &["list", "k"][..],
+        &["export"],
+        &["export", "--format", "jsonl"],
+        &["export", "k", "--format", "csv"],
+    ] {
+        let mut command = place.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
+    }
+}
