@@ -162,6 +162,10 @@ fn cell(shown: &Shown) -> Result<String> {
     })
 }
 
+/// The failure beneath, so that a closed pipe is known for one.
 fn io_error(error: csv::Error) -> io::Error {
-    io::Error::from(error)
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
 }

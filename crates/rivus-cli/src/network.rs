@@ -78,7 +78,7 @@ pub(crate) fn sync(global: &Global, remote: &Remote, out: &mut Output) -> Result
 fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
     let role = if report.is_authority { "the authority" } else { "a peer" };
     writeln!(out, "synced with {role}, store {}", report.peer)?;
-    writeln!(out, "sent      {} accepted", count(report.accepted, "edit"))?;
+    writeln!(out, "accepted  {} of this database", count(report.accepted, "edit"))?;
     if report.excepted > 0 {
         writeln!(out, "          {} refused or made anew: `status` tells", count(report.excepted, "edit"))?;
     }
@@ -90,7 +90,7 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
     let digests = match (report.verified, report.diverged) {
         (_, true) => "differed at some time, and everything was fetched anew",
         (true, false) => "equal",
-        (false, false) => "not compared: something changed meanwhile",
+        (false, false) => "not compared this time",
     };
     writeln!(out, "digests   {digests}")?;
     writeln!(out, "traffic   {} bytes out, {} bytes in", report.bytes_sent, report.bytes_received)?;

@@ -1,7 +1,7 @@
 //! Replay scripts.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, LineWriter, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, LineWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -42,6 +42,10 @@ pub(crate) fn run(arguments: &Replay, out: &mut Output) -> Result<()> {
         error => anyhow::Error::new(error),
     })?;
     out.flush()?;
+    if !io::stderr().is_terminal() {
+        // Programs read the refusals there, and nothing else.
+        return Ok(());
+    }
     let (edits, refused) = (count(summary.edits, "edit"), count(summary.refused, "refusal"));
     let (steps, moved) = (count(summary.steps, "step"), count(summary.moved, "register"));
     writeln!(io::stderr(), "{steps}: {edits}, {refused}, {moved} moved")?;

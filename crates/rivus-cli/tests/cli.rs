@@ -205,9 +205,11 @@ fn the_commands_that_the_demo_prints_work() {
     let hub = Running::new(serve);
     let url = hub.next()["url"].as_str().unwrap().to_owned();
     for command in &commands[5..] {
-        assert!(ran(&command.replace("ws://127.0.0.1:7171", &url)).contains("digests   equal"));
+        assert!(ran(&command.replace("ws://127.0.0.1:7171", &url)).contains("synced with the authority"));
     }
     assert!(ran(commands[0]).contains("accepted"));
+    let digest = |db: &str| place.json(&["--db", &format!("it's here/{db}"), "status"])["digest"].clone();
+    assert_eq!(digest("phone.db"), digest("laptop.db"));
 }
 
 #[test]
@@ -426,11 +428,11 @@ fn two_files_sync_through_a_hub_that_wants_a_token() {
     assert!(place.fails(1, &["--db", "b.db", "sync", &url]).contains("token"));
     assert!(place.fails(1, &["--db", "b.db", "sync", &url, "--token", "guess"]).contains("token"));
     let text = place.ok(&["--db", "a.db", "sync", &url, "--token", "secret"]);
-    assert!(text.contains("synced with the authority") && text.contains("digests   equal"), "{text}");
+    assert!(text.contains("synced with the authority"), "{text}");
     let mut command = place.command(&["--json", "--db", "b.db", "sync", &url]);
     let report = Ran::of(command.env("RIVUS_TOKEN", "secret").output().unwrap());
     let report: Value = serde_json::from_str(&report.out).unwrap();
-    assert_eq!((&report["verified"], &report["received"]), (&true.into(), &2.into()));
+    assert_eq!((&report["is_authority"], &report["received"]), (&true.into(), &2.into()));
     assert_eq!(place.json(&["--db", "b.db", "show", "task", "t1"])["fields"]["title"], "from a");
     let (a, b) = (place.json(&["--db", "a.db", "status"]), place.json(&["--db", "b.db", "status"]));
     assert_eq!((&a["digest"], &b["authority"]["rank"]), (&b["digest"], &5.into()));

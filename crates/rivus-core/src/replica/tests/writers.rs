@@ -1,0 +1,185 @@
+//! Two writers of one store.
+
+use super::*;
+use crate::store::Chunk;
+
+/// A store that several replicas in this process have open, as several processes have one file.
+#[derive(Clone)]
+struct Shared {
+    store: Rc<RefCell<MemoryStore>>,
+    commits: Rc<Cell<i64>>,
+    own: i64,
+    /// Runs once, before the next commit of this handle.
+    meanwhile: Rc<RefCell<Option<Box<dyn FnOnce()>>>>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let (store, commits, meanwhile) = Default::default();
+        Self { store, commits, own: 0, meanwhile }
+    }
+
+    fn handle(&self) -> Self {
+        Self { meanwhile: Rc::default(), own: 0, ..self.clone() }
+    }
+
+    fn open(&self, n: u64, slot: u32) -> Replica<Self> {
+        let options = OpenOptions { seeds: seeds(n), slot, admission: Admission::Off, rank: 0 };
+        Replica::open(self.handle(), schema(), options).unwrap()
+    }
+}
+
+impl Store for Shared {
+    fn head(&self) -> Result<Head, StoreError> {
+        self.store.borrow().head()
+    }
+
+    fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
+        let store = self.store.borrow();
+        let found = store.load(kind, id, address)?;
+        Ok(found.map(|chunk| Chunk {
+            start: chunk.start.into_owned().into(),
+            seq: chunk.seq,
+            bytes: chunk.bytes.into_owned().into(),
+        }))
+    }
+
+    fn changes(
+        &self,
+        after: u64,
+        visit: &mut dyn FnMut(crate::store::Changed<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError> {
+        self.store.borrow().changes(after, visit)
+    }
+
+    fn kinds(&self) -> Result<Vec<String>, StoreError> {
+        self.store.borrow().kinds()
+    }
+
+    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.store.borrow().ids(kind, after, limit)
+    }
+
+    fn records(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.store.borrow().records(table, from, visit)
+    }
+
+    fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
+        let meanwhile = self.meanwhile.borrow_mut().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        let seq = self.store.borrow_mut().commit(batch)?;
+        self.own += 1;
+        self.commits.set(self.commits.get() + 1);
+        Ok(seq)
+    }
+
+    fn others(&self) -> Result<Option<i64>, StoreError> {
+        Ok(Some(self.commits.get() - self.own))
+    }
+}
+
+/// Lets `other` do something between what `replica` reads next and its commit.
+fn meanwhile(
+    replica: &Replica<Shared>,
+    other: &Rc<RefCell<Replica<Shared>>>,
+    what: impl FnOnce(&mut Replica<Shared>) + 'static,
+) {
+    let other = Rc::clone(other);
+    *replica.store().meanwhile.borrow_mut() = Some(Box::new(move || what(&mut other.borrow_mut())));
+}
+
+fn must(edited: Edited) {
+    assert_ne!(edited, Edited::Nothing);
+}
+
+fn two() -> (Replica<Shared>, Rc<RefCell<Replica<Shared>>>) {
+    let store = Shared::new();
+    let a = store.open(1, 0);
+    let b = store.open(2, 1);
+    assert_ne!(a.id(), b.id());
+    assert_eq!(a.identity().store, b.identity().store);
+    (a, Rc::new(RefCell::new(b)))
+}
+
+#[test]
+fn an_edit_that_another_writer_overtook_runs_again_on_what_is_there_now() {
+    let (mut a, b) = two();
+    act(&mut a, 1000, inc("views", 1));
+    meanwhile(&a, &b, |b| must(act(b, 1000, inc("views", 10))));
+    act(&mut a, 1000, inc("views", 100));
+    assert_eq!(shows(&a, "views"), Some(Shown::Counter(111)));
+    meanwhile(&a, &b, |b| must(act(b, 9000, field("title", "b, later by the clock"))));
+    let mut runs = 0;
+    let edit = |tx: &mut Tx<'_, Shared>| {
+        runs += 1;
+        let before = tx.view("task", "t")?.and_then(|mut view| view.fields.remove("title"));
+        tx.apply(&Op::new("task", "t", field("title", "a")))?;
+        Ok(before)
+    };
+    let (before, _) = a.transact(Millis(1000), Force::No, edit).unwrap();
+    assert_eq!((runs, before), (2, value("b, later by the clock")));
+    assert_eq!(shows(&a, "title"), value("a"), "it has seen b's and replaces it");
+    assert_eq!(a.head().unwrap().digest, a.recompute_digest().unwrap());
+}
+
+#[test]
+fn pages_and_edits_of_two_writers_interleave_and_lose_nothing() {
+    let (mut a, b) = two();
+    let mut elsewhere = device(3);
+    for n in 0..20 {
+        act(&mut elsewhere, 1000 + n, inc("views", 1));
+        act(&mut elsewhere, 1000 + n, add("tags", &format!("elsewhere {n}")));
+        let tag = format!("b {n}");
+        meanwhile(&a, &b, move |b| {
+            act(b, 1000 + n, add("tags", &tag));
+            act(b, 1000, inc("views", 1000));
+        });
+        give(&elsewhere, &mut a);
+        let tag = format!("b again {n}");
+        meanwhile(&a, &b, move |b| must(act(b, 1000 + n, add("tags", &tag))));
+        act(&mut a, 1000 + n, add("tags", &format!("a {n}")));
+        act(&mut a, 1000 + n, inc("views", 1_000_000));
+    }
+    for replica in [&a, &*b.borrow()] {
+        let Some(Shown::Set(tags)) = shows(replica, "tags") else { panic!("no tags") };
+        assert_eq!(tags.len(), 80);
+        assert_eq!(shows(replica, "views"), Some(Shown::Counter(20_020_020)));
+        assert_eq!(replica.head().unwrap().digest, replica.recompute_digest().unwrap());
+    }
+    exchange(&mut a, &mut elsewhere);
+}
+
+#[test]
+fn seqs_are_one_each_and_in_the_order_of_commits() {
+    let (mut a, b) = two();
+    let mut seqs = Vec::new();
+    for n in 0..10 {
+        for replica in [&mut a, &mut *b.borrow_mut()] {
+            let Edited::Committed { seq, .. } = act(replica, 1000, inc("views", n)) else { panic!() };
+            seqs.push(seq);
+        }
+    }
+    assert_eq!(seqs, (1..=20).collect::<Vec<u64>>());
+    assert_eq!(a.head().unwrap().incarnations, [(Incarnation(1000), 1), (Incarnation(2000), 2)]);
+}
+
+#[test]
+fn each_slot_keeps_its_id_and_an_authority_met_by_one_is_known_to_both() {
+    let store = Shared::new();
+    let mut a = store.open(1, 0);
+    let mut b = store.open(2, 1);
+    let (id_a, id_b) = (a.id(), b.id());
+    a.meet_authority(StoreId(9), 0).unwrap();
+    act(&mut b, 1000, field("title", "x"));
+    assert_eq!(b.pending_count().unwrap(), 1, "an edit of either waits for the authority");
+    drop((a, b));
+    assert_eq!((store.open(3, 0).id(), store.open(4, 1).id()), (id_a, id_b));
+    assert_eq!(store.open(4, 1).identity().replicas.len(), 2);
+}

@@ -1,0 +1,270 @@
+//! Limits: dictionaries that overflow, counts that promise too much, frames that nobody may send.
+
+use super::*;
+use crate::bytes::Put;
+use crate::register::Alive;
+
+const LAST: PageHeader =
+    PageHeader { at: 1, more: false, incarnation: None, start: false, checkpoint: false };
+
+fn round_trip(frames: impl Iterator<Item = Vec<Entity>>) {
+    let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
+    for entities in frames {
+        let bytes = page_of(&mut encoder, &entities, LAST);
+        assert_rows(&decoder.page(&bytes, SENDER).unwrap().rows, &entities);
+    }
+}
+
+fn titled(kind: &str, id: String, register: Register<'static>) -> Entity {
+    (kind.to_owned(), id, vec![(address::field("title"), register)])
+}
+
+/// One after another, and then the oldest and the newest again.
+fn there_and_back(count: u64) -> impl Iterator<Item = u64> {
+    (0..count).chain([0, count / 2, count - 1, 1])
+}
+
+/// One frame for each thousand.
+fn in_frames(entities: impl Iterator<Item = Entity>) -> impl Iterator<Item = Vec<Entity>> {
+    let mut entities = entities.peekable();
+    std::iter::from_fn(move || {
+        entities.peek()?;
+        Some(entities.by_ref().take(1000).collect())
+    })
+}
+
+#[test]
+fn entities_beyond_the_dictionary_are_told_again() {
+    let long = there_and_back(9000).map(|n| titled("task", format!("{n:01000}"), plain(stamp(0, 1, 1))));
+    round_trip(in_frames(long));
+    let many = there_and_back(66_000).map(|n| titled("task", n.to_string(), plain(stamp(0, 1, 1))));
+    round_trip(in_frames(many));
+}
+
+#[test]
+fn kinds_and_fields_beyond_their_dictionaries_are_told_again() {
+    let kinds =
+        there_and_back(5000).map(|n| titled(&format!("kind {n}"), n.to_string(), plain(stamp(0, 1, 1))));
+    round_trip(in_frames(kinds));
+    let fields = there_and_back(90).map(|n| {
+        let address = address::field(&format!("{n:060000}"));
+        ("task".to_owned(), "t".to_owned(), vec![(address, plain(stamp(0, 1, 1)))])
+    });
+    round_trip(in_frames(fields));
+}
+
+#[test]
+fn replicas_and_incarnations_beyond_their_dictionaries_are_told_again() {
+    let replicas =
+        there_and_back(66_000).map(|n| titled("task", "t".to_owned(), plain(stamp(0, n, u128::from(n)))));
+    round_trip(in_frames(replicas));
+    let saw = there_and_back(5000).map(|n| {
+        let saw = Some(Saw { incarnation: Incarnation(n), done: n });
+        let only = Candidate { stamp: stamp(0, n, 1), rank: 0, saw, value: VALUES[0] };
+        titled("task", "t".to_owned(), Register::plain(only))
+    });
+    round_trip(in_frames(saw));
+}
+
+#[test]
+fn the_largest_edit_and_a_full_page_fit_one_frame() {
+    let entities: Vec<Entity> = (0..2)
+        .map(|half| {
+            let all = (0..65_536 / 2 - half).map(|n| address::key("set", &format!("{n:05}")));
+            let registers = all.map(|address| (address, plain(stamp(0, 1, 1)))).collect();
+            ("task".to_owned(), half.to_string(), registers)
+        })
+        .collect();
+    let mut encoder = RowEncoder::default();
+    let half = REGISTERS_MAX / 2 - 1;
+    let before: Registers =
+        (0..half).map(|n| (address::key("a", &format!("{n:05}")), plain(stamp(0, 1, 1)))).collect();
+    let before = ("task".to_owned(), "before".to_owned(), before);
+    write_entity(&mut encoder, &before);
+    assert!(encoder.is_full(), "by bytes, if not by registers");
+    let bytes = page_of(&mut encoder, &entities, LAST);
+    assert_eq!(RowDecoder::default().page(&bytes, SENDER).unwrap().rows.len(), 3);
+}
+
+/// A frame of `shape`, `stamps` and `values`.
+fn frame(shape: &[u8], stamps: &[u8], values: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag::DELTA, 0, 1];
+    out.slice(shape);
+    out.slice(stamps);
+    out.extend_from_slice(values);
+    out
+}
+
+/// The shape of a page of one new entity up to its `count` registers.
+fn shape(count: u64) -> Vec<u8> {
+    let mut out = vec![0, 0];
+    out.slice(b"k");
+    out.slice(b"t");
+    out.varint(count);
+    out
+}
+
+fn too_many(bytes: &[u8], what: &'static str, max: usize) {
+    let refused = RowDecoder::default().page(bytes, SENDER).map(|page| page.rows.len());
+    assert_eq!(refused, Err(WireError::Bound { what, max }));
+}
+
+#[test]
+fn more_registers_than_a_frame_may_hold_are_refused_before_they_are_read() {
+    let mut one = shape(REGISTERS_MAX as u64 + 1);
+    one.resize(one.len() + REGISTERS_MAX + 1, 0);
+    too_many(&frame(&one, &[], &[]), "registers in a frame", REGISTERS_MAX);
+}
+
+#[test]
+fn more_candidates_than_a_frame_may_hold_are_refused_before_they_are_read() {
+    let mut one = shape(1);
+    one.push(7);
+    one.slice(&address::field("f"));
+    one.varint(REGISTERS_MAX as u64 + 1);
+    one.extend_from_slice(&[0, 0]);
+    // Every candidate is the edit before: two bytes each, and a hundred in memory.
+    one.resize(one.len() + REGISTERS_MAX + 1, 1);
+    let values = vec![0xf6; REGISTERS_MAX + 1];
+    too_many(&frame(&one, &[0; 40], &values), "registers in a frame", REGISTERS_MAX);
+}
+
+#[test]
+fn more_seen_entries_than_a_frame_may_hold_are_refused_before_they_are_read() {
+    let mut one = shape(1);
+    one.push(7);
+    one.slice(&address::field("f"));
+    one.push(1);
+    one.varint(SEEN_MAX as u64 + 1);
+    one.push(0);
+    one.push(0);
+    too_many(&frame(&one, &vec![0; 3 * SEEN_MAX + 3], &[0xf6]), "seen entries in a frame", SEEN_MAX);
+}
+
+#[test]
+fn counts_beyond_the_bytes_that_follow_are_refused() {
+    let cut = |bytes: &[u8]| {
+        let refused = RowDecoder::default().page(bytes, SENDER).map(|page| page.rows.len());
+        assert_eq!(refused, Err(WireError::Malformed { frame: "DELTA" }));
+    };
+    for count in [0, 2, 1 << 20, u64::MAX] {
+        let mut one = shape(count);
+        one.push(0);
+        cut(&frame(&one, &[], &[]));
+    }
+    for (alive, seen) in [(1 << 40, 0), (1, u64::MAX), (1, 1 << 40)] {
+        let mut one = shape(1);
+        one.push(7);
+        one.slice(&address::field("f"));
+        one.varint(alive);
+        one.varint(seen);
+        one.extend_from_slice(&[0, 0]);
+        cut(&frame(&one, &[0; 20], &[0xf6]));
+    }
+    // A dictionary entry that was never told, of each dictionary that the shape names.
+    cut(&frame(&[1, 1, 0], &[], &[]));
+    cut(&frame(&[0, 1, 1, b't', 1, 0], &[], &[]));
+    cut(&frame(&[&shape(1)[..], &[1 | 1 << 3]].concat(), &[0; 20], &[0xf6]));
+    cut(&frame(&[&shape(1)[..], &[1 | 31 << 3, 40]].concat(), &[0; 20], &[0xf6]));
+}
+
+#[test]
+fn a_register_that_no_replica_can_hold_is_refused() {
+    let mut encoder = RowEncoder::default();
+    let twice = [stamp(0, 5, 1), stamp(0, 6, 1)].map(|stamp| *plain(stamp).newest());
+    let register = Register { floor: Stamp::LOWEST, alive: Alive::from(twice.to_vec()), seen: Vec::new() };
+    let bytes = page_of(&mut encoder, &[titled("task", "t".to_owned(), register)], LAST);
+    let refused = RowDecoder::default().page(&bytes, SENDER).map(|page| page.rows.len());
+    assert_eq!(refused, Err(WireError::Register(crate::register::Malformed::TwoOfOneReplica)));
+}
+
+#[test]
+fn kinds_ids_and_keys_have_a_longest_length() {
+    let refused = |kind: &str, id: String, address: Vec<u8>| {
+        let entity = (kind.to_owned(), id, vec![(address, plain(stamp(0, 1, 1)))]);
+        let bytes = page_of(&mut RowEncoder::default(), &[entity], LAST);
+        RowDecoder::default().page(&bytes, SENDER).is_err()
+    };
+    let long = |bytes: usize| "x".repeat(bytes);
+    let title = || address::field("title");
+    assert!(!refused(&long(address::KIND_BYTES_MAX), long(address::ID_BYTES_MAX), title()));
+    assert!(refused(&long(address::KIND_BYTES_MAX + 1), long(1), title()));
+    assert!(refused("", long(1), title()));
+    assert!(refused("task", long(address::ID_BYTES_MAX + 1), title()));
+    assert!(!refused("task", long(0), address::key("set", &long(address::KEY_BYTES_MAX))));
+    assert!(refused("task", long(0), address::key("set", &long(address::KEY_BYTES_MAX + 1))));
+    assert!(refused("task", long(0), vec![address::class::COUNT, 0, 1, b'n', 1]));
+}
+
+#[test]
+fn frames_of_strangers_and_of_later_versions_are_bounded() {
+    let greeting = |len: usize| {
+        let mut bytes = Frame::Reset(Reset::default()).encode();
+        bytes.resize(len, 0);
+        Frame::decode(&bytes)
+    };
+    let bound = WireError::Bound { what: "bytes in a frame of this type", max: GREETING_BYTES_MAX };
+    assert_eq!(greeting(GREETING_BYTES_MAX + 2), Err(bound));
+    assert_eq!(greeting(GREETING_BYTES_MAX), Err(WireError::Malformed { frame: "RESET" }));
+    let about = |replicas: usize, incarnations: u64| {
+        let history: Vec<_> = (1..=incarnations).map(|n| (Incarnation(n), n)).collect();
+        let replicas = (0..replicas).map(|n| ReplicaId::from_u128(n as u128));
+        About::new(StoreId(1), replicas, &history, 99, 0, 0)
+    };
+    let welcome = |about: About, known: Option<Reset>| {
+        let frame = Welcome { version: 1, capabilities: 0, about, is_authority: true, rank: 0, known };
+        Frame::decode(&Frame::Welcome(frame).encode()).is_ok()
+    };
+    assert!(welcome(about(REPLICAS_MAX, 32), None));
+    assert!(!welcome(about(REPLICAS_MAX + 1, 32), None) && !welcome(about(1, 33), None));
+    assert!(!welcome(about(0, 1), None));
+    let history: Vec<_> = (1..=33).map(|n| (Incarnation(n), n)).collect();
+    assert!(!welcome(about(1, 1), Some(Reset::new(Position::default(), &history))));
+    let falls =
+        About::new(StoreId(1), [ReplicaId::default()].into_iter(), &[history[3], history[2]], 9, 0, 0);
+    assert!(!welcome(falls, None));
+    assert_eq!(Frame::decode(&[]), Err(WireError::Empty));
+}
+
+#[test]
+fn types_that_may_be_ignored_are_and_others_are_refused() {
+    for first in 0..=255_u8 {
+        let read = Frame::decode(&[first, 1, 2, 3]);
+        match first {
+            tag::OPTIONAL.. => assert_eq!(read, Ok(Frame::Ignored)),
+            tag::COMPRESSED | tag::DELTA | tag::PUSH | 13.. => {
+                assert_eq!(read, Err(WireError::UnknownFrame { tag: first }));
+            }
+            _ => assert!(read.is_err(), "{first}"),
+        }
+    }
+}
+
+#[test]
+fn unknown_keys_of_a_hello_are_skipped() {
+    let about = About::new(StoreId(1), [ReplicaId::default()].into_iter(), &[], 0, 0, 0);
+    let (token, offers) = (Some("t".to_owned()), true);
+    let hello = Hello { version_min: 1, version_max: 3, capabilities: 0, about, token, offers };
+    let frame = Frame::Hello(hello);
+    let mut bytes = frame.encode();
+    assert_eq!(bytes[1], 0xa6, "a map of six");
+    bytes[1] = 0xa8;
+    // Key 9: [1, {"a": h'00'}]; key 200: an unknown tag over text.
+    bytes.extend_from_slice(b"\x09\x82\x01\xa1\x61a\x41\x00\x18\xc8\xd9\xff\x00\x61x");
+    assert_eq!(Frame::decode(&bytes), Ok(frame));
+}
+
+#[test]
+fn a_kind_that_is_not_a_text_is_refused() {
+    let bytes = frame(&[0, 0, 1, 0xff, 0, 1, 1, 4, 1, 0, 1, b'f'], &[0; 20], &[0xf6]);
+    assert!(RowDecoder::default().page(&bytes, SENDER).is_err());
+}
+
+#[test]
+fn rows_of_one_entity_share_its_names() {
+    let entity = titled("task", "t".to_owned(), plain(stamp(0, 1, 1)));
+    let bytes = page_of(&mut RowEncoder::default(), &[entity.clone(), entity], LAST);
+    let page = RowDecoder::default().page(&bytes, SENDER);
+    let rows = page.unwrap().rows;
+    assert!(Arc::ptr_eq(&rows[0].kind, &rows[1].kind) && Arc::ptr_eq(&rows[0].id, &rows[1].id));
+}

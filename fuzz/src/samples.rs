@@ -1,0 +1,192 @@
+//! Good inputs to damage: what real replicas store and say to one another.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rivus_core::clock::{Admission, Millis};
+use rivus_core::edit::{Action, Op};
+use rivus_core::id::{Incarnation, ReplicaId, StoreId};
+use rivus_core::identity::Seeds;
+use rivus_core::replica::{OpenOptions, Replica};
+use rivus_core::row::Row;
+use rivus_core::schema::{KindBuilder, Life, Margin, Resolver, Schema};
+use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
+use rivus_core::store::{MemoryStore, Store};
+use rivus_core::value::Value;
+use rivus_core::wire::page::{PageHeader, RowEncoder};
+use rivus_core::wire::tag;
+
+/// The time at which everything happens.
+pub const NOW: Millis = Millis(1_700_000_000_000);
+
+/// A kind with a field of each type.
+#[must_use]
+pub fn schema() -> Arc<Schema> {
+    let task = |k: KindBuilder| {
+        k.life(Life::EditRevives)
+            .open()
+            .value("title")
+            .value_with("owner", Margin::Ms(5000), Resolver::Rank)
+            .multi("notes")
+            .set("tags")
+            .map("labels")
+            .counter("views")
+            .max("best")
+            .value("start")
+            .value("stop")
+            .group("span", ["start", "stop"])
+    };
+    Arc::new(
+        Schema::builder()
+            .kind("task", task)
+            .kind("draft", |k| k.value("title"))
+            .build()
+            .expect("it is sound"),
+    )
+}
+
+/// An empty replica.
+#[must_use]
+pub fn replica(n: u64) -> Replica<MemoryStore> {
+    let replica = ReplicaId::from_u128(u128::from(n));
+    let seeds = Seeds { store: StoreId(n), replica, incarnation: Incarnation(n) };
+    let admission = Admission::Quarantine { drift_ms_max: 60_000 };
+    let options = OpenOptions { seeds, slot: 0, admission, rank: 0 };
+    Replica::open(MemoryStore::new(), schema(), options).expect("memory does not fail")
+}
+
+/// A replica that judges, with some content.
+#[must_use]
+pub fn hub() -> Replica<MemoryStore> {
+    let mut hub = replica(9);
+    hub.serve_as_authority().expect("it has no other role");
+    edit(&mut hub, "shared", 1);
+    hub
+}
+
+/// Writes a field of each type.
+pub fn edit(replica: &mut Replica<MemoryStore>, id: &str, n: i64) {
+    let text = |text: &str| text.to_owned();
+    let fields = ["title", "owner", "notes", "best", "start", "undeclared"];
+    let fields = fields.map(|field| (text(field), Value::List(vec![Value::from(n), Value::from("text")])));
+    let actions = [
+        Action::Put(fields.to_vec()),
+        Action::Add { field: text("tags"), key: format!("tag {n}") },
+        Action::SetKey {
+            field: text("labels"),
+            key: text("key"),
+            value: Value::Unknown { tag: 60_000, bytes: vec![1] },
+        },
+        Action::Inc { field: text("views"), by: n },
+    ];
+    let ops: Vec<_> = actions.into_iter().map(|action| Op::new("task", id, action)).collect();
+    replica.edit(NOW, &ops).expect("the edit is sound");
+}
+
+/// A session of either role.
+#[must_use]
+pub fn session(role: Role) -> Session {
+    let seeds = Seeds {
+        store: StoreId(0xaaaa),
+        replica: ReplicaId::from_u128(0xaaaa),
+        incarnation: Incarnation(0xaaaa),
+    };
+    Session::new(SessionOptions { role, want: Want::Live, offers: true, seeds, capabilities: 0 })
+}
+
+/// The client's role.
+#[must_use]
+pub fn client() -> Role {
+    Role::Client { token: None }
+}
+
+/// The server's role.
+#[must_use]
+pub fn server() -> Role {
+    Role::Server { grants: Grants::everybody() }
+}
+
+/// What a client and a server say to each other: frames of both.
+#[must_use]
+pub fn conversation(judged: bool) -> [Vec<Vec<u8>>; 2] {
+    let (mut a, mut b) = (replica(1), if judged { hub() } else { replica(2) });
+    edit(&mut a, "shared", 5);
+    let (mut s, mut t) = (session(client()), session(server()));
+    let mut said = [Vec::new(), Vec::new()];
+    for round in 0..8 {
+        while let Some(frame) = s.poll_transmit(&mut a, NOW).expect("honest ends do not fail") {
+            t.handle(&mut b, &frame, NOW).expect("honest frames are taken");
+            said[0].push(frame);
+        }
+        while let Some(frame) = t.poll_transmit(&mut b, NOW).expect("honest ends do not fail") {
+            s.handle(&mut a, &frame, NOW).expect("honest frames are taken");
+            said[1].push(frame);
+        }
+        edit(&mut a, "mine", round);
+        edit(&mut b, "yours", round);
+        t.handle_quiet();
+        s.handle_quiet();
+    }
+    said
+}
+
+/// A page of a register of each form.
+#[must_use]
+pub fn page() -> Vec<u8> {
+    rows().first().map_or_else(Vec::new, |bytes| {
+        let row = Row::new(bytes, 1).expect("the sample is a row");
+        let states: Vec<_> = row.entries().map(|entry| entry.expect("the sample is a row")).collect();
+        let registers: Vec<_> =
+            states.iter().map(|entry| (entry.address, entry.shown().expect("the sample is a row"))).collect();
+        let mut encoder = RowEncoder::default();
+        encoder.entity("task", "shared", registers.iter().map(|(address, register)| (*address, register)));
+        let incarnation = Some(Incarnation(5));
+        encoder.finish_page(PageHeader { at: 9, more: false, incarnation, start: true, checkpoint: false })
+    })
+}
+
+/// Stored rows, with pending edits among them.
+#[must_use]
+pub fn rows() -> Vec<Vec<u8>> {
+    let mut a = replica(1);
+    edit(&mut a, "shared", 1);
+    a.meet_authority(StoreId(9), 3).expect("it has no other role");
+    edit(&mut a, "shared", 2);
+    edit(&mut a, "pending", 3);
+    let mut rows = Vec::new();
+    a.store()
+        .changes(0, &mut |row| {
+            rows.push(row.bytes.to_vec());
+            ControlFlow::Continue(())
+        })
+        .expect("memory does not fail");
+    rows
+}
+
+/// Every frame of both conversations.
+#[must_use]
+pub fn frames() -> Vec<Vec<u8>> {
+    let mut frames: Vec<_> = [true, false].into_iter().flat_map(conversation).flatten().collect();
+    frames.push(page());
+    assert!(frames.iter().any(|frame| frame.first() == Some(&tag::PUSH)), "a push is among them");
+    frames
+}
+
+/// Conversations in the form that [`crate::session`] takes, as either end hears them.
+#[must_use]
+pub fn heard() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for (judged, mode) in [(true, 0), (false, 1)] {
+        let [to_server, to_client] = conversation(judged);
+        for (frames, role) in [(to_server, 0), (to_client, 2)] {
+            let mut data = vec![mode | role];
+            for frame in frames {
+                let len = u16::try_from(frame.len()).expect("sample frames are short");
+                data.extend_from_slice(&len.to_be_bytes());
+                data.extend_from_slice(&frame);
+            }
+            all.push(data);
+        }
+    }
+    all
+}
