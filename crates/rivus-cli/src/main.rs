@@ -25,26 +25,30 @@ use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
 use args::{Arguments, Command};
-use output::Output;
+use output::{Form, Output};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error, std::env::args_os().any(|argument| argument == "--json")),
+        Err(error) => {
+            // What the parser could not take apart may still ask for it.
+            let asks = std::env::args_os().any(|argument| argument == "--json");
+            return refuse(&error, if asks { Form::Json } else { Form::Text });
+        }
     };
     log(arguments.global.verbose);
-    let json = arguments.global.json;
-    let mut out = Output::new(json);
+    let form = Form::of(&arguments.global);
+    let mut out = Output::new(form);
     let done = run(&arguments, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
     match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<clap::Error>() {
-            Some(usage) => refuse(usage, json),
+            Some(usage) => refuse(usage, form),
             None => {
                 // What was asked for and done before the failure comes first.
                 let _ = out.flush();
-                complain(&format!("{error:#}"), json);
+                complain(&format!("{error:#}"), form);
                 ExitCode::FAILURE
             }
         },
@@ -84,26 +88,26 @@ fn usage(message: &str) -> anyhow::Error {
 }
 
 /// Prints what the parser has to say, which may be help.
-fn refuse(error: &clap::Error, json: bool) -> ExitCode {
-    if json && error.use_stderr() {
+fn refuse(error: &clap::Error, form: Form) -> ExitCode {
+    if form == Form::Json && error.use_stderr() {
         let text = error.render().to_string();
         // The first paragraph says what is wrong, the others what is right.
         let first = text.split("\n\n").next().unwrap_or_default();
-        complain(first.trim_start_matches("error: ").trim_end(), json);
+        complain(first.trim_start_matches("error: ").trim_end(), form);
     } else {
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-fn complain(message: &str, json: bool) {
+fn complain(message: &str, form: Form) {
     #[derive(serde::Serialize)]
     struct Failure<'m> {
         error: &'m str,
     }
-    let line = match json {
-        true => serde_json::to_string(&Failure { error: message }).unwrap_or_default(),
-        false => format!("error: {message}"),
+    let line = match form {
+        Form::Json => serde_json::to_string(&Failure { error: message }).unwrap_or_default(),
+        Form::Text => format!("error: {message}"),
     };
     // Nobody is left to hear of it if this fails.
     let _ = writeln!(io::stderr(), "{line}");

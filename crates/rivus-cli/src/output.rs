@@ -5,26 +5,43 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use serde::Serialize;
 
-/// What was asked for goes here: text, or JSON with `--json`.
+use crate::args::Global;
+
+/// Who reads what is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// People.
+    Text,
+    /// Programs: `--json`.
+    Json,
+}
+
+impl Form {
+    pub(crate) fn of(global: &Global) -> Self {
+        if global.json { Self::Json } else { Self::Text }
+    }
+}
+
+/// What was asked for goes here.
 #[derive(Debug)]
 pub(crate) struct Output {
     out: BufWriter<Stdout>,
-    json: bool,
+    form: Form,
 }
 
 impl Output {
-    pub(crate) fn new(json: bool) -> Self {
-        Self { out: BufWriter::new(io::stdout()), json }
+    pub(crate) fn new(form: Form) -> Self {
+        Self { out: BufWriter::new(io::stdout()), form }
     }
 
     /// Whether programs read it.
     pub(crate) fn is_json(&self) -> bool {
-        self.json
+        self.form == Form::Json
     }
 
     /// One line: `text` for people, `data` for programs.
     pub(crate) fn say(&mut self, text: impl Display, data: &impl Serialize) -> io::Result<()> {
-        if self.json { self.json(data) } else { writeln!(self.out, "{text}") }
+        if self.is_json() { self.json(data) } else { writeln!(self.out, "{text}") }
     }
 
     /// One line for programs.

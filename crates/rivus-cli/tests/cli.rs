@@ -1,5 +1,7 @@
 //! The program as people and programs use it.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -319,7 +321,7 @@ fn csv_cells_are_text_unless_told_otherwise_and_empty_ones_change_nothing() {
 #[test]
 fn flat_objects_take_kind_and_id_from_the_options_or_get_new_ids() {
     let place = Place::new();
-    place.write("a.json", r#"[{"id":7,"n":1},{"n":2},{"id":null,"n":3}]"#);
+    place.write("a.json", "\u{feff}[{\"id\":7,\"n\":1},{\"n\":2},{\"id\":null,\"n\":3}]");
     place.ok(&["import", "a.json", "--kind", "k"]);
     let listed = lines(&place.ok(&["--json", "list", "k"]));
     assert_eq!(listed.len(), 3);

@@ -189,7 +189,6 @@ impl Put for Vec<u8> {
 }
 
 /// The low seven bits.
-#[expect(clippy::cast_possible_truncation, reason = "seven bits fit")]
 #[inline]
 fn low7(value: u64) -> u8 {
     (value & 0x7f) as u8

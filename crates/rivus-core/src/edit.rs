@@ -89,9 +89,6 @@ pub const EDIT_REGISTERS_MAX: usize = 65_536;
 /// The most bytes of addresses and values that one edit may write.
 pub const EDIT_BYTES_MAX: usize = 4 << 20;
 
-/// How much room the operations of an edit get to begin with, in bytes.
-const OPS_BYTES_USUAL: usize = 128;
-
 /// An edit being made: reads see what its own operations have done so far.
 #[derive(Debug)]
 pub struct Tx<'s, S> {
@@ -119,17 +116,13 @@ pub enum Presence {
 }
 
 impl<'s, S: Store> Tx<'s, S> {
-    pub(crate) fn new(store: &'s S, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
-        Self::on(Work::new(store), schema, replica, keep_ops)
-    }
-
-    /// An edit on top of rows that are staged already.
-    pub(crate) fn on(work: Work<'s, S>, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
+    /// An edit on top of the rows that are staged already.
+    pub(crate) fn new(work: Work<'s, S>, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
         Self {
             work,
             schema,
             intents: SmallVec::new(),
-            ops: keep_ops.then(|| Vec::with_capacity(OPS_BYTES_USUAL)),
+            ops: keep_ops.then(pending::start),
             op_count: 0,
             registers: 0,
             bytes: 0,
@@ -156,10 +149,8 @@ impl<'s, S: Store> Tx<'s, S> {
                 return Err(ClockError::EndOfGenerations.into());
             }
             let header = Header { stamp: last.by(self.replica), rank: 0, saw: None, force: Force::No };
-            let joins: Vec<(&[u8], Change<'_>)> = delta(&self.work, at, intents, header)?
-                .into_iter()
-                .map(|(address, register)| (address, Change::Join { register, source: None }))
-                .collect();
+            let join = |register| Change::Join { register, source: None };
+            let joins = delta(&self.work, at, intents, header, join)?;
             copy.apply(At::new(0), &joins)?;
         }
         let view = View::read(declared, copy.rows(At::new(0))?);
@@ -433,34 +424,34 @@ impl<'s, S: Store> Tx<'s, S> {
         let newest = intents.filter_map(|(_, intent)| intent.newest).max();
         let stamp = clock.tick(how.now, newest, how.force)?;
         let header = Header { stamp, rank: how.rank, saw: how.saw, force: how.force };
-        let mut record = self.ops.map(|ops| header.record(self.op_count, &ops));
+        let mut record = self.ops.map(|ops| header.record(self.op_count, ops));
         let mut work = self.work;
         for (index, intents) in self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty()) {
             let at = At::new(index);
-            let registers = delta(&work, at, intents, header)?;
-            if let Some(record) = &mut record {
-                let staged = work.staged(at);
-                pending::put_entity(record, staged.kind(), staged.id(), &registers);
-            }
-            let change = |(address, register)| match &record {
-                Some(_) => (address, Change::Pend(register)),
-                None => (address, Change::Join { register, source: None }),
+            let changes = match &mut record {
+                None => delta(&work, at, intents, header, |register| Change::Join { register, source: None })?,
+                Some(record) => {
+                    let changes = delta(&work, at, intents, header, Change::Pend)?;
+                    let staged = work.staged(at);
+                    pending::put_entity(record, staged.kind(), staged.id(), &changes);
+                    changes
+                }
             };
-            let changes: SmallVec<[(&[u8], Change<'_>); 1]> = registers.into_iter().map(change).collect();
             work.apply(at, &changes)?;
         }
         Ok((work, Some(Made { stamp, record, registers: self.registers })))
     }
 }
 
-/// The registers that an edit writes to one entity.
+/// The changes that an edit makes to one entity.
 fn delta<'i, S: Store>(
     work: &Work<'_, S>,
     at: At,
     intents: &'i Intents,
     header: Header,
-) -> Result<SmallVec<[(&'i [u8], Register<'i>); 1]>, EditError> {
-    let mut registers = SmallVec::with_capacity(intents.len());
+    change: impl Fn(Register<'i>) -> Change<'i>,
+) -> Result<SmallVec<[(&'i [u8], Change<'i>); 1]>, EditError> {
+    let mut changes = SmallVec::with_capacity(intents.len());
     for (address, intent) in intents.iter() {
         let own = Candidate { stamp: header.stamp, rank: header.rank, saw: header.saw, value: &intent.value };
         let register = if intent.reach == Reach::None {
@@ -472,9 +463,9 @@ fn delta<'i, S: Store>(
             let state = entry.as_ref().map(Entry::shown).transpose().map_err(corrupt)?;
             Register::write(state.as_ref(), own, intent.reach)
         };
-        registers.push((address, register));
+        changes.push((address, change(register)));
     }
-    Ok(registers)
+    Ok(changes)
 }
 
 fn damaged_at<S: Store>(work: &Work<'_, S>, at: At, corrupt: crate::row::Corrupt) -> StoreError {

@@ -8,7 +8,7 @@ use crate::clock::{Force, Stamp};
 use crate::edit::{Action, Op};
 use crate::id::{Incarnation, ReplicaId};
 use crate::register::{Register, Saw};
-use crate::row::{decode_register, encode_register};
+use crate::row::{Change, decode_register, encode_register};
 use crate::value::Value;
 
 /// What all registers of an edit share.
@@ -25,9 +25,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// Starts an outbox record; the entities follow.
-    pub(crate) fn record(self, op_count: u64, ops: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(96 + 2 * ops.len());
+    /// Goes on with an outbox record that has its operations; the entities follow.
+    pub(crate) fn record(self, op_count: u64, ops: Vec<u8>) -> Vec<u8> {
+        let mut out = ops;
+        let len = u32::try_from(out.len().saturating_sub(OPS_START.len())).unwrap_or(u32::MAX);
+        if let Some(start) = out.first_chunk_mut() {
+            *start = len.to_be_bytes();
+        }
         out.push(u8::from(self.force == Force::Yes) | u8::from(self.saw.is_some()) << 1);
         out.stamp(self.stamp);
         out.push(self.rank);
@@ -36,17 +40,17 @@ impl Header {
             out.varint(saw.done);
         }
         out.varint(op_count);
-        out.slice(ops);
         out
     }
 }
 
 /// Appends one entity of the delta to an outbox record.
-pub(crate) fn put_entity(out: &mut Vec<u8>, kind: &str, id: &str, registers: &[(&[u8], Register<'_>)]) {
+pub(crate) fn put_entity(out: &mut Vec<u8>, kind: &str, id: &str, changes: &[(&[u8], Change<'_>)]) {
     out.slice(kind.as_bytes());
     out.slice(id.as_bytes());
-    out.varint(registers.len() as u64);
-    for (address, register) in registers {
+    out.varint(changes.len() as u64);
+    for (address, change) in changes {
+        let Some(register) = change.register() else { continue };
         out.slice(address);
         out.sized(|out| encode_register(register, out));
     }
@@ -81,6 +85,8 @@ impl<'a> Pending<'a> {
     /// [`Cut`] if the bytes are none.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Cut> {
         let mut reader = Reader::new(bytes);
+        let len = u32::from_be_bytes(reader.array()?);
+        let ops = reader.take(usize::try_from(len).map_err(|_| Cut)?)?;
         let marks = reader.u8()?;
         let stamp = reader.stamp()?;
         let rank = reader.u8()?;
@@ -91,7 +97,6 @@ impl<'a> Pending<'a> {
         };
         let force = if marks & 1 == 0 { Force::No } else { Force::Yes };
         let op_count = reader.varint()?;
-        let ops = reader.slice()?;
         let mut entities = Vec::new();
         while !reader.is_empty() {
             let (kind, id) = (reader.str()?, reader.str()?);
@@ -121,6 +126,18 @@ impl<'a> Pending<'a> {
     pub fn author(&self) -> ReplicaId {
         self.header.stamp.replica
     }
+}
+
+/// With what a record begins: the length of its operations, once that is known.
+const OPS_START: [u8; 4] = [0; 4];
+/// How much room a record gets to begin with, in bytes.
+const RECORD_BYTES_USUAL: usize = 192;
+
+/// Starts a record; the operations follow.
+pub(crate) fn start() -> Vec<u8> {
+    let mut out = Vec::with_capacity(RECORD_BYTES_USUAL);
+    out.extend_from_slice(&OPS_START);
+    out
 }
 
 /// Appends an operation.

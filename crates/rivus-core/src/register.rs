@@ -44,6 +44,25 @@ impl Candidate<'_> {
     }
 }
 
+impl Candidate<'_> {
+    /// Appends what [`Register::encode_canonical`] appends of a plain register.
+    pub(crate) fn encode_canonical(&self, out: &mut Vec<u8>) {
+        let mut stamp = [0; 26];
+        let (instant, replica) = stamp.split_at_mut(10);
+        let (generation, time) = instant.split_at_mut(2);
+        generation.copy_from_slice(&self.stamp.generation.to_be_bytes());
+        time.copy_from_slice(&self.stamp.time.to_be_bytes());
+        replica.copy_from_slice(&self.stamp.replica.0);
+        out.reserve(2 * stamp.len() + 17 + self.value.len());
+        out.extend_from_slice(&stamp);
+        out.extend_from_slice(&1_u64.to_be_bytes());
+        out.extend_from_slice(&stamp);
+        out.push(self.rank);
+        out.extend_from_slice(&(self.value.len() as u64).to_be_bytes());
+        out.extend_from_slice(self.value);
+    }
+}
+
 /// All writes of `replica` up to `instant` have been seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
@@ -252,6 +271,9 @@ impl<'a> Register<'a> {
 
     /// Appends the form that the digest hashes: everything but `saw`.
     pub fn encode_canonical(&self, out: &mut Vec<u8>) {
+        if let Some(only) = self.as_plain() {
+            return only.encode_canonical(out);
+        }
         let stamp = |out: &mut Vec<u8>, s: Stamp| {
             out.extend_from_slice(&s.generation.to_be_bytes());
             out.extend_from_slice(&s.time.to_be_bytes());

@@ -24,7 +24,7 @@ use crate::row::{Change, Row, State, decode_register, encode_register};
 use crate::schema::Schema;
 use crate::store::{Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table};
 use crate::view::View;
-use crate::work::{Finished, Work, damaged};
+use crate::work::{Finished, Scratch, Work, damaged};
 
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
 pub use verdict::{Answer, Rejected};
@@ -65,6 +65,7 @@ pub struct Replica<S> {
     /// Other writers' commits up to this number are known here.
     others: Option<i64>,
     watching: bool,
+    scratch: Scratch,
     events: Vec<Event>,
 }
 
@@ -198,6 +199,7 @@ impl<S: Store> Replica<S> {
             ahead_ms: 0,
             others: None,
             watching: false,
+            scratch: Scratch::default(),
             events: Vec::new(),
         };
         replica.reload()?;
@@ -348,7 +350,8 @@ impl<S: Store> Replica<S> {
             self.refresh()?;
             let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
             let keep_ops = self.identity.authority.is_some();
-            let mut tx = Tx::new(&self.store, &self.schema, self.clock.replica(), keep_ops);
+            let work = Work::with(&self.store, std::mem::take(&mut self.scratch));
+            let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops);
             let done = edit(&mut tx).and_then(|value| {
                 let (work, made) = tx.finish(&mut self.clock, how)?;
                 Ok((value, made.map(|made| (work.finish(), made))))
@@ -794,6 +797,7 @@ impl<S: Store> Replica<S> {
             None => HighWater::AtLeast(self.clock.high_water()),
         };
         let mut batch = Batch { records, high_water, incarnation: self.incarnation, ..Batch::default() };
+        self.scratch = std::mem::take(&mut finished.scratch);
         finished.fill(&mut batch);
         if batch.rows.is_empty() && batch.records.is_empty() {
             return Ok(self.store.head()?.seq);

@@ -20,10 +20,16 @@ pub(crate) struct Work<'s, S> {
     entities: SmallVec<[Staged<'s>; 1]>,
     /// By hash of (kind, id), once there are too many to look through.
     index: BTreeMap<u64, usize>,
-    hashing: Vec<u8>,
-    packing: Vec<u8>,
+    scratch: Scratch,
     pub(crate) sums: Sums,
     pub(crate) clashes: Vec<Stamp>,
+}
+
+/// Memory that one transaction after the other uses.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    hashing: Vec<u8>,
+    packing: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -103,12 +109,15 @@ const LOOK_THROUGH_MAX: usize = 8;
 
 impl<'s, S: Store> Work<'s, S> {
     pub(crate) fn new(store: &'s S) -> Self {
+        Self::with(store, Scratch::default())
+    }
+
+    pub(crate) fn with(store: &'s S, scratch: Scratch) -> Self {
         Self {
             store,
             entities: SmallVec::new(),
             index: BTreeMap::new(),
-            hashing: Vec::with_capacity(256),
-            packing: Vec::with_capacity(1024),
+            scratch,
             sums: Sums::default(),
             clashes: Vec::new(),
         }
@@ -238,15 +247,14 @@ impl<'s, S: Store> Work<'s, S> {
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;
-            let (mut hashing, mut packing) =
-                (std::mem::take(&mut self.hashing), std::mem::take(&mut self.packing));
+            let mut scratch = std::mem::take(&mut self.scratch);
             let staged = self.staged_mut(at);
             let Some(chunk) = staged.chunks.get(index) else { break };
-            let mut digested = Digested::new(&mut hashing, staged.kind(), staged.id());
+            let mut digested = Digested::new(&mut scratch.hashing, staged.kind(), staged.id());
             let outcome = chunk.row().and_then(|row| {
                 let here = rest.iter().take_while(|(address, _)| row.holds(address.as_ref())).count();
                 let now = rest.get(..here).unwrap_or_default();
-                Ok((row::apply(row, now, &mut packing, &mut digested)?, here))
+                Ok((row::apply(row, now, &mut scratch.packing, &mut digested)?, here))
             });
             let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
             let (applied, here) = outcome.map_err(|c| damaged(staged.kind(), staged.id(), c))?;
@@ -268,7 +276,7 @@ impl<'s, S: Store> Work<'s, S> {
                     staged.chunks.insert(index + piece, chunk);
                 }
             }
-            (self.hashing, self.packing) = (hashing, packing);
+            self.scratch = scratch;
             self.sums.add(sums);
             self.clashes.extend(clashes);
         }
@@ -282,6 +290,7 @@ impl<'s, S: Store> Work<'s, S> {
             entities: SmallVec::new(),
             clashes: self.clashes,
             sums: self.sums,
+            scratch: self.scratch,
         };
         for staged in self.entities {
             for chunk in staged.chunks {
@@ -306,6 +315,7 @@ pub(crate) struct Finished {
     entities: SmallVec<[(Names, bool); 1]>,
     pub(crate) clashes: Vec<Stamp>,
     sums: Sums,
+    pub(crate) scratch: Scratch,
 }
 
 #[derive(Debug)]
@@ -326,7 +336,7 @@ impl Finished {
     /// Moves rows and sums into a batch.
     pub(crate) fn fill<'b>(&'b mut self, batch: &mut Batch<'b>) {
         batch.sums.add(self.sums);
-        batch.rows.reserve(self.rows.len());
+        batch.rows = Vec::with_capacity(self.rows.len());
         for row in self.rows.drain(..) {
             let Some((names, _)) = self.entities.get(row.entity) else { continue };
             let read = RowRead { kind: names.kind(), id: names.id(), start: row.start, seq: row.seq };

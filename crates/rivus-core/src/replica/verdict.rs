@@ -233,7 +233,7 @@ impl<S: Store> Replica<S> {
                 }
                 continue;
             }
-            let mut tx = Tx::on(work, &self.schema, clock.replica(), true);
+            let mut tx = Tx::new(work, &self.schema, clock.replica(), true);
             let how = Finish { now, force: edit.header.force, rank: self.rank(), saw: self.saw };
             // An operation that no longer fits (its entity is gone with the refused edit) falls away.
             for op in &edit.ops {

@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::Confirmed;
 use crate::clock::Stamp;
 use crate::id::StoreId;
-use crate::register::Register;
+use crate::register::{Candidate, Register};
 
 /// One register as stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +60,16 @@ pub enum Change<'a> {
     Withdraw,
 }
 
+impl<'a> Change<'a> {
+    /// What is joined.
+    pub(crate) fn register(&self) -> Option<&Register<'a>> {
+        match self {
+            Self::Join { register, .. } | Self::Pend(register) | Self::Accept(register) => Some(register),
+            Self::Withdraw => None,
+        }
+    }
+}
+
 /// What a commit adds to the digests, and the address prefix that is hashed with each register.
 #[derive(Debug)]
 pub struct Digested<'b> {
@@ -109,6 +119,15 @@ impl<'b> Digested<'b> {
         self.buffer.extend_from_slice(&(address.len() as u64).to_be_bytes());
         self.buffer.extend_from_slice(address);
         register.encode_canonical(self.buffer);
+        xxh3_128(self.buffer)
+    }
+
+    /// The same of a plain register.
+    pub(super) fn hash_plain(&mut self, address: &[u8], only: &Candidate<'_>) -> u128 {
+        self.buffer.truncate(self.prefix);
+        self.buffer.extend_from_slice(&(address.len() as u64).to_be_bytes());
+        self.buffer.extend_from_slice(address);
+        only.encode_canonical(self.buffer);
         xxh3_128(self.buffer)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::bytes::{Cut, Put, Reader};
 use crate::id::{Incarnation, ReplicaId};
-use crate::register::{Candidate, Register, Saw, Seen};
+use crate::register::{Alive, Candidate, Register, Saw, Seen};
 
 const PLAIN: u8 = 1;
 const RANK: u8 = 2;
@@ -23,6 +23,7 @@ fn put_candidate(out: &mut Vec<u8>, candidate: &Candidate<'_>) {
     }
 }
 
+#[inline(always)]
 fn candidate<'a>(reader: &mut Reader<'a>, marks: u8) -> Result<Candidate<'a>, Cut> {
     let stamp = reader.stamp()?;
     let rank = if marks & RANK == 0 { 0 } else { reader.u8()? };
@@ -34,12 +35,26 @@ fn candidate<'a>(reader: &mut Reader<'a>, marks: u8) -> Result<Candidate<'a>, Cu
     Ok(Candidate { stamp, rank, saw, value: &[] })
 }
 
+/// Appends a plain register.
+pub(super) fn encode_plain(only: &Candidate<'_>, out: &mut Vec<u8>) {
+    out.push(PLAIN | marks(only));
+    put_candidate(out, only);
+    out.extend_from_slice(only.value);
+}
+
+/// Reads a plain register; `None` if the form is another one, or none.
+#[inline]
+pub(super) fn plain(bytes: &[u8]) -> Option<Candidate<'_>> {
+    let mut reader = Reader::new(bytes);
+    let head = reader.u8().ok().filter(|head| head & PLAIN != 0)?;
+    let only = candidate(&mut reader, head).ok()?;
+    Some(Candidate { value: reader.rest(), ..only })
+}
+
 /// Appends a register; its end is known from outside.
 pub fn encode_register(register: &Register<'_>, out: &mut Vec<u8>) {
     if let Some(only) = register.as_plain() {
-        out.push(PLAIN | marks(only));
-        put_candidate(out, only);
-        out.extend_from_slice(only.value);
+        encode_plain(only, out);
         return;
     }
     out.push(0);
@@ -71,13 +86,16 @@ pub fn decode_register(bytes: &[u8]) -> Result<Register<'_>, Cut> {
     }
     let floor = reader.stamp()?;
     let count = reader.count(10)?;
-    let mut alive = Vec::with_capacity(count);
-    for _ in 0..count {
+    let mut next = || -> Result<Candidate<'_>, Cut> {
         let marks = reader.u8()?;
-        let mut each = candidate(&mut reader, marks)?;
-        each.value = reader.slice()?;
-        alive.push(each);
-    }
+        let each = candidate(&mut reader, marks)?;
+        Ok(Candidate { value: reader.slice()?, ..each })
+    };
+    let alive = match count {
+        0 => return Err(Cut),
+        1 => Alive::One([next()?]),
+        _ => Alive::Many((0..count).map(|_| next()).collect::<Result<_, _>>()?),
+    };
     let count = reader.count(25)?;
     let mut seen = Vec::with_capacity(count);
     for _ in 0..count {
@@ -85,5 +103,5 @@ pub fn decode_register(bytes: &[u8]) -> Result<Register<'_>, Cut> {
         seen.push(Seen { replica, instant: reader.instant()? });
     }
     reader.end()?;
-    if alive.is_empty() { Err(Cut) } else { Ok(Register { floor, alive: alive.into(), seen }) }
+    Ok(Register { floor, alive, seen })
 }

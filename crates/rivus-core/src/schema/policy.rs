@@ -159,7 +159,6 @@ pub struct CustomResolver {
     /// What peers compare; give a changed function another name. 1 to 255 bytes.
     pub name: String,
     /// Takes the candidates ascending by stamp, at least one.
-    #[expect(clippy::type_complexity, reason = "an alias would only hide what the function takes")]
     pub f: Arc<dyn Fn(&[Candidate<'_>]) -> Value + Send + Sync>,
 }
 

@@ -1,5 +1,7 @@
 //! A store in memory: for tests, the simulator, and replicas that need no disk.
 
+mod records;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,6 +10,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
+
+use records::{Key, Records};
 
 use super::{
     Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RecordRead, RowRead, Store, StoreError, Table,
@@ -30,7 +34,8 @@ pub struct MemoryStore {
     rows: Vec<Slot>,
     /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
     log: Vec<(u64, u32)>,
-    records: BTreeMap<(Table, Key), Vec<u8>>,
+    /// By table.
+    records: [Records; Table::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -40,39 +45,6 @@ struct Slot {
     start: Box<[u8]>,
     id: Box<str>,
     kind: Arc<str>,
-}
-
-/// A record's key. Its first bytes are compared as a number: most keys are not longer, and those of the outbox
-/// grow with every edit.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key {
-    /// Padded with zeros.
-    first: u64,
-    /// How many of them there are.
-    len: u8,
-    rest: Box<[u8]>,
-}
-
-impl Key {
-    fn new(bytes: &[u8]) -> Self {
-        if let Some((first, rest)) = bytes.split_first_chunk() {
-            return Self { first: u64::from_be_bytes(*first), len: 8, rest: rest.into() };
-        }
-        let (mut first, mut len) = ([0; 8], 0);
-        for (to, from) in first.iter_mut().zip(bytes) {
-            *to = *from;
-            len += 1;
-        }
-        Self { first: u64::from_be_bytes(first), len, rest: Box::default() }
-    }
-
-    /// The bytes, in a buffer.
-    fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> &'b [u8] {
-        buffer.clear();
-        buffer.extend(self.first.to_be_bytes().iter().take(usize::from(self.len)));
-        buffer.extend_from_slice(&self.rest);
-        buffer
-    }
 }
 
 impl MemoryStore {
@@ -104,6 +76,11 @@ impl MemoryStore {
     fn slot(&self, row: u32) -> &Slot {
         #[expect(clippy::expect_used, reason = "indexes are made by this store and rows are never removed")]
         self.rows.get(row as usize).expect("a row index is valid")
+    }
+
+    fn table(&self, table: Table) -> &Records {
+        #[expect(clippy::expect_used, reason = "tables are numbered from 0 up")]
+        self.records.get(table as usize).expect("every table has its records")
     }
 
     fn chunks(&self, kind: &str, id: &str) -> Option<&Chunks> {
@@ -197,27 +174,22 @@ impl Store for MemoryStore {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let mut buffer = Vec::new();
-        let records = self.records.range((table, Key::new(from))..);
-        for ((_, key), value) in records.take_while(|((of, _), _)| *of == table) {
-            if visit(key.read(&mut buffer), value).is_break() {
-                break;
-            }
-        }
+        self.table(table).visit(from, visit);
         Ok(())
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
         let changed = |read: &RecordRead| {
-            self.records.get(&(read.table, Key::new(&read.key))).map(Vec::as_slice) != read.value.as_deref()
+            self.table(read.table).get(&read.key) != read.value.as_deref()
         };
         if batch.unchanged.iter().any(changed) {
             return Err(CommitError::Stale);
         }
         batch.reads.iter().try_for_each(|read| self.unmoved(read).map(drop))?;
-        let places: Result<SmallVec<[_; 4]>, _> =
-            batch.rows.iter().map(|write| self.unmoved(&write.row)).collect();
-        let places = places?;
+        let mut places: SmallVec<[_; 4]> = SmallVec::new();
+        for write in &batch.rows {
+            places.push(self.unmoved(&write.row)?);
+        }
         if let Some(incarnation) = batch.incarnation
             && !batch.rows.is_empty()
         {
@@ -245,9 +217,10 @@ impl Store for MemoryStore {
                 RecordKey::Bytes(bytes) => Key::new(&bytes),
                 RecordKey::CommitSeq => Key::new(&self.head.seq.to_be_bytes()),
             };
+            let Some(records) = self.records.get_mut(record.table as usize) else { continue };
             match record.value {
-                Some(value) => self.records.insert((record.table, key), value),
-                None => self.records.remove(&(record.table, key)),
+                Some(value) => records.insert(key, value),
+                None => records.remove(&key),
             };
         }
         self.head.high_water = match batch.high_water {
