@@ -31,7 +31,7 @@ pub fn frame_decode(data: &[u8]) {
     }
     for before in [None, Some(samples::page())] {
         let mut decoder = RowDecoder::default();
-        if let Some(page) = &before {
+        if let Some(page) = before {
             decoder.page(page, StoreId(1)).expect("the sample is a page");
         }
         if let Ok(page) = decoder.page(data, StoreId(1)) {

@@ -1,14 +1,15 @@
 //! Good inputs to damage: what real replicas store and say to one another.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rivus_core::clock::{Admission, Millis};
 use rivus_core::edit::{Action, Op};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Seeds;
+use rivus_core::register::Register;
 use rivus_core::replica::{OpenOptions, Replica};
-use rivus_core::row::Row;
+use rivus_core::row::{Entry, Row};
 use rivus_core::schema::{KindBuilder, Life, Margin, Resolver, Schema};
 use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
 use rivus_core::store::{MemoryStore, Store};
@@ -111,19 +112,25 @@ pub fn server() -> Role {
 pub fn conversation(judged: bool) -> [Vec<Vec<u8>>; 2] {
     let (mut a, mut b) = (replica(1), if judged { hub() } else { replica(2) });
     edit(&mut a, "shared", 5);
+    meet(&mut a, &mut b)
+}
+
+fn meet(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>) -> [Vec<Vec<u8>>; 2] {
     let (mut s, mut t) = (session(client()), session(server()));
     let mut said = [Vec::new(), Vec::new()];
     for round in 0..8 {
-        while let Some(frame) = s.poll_transmit(&mut a, NOW).expect("honest ends do not fail") {
-            t.handle(&mut b, &frame, NOW).expect("honest frames are taken");
+        while let Some(frame) = s.poll_transmit(a, NOW).expect("honest ends do not fail") {
+            t.handle(b, &frame, NOW).expect("honest frames are taken");
             said[0].push(frame);
         }
-        while let Some(frame) = t.poll_transmit(&mut b, NOW).expect("honest ends do not fail") {
-            s.handle(&mut a, &frame, NOW).expect("honest frames are taken");
+        while let Some(frame) = t.poll_transmit(b, NOW).expect("honest ends do not fail") {
+            s.handle(a, &frame, NOW).expect("honest frames are taken");
             said[1].push(frame);
         }
-        edit(&mut a, "mine", round);
-        edit(&mut b, "yours", round);
+        if round < 6 {
+            edit(a, "mine", round);
+            edit(b, "yours", round);
+        }
         t.handle_quiet();
         s.handle_quiet();
     }
@@ -132,12 +139,18 @@ pub fn conversation(judged: bool) -> [Vec<Vec<u8>>; 2] {
 
 /// A page of a register of each form.
 #[must_use]
-pub fn page() -> Vec<u8> {
-    rows().first().map_or_else(Vec::new, |bytes| {
+pub fn page() -> &'static [u8] {
+    static PAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    PAGE.get_or_init(new_page)
+}
+
+fn new_page() -> Vec<u8> {
+    let rows = rows();
+    let longest = rows.iter().max_by_key(|row| row.len());
+    longest.map_or_else(Vec::new, |bytes| {
         let row = Row::new(bytes, 1).expect("the sample is a row");
         let states: Vec<_> = row.entries().map(|entry| entry.expect("the sample is a row")).collect();
-        let registers: Vec<_> =
-            states.iter().map(|entry| (entry.address, entry.shown().expect("the sample is a row"))).collect();
+        let registers: Vec<_> = states.iter().map(|entry| (entry.address, confirmed(entry))).collect();
         let mut encoder = RowEncoder::default();
         encoder.entity("task", "shared", registers.iter().map(|(address, register)| (*address, register)));
         let incarnation = Some(Incarnation(5));
@@ -145,11 +158,18 @@ pub fn page() -> Vec<u8> {
     })
 }
 
+fn confirmed<'a>(entry: &Entry<'a>) -> Register<'a> {
+    let state = entry.state().expect("the sample is a row");
+    state.confirmed().unwrap_or(&state.shown).clone()
+}
+
 /// Stored rows, with pending edits among them.
 #[must_use]
 pub fn rows() -> Vec<Vec<u8>> {
-    let mut a = replica(1);
+    let (mut a, mut b) = (replica(1), replica(2));
     edit(&mut a, "shared", 1);
+    edit(&mut b, "shared", 7);
+    meet(&mut a, &mut b);
     a.meet_authority(StoreId(9), 3).expect("it has no other role");
     edit(&mut a, "shared", 2);
     edit(&mut a, "pending", 3);
@@ -167,7 +187,7 @@ pub fn rows() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn frames() -> Vec<Vec<u8>> {
     let mut frames: Vec<_> = [true, false].into_iter().flat_map(conversation).flatten().collect();
-    frames.push(page());
+    frames.push(page().to_vec());
     assert!(frames.iter().any(|frame| frame.first() == Some(&tag::PUSH)), "a push is among them");
     frames
 }

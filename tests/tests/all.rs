@@ -1,6 +1,6 @@
 //! Integration tests: several processes, real files, real sockets.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod process;
 mod sync;

@@ -185,24 +185,19 @@ pub fn sync<S: Store>(device: &mut Replica<S>, hub: &mut Replica<MemoryStore>) {
     let mut client = session(Role::Client { token: None }, Want::Once);
     let mut server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
     let now = Millis(START_MS + 10_000_000);
-    let mut ends = (
-        End { replica: device, session: &mut client, now },
-        End { replica: hub, session: &mut server, now },
-    );
+    let mut ends =
+        (End { replica: device, session: &mut client, now }, End { replica: hub, session: &mut server, now });
     run(&mut ends.0, &mut ends.1, usize::MAX).unwrap();
     assert_eq!(device.head().unwrap().digest.shown, hub.head().unwrap().digest.shown, "both hold the same");
 }
 
 /// The pages, with their cursors, that bring a reader who has everything up to `after` to the head.
 #[must_use]
-pub fn pages<S: Store>(
-    replica: &Replica<S>,
-    encoder: &mut RowEncoder,
-    after: u64,
-) -> Vec<(Vec<u8>, Cursor)> {
+pub fn pages<S: Store>(replica: &Replica<S>, encoder: &mut RowEncoder, after: u64) -> Vec<(Vec<u8>, Cursor)> {
     let mut frames = Vec::new();
     let mut finish = |encoder: &mut RowEncoder, at, more| {
-        let frame = encoder.finish_page(PageHeader { at, more, incarnation: None, start: false, checkpoint: false });
+        let frame =
+            encoder.finish_page(PageHeader { at, more, incarnation: None, start: false, checkpoint: false });
         let done = if more { after } else { at };
         frames.push((frame, Cursor { incarnation: seeds(HUB).incarnation, done, at }));
     };

@@ -429,7 +429,9 @@ impl<'s, S: Store> Tx<'s, S> {
         for (index, intents) in self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty()) {
             let at = At::new(index);
             let changes = match &mut record {
-                None => delta(&work, at, intents, header, |register| Change::Join { register, source: None })?,
+                None => {
+                    delta(&work, at, intents, header, |register| Change::Join { register, source: None })?
+                }
                 Some(record) => {
                     let changes = delta(&work, at, intents, header, Change::Pend)?;
                     let staged = work.staged(at);

@@ -5,6 +5,7 @@
 //! oneself), and every change is one commit of the store, or none.
 
 mod judge;
+mod usual;
 mod verdict;
 
 use std::ops::ControlFlow;
@@ -22,7 +23,9 @@ use crate::pending::Pending;
 use crate::register::{Register, Saw};
 use crate::row::{Change, Row, State, decode_register, encode_register};
 use crate::schema::Schema;
-use crate::store::{Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table};
+use crate::store::{
+    Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
+};
 use crate::view::View;
 use crate::work::{Finished, Scratch, Work, damaged};
 
@@ -249,7 +252,11 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
             let batch = Batch {
-                unchanged: vec![RecordRead { table: Table::Identity, key: IDENTITY_KEY.to_vec(), value: found }],
+                unchanged: vec![RecordRead {
+                    table: Table::Identity,
+                    key: IDENTITY_KEY.to_vec(),
+                    value: found,
+                }],
                 records: vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())],
                 ..Batch::default()
             };
@@ -330,6 +337,12 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`EditError`]; nothing has changed.
     pub fn edit(&mut self, now: Millis, ops: &[Op]) -> Result<Edited, EditError> {
+        self.refresh()?;
+        if let [op] = ops
+            && let Some(edited) = self.edit_usual(now, op)?
+        {
+            return Ok(edited);
+        }
         self.transact(now, Force::No, |tx| ops.iter().try_for_each(|op| tx.apply(op)))
             .map(|((), edited)| edited)
     }

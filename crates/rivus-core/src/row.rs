@@ -16,7 +16,7 @@ use std::fmt;
 
 use crate::bytes::{Cut, Reader};
 use crate::id::StoreId;
-use crate::register::Register;
+use crate::register::{Candidate, Register};
 
 pub use change::{Change, Digested, State, Sums};
 pub use form::{decode_register, encode_register};
@@ -181,6 +181,11 @@ impl<'a> Entry<'a> {
             ConfirmedForm::Register(form) => Confirmed::Register(decode_register(form)?),
         };
         Ok(State { shown: decode_register(shown)?, confirmed, seq, source })
+    }
+
+    /// The register that the application sees, if it is plain.
+    pub(crate) fn plain(&self) -> Option<Candidate<'a>> {
+        form::plain(self.forms().ok()?.shown)
     }
 
     /// Decodes the register that the application sees.

@@ -402,7 +402,9 @@ impl Session {
                         || self.writing.is_some_and(|writing| writing.is_received(head, self.peer_synced)))
             }
         };
-        self.phase == Phase::Open && given && (self.options.want == Want::Nothing || self.reading.is_caught_up())
+        self.phase == Phase::Open
+            && given
+            && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 
     fn is_finished(&self, head: u64) -> bool {

@@ -28,8 +28,10 @@ pub(crate) struct Work<'s, S> {
 /// Memory that one transaction after the other uses.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    hashing: Vec<u8>,
-    packing: Vec<u8>,
+    pub(crate) address: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) hashing: Vec<u8>,
+    pub(crate) packing: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]

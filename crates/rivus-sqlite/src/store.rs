@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use rivus_core::id::Incarnation;
 use rivus_core::store::{
-    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError,
-    Table,
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store,
+    StoreError, Table,
 };
 use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};

@@ -8,7 +8,7 @@ use rivus_sqlite::SqliteStore;
 /// A store of either kind.
 #[derive(Debug)]
 pub(crate) enum AnyStore {
-    Memory(MemoryStore),
+    Memory(Box<MemoryStore>),
     Sqlite(SqliteStore),
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rivus_core::clock::{Admission, DRIFT_DEFAULT_MS, Millis};
 use rivus_core::replica::{OpenOptions, Replica};
 use rivus_core::schema::{Schema, SchemaBuilder};
-use rivus_core::store::MemoryStore;
 use rivus_sqlite::{Options, SqliteStore};
 
 use crate::any_store::AnyStore;
@@ -160,7 +159,7 @@ impl Builder {
     /// ```
     pub fn memory(self) -> Result<Db, Error> {
         let schema = self.whole_schema()?;
-        self.start(AnyStore::Memory(MemoryStore::new()), 0, schema)
+        self.start(AnyStore::Memory(Box::default()), 0, schema)
     }
 
     fn whole_schema(&self) -> Result<Schema, Error> {

@@ -8,7 +8,8 @@ use rivus::{ConnectionState, Db, Error, Event, HubOptions, Origin, Remote, Schem
 type Result<T = ()> = std::result::Result<T, Error>;
 
 fn open() -> Db {
-    let schema = Schema::builder().kind("task", |kind| kind.open().value("title").counter("views").set("tags"));
+    let schema =
+        Schema::builder().kind("task", |kind| kind.open().value("title").counter("views").set("tags"));
     Db::memory(schema.build().unwrap()).unwrap()
 }
 

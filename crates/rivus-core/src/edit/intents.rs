@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn few_or_many_intents_are_in_order_and_the_last_of_an_address_stands() {
-        for count in [1, FEW_MAX as u8, FEW_MAX as u8 + 1, 100] {
+        let few = u8::try_from(FEW_MAX).unwrap();
+        for count in [1, few, few + 1, 100] {
             let mut intents = Intents::default();
             for round in 0..2 {
                 for n in (0..count).rev() {

@@ -147,7 +147,11 @@ fn a_field_set_to_what_the_view_shows_is_not_written() {
     assert_eq!(wrote(act(&mut a, 1000, field("title", "x"))), 2, "life and title");
     let before = a.head().unwrap();
     assert_eq!(act(&mut a, 2000, field("title", "x")), Edited::Nothing);
-    assert_eq!(a.head().unwrap(), before, "no stamp was used");
+    assert_eq!(
+        (a.head().unwrap(), a.clock().high_water()),
+        (before.clone(), before.high_water),
+        "no stamp was used"
+    );
     let both = Action::Put(vec![("title".into(), "x".into()), ("best".into(), 5.into())]);
     assert_eq!(wrote(act(&mut a, 3000, both)), 1);
 }

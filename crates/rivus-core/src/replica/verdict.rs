@@ -98,40 +98,36 @@ impl<S: Store> Replica<S> {
         let stop = if refused { u64::MAX } else { answered.last().copied().unwrap_or(0) };
         let start = if refused { 0 } else { answered.first().copied().unwrap_or(0) };
         let mut failed = None;
-        self.store.records(
-            Table::Outbox,
-            &start.to_be_bytes(),
-            &mut |key, value| {
-                let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
-                if key > stop {
-                    return ControlFlow::Break(());
+        self.store.records(Table::Outbox, &start.to_be_bytes(), &mut |key, value| {
+            let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
+            if key > stop {
+                return ControlFlow::Break(());
+            }
+            match (answered.contains(&key), exceptions.get(&key)) {
+                (true, None) => {
+                    records.push(RecordWrite::remove(Table::Outbox, key.to_be_bytes()));
+                    accepted.push(value.to_vec());
+                    return ControlFlow::Continue(());
                 }
-                match (answered.contains(&key), exceptions.get(&key)) {
-                    (true, None) => {
-                        records.push(RecordWrite::remove(Table::Outbox, key.to_be_bytes()));
-                        accepted.push(value.to_vec());
-                        return ControlFlow::Continue(());
-                    }
-                    (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
-                        rejected.push((key, *code, message.clone()));
-                    }
-                    (true, Some(_)) => {
-                        again.insert(key);
-                    }
-                    (false, _) => {}
+                (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
+                    rejected.push((key, *code, message.clone()));
                 }
-                match Waiting::read(key, value) {
-                    Ok(edit) => {
-                        waiting.push(edit);
-                        ControlFlow::Continue(())
-                    }
-                    Err(_) => {
-                        failed = Some(unreadable("a pending edit"));
-                        ControlFlow::Break(())
-                    }
+                (true, Some(_)) => {
+                    again.insert(key);
                 }
-            },
-        )?;
+                (false, _) => {}
+            }
+            match Waiting::read(key, value) {
+                Ok(edit) => {
+                    waiting.push(edit);
+                    ControlFlow::Continue(())
+                }
+                Err(_) => {
+                    failed = Some(unreadable("a pending edit"));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
         if let Some(error) = failed {
             return Err(error.into());
         }

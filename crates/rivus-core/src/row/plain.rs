@@ -70,8 +70,7 @@ pub(super) fn usual<'a>(
     }
     let come = hash(new);
     let gone = before.map_or(0, |before| hash(&before));
-    let mut sums =
-        Sums { shown: 0, confirmed: come.wrapping_sub(gone), count: i64::from(before.is_none()) };
+    let mut sums = Sums { shown: 0, confirmed: come.wrapping_sub(gone), count: i64::from(before.is_none()) };
     let after = if new.stamp > old.stamp {
         let is_same = matches!(confirmed, ConfirmedForm::Same);
         sums.shown = come.wrapping_sub(if is_same { gone } else { hash(&old) });

@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use smallvec::{SmallVec, smallvec};
 
 use super::change::{self, Change, Digested, State};
-use super::{CHUNK_BYTES_MAX, Confirmed, Corrupt, Entries, Entry, Row, VERSION, encode_register, flag, plain};
+use super::{
+    CHUNK_BYTES_MAX, Confirmed, Corrupt, Entries, Entry, Row, VERSION, encode_register, flag, plain,
+};
 use crate::bytes::{Put, Reader};
 
 /// How long the pieces of a split row are, about, in bytes.
@@ -67,9 +69,21 @@ pub(crate) fn apply<'a, A: AsRef<[u8]>>(
         return Ok(Applied { rows: SmallVec::new(), shown_changed: false });
     }
     rewrite.finish()?;
-    let rows =
-        if buffer.len() > CHUNK_BYTES_MAX { split(buffer, body)? } else { smallvec![(Vec::new(), buffer.clone())] };
+    let rows = if buffer.len() > CHUNK_BYTES_MAX {
+        split(buffer, body)?
+    } else {
+        smallvec![(Vec::new(), buffer.clone())]
+    };
     Ok(Applied { rows, shown_changed })
+}
+
+/// The order of two addresses. Mostly their first bytes decide, which are compared as a number.
+#[inline(always)]
+fn order(one: &[u8], two: &[u8]) -> Ordering {
+    match (one.first_chunk(), two.first_chunk()) {
+        (Some(one), Some(two)) if one != two => u64::from_be_bytes(*one).cmp(&u64::from_be_bytes(*two)),
+        _ => one.cmp(two),
+    }
 }
 
 /// A row being written. What does not change is copied in runs of entries.
@@ -105,7 +119,7 @@ impl<'o, 'a> Rewrite<'o, 'a> {
             let mut entries = Entries { reader: Reader::new(self.rest), row_seq: self.row_seq };
             let Some(entry) = entries.next_entry()? else { break };
             let after = entries.reader.rest();
-            match entry.address.cmp(address) {
+            match order(entry.address, address) {
                 Ordering::Less => self.pass(&entry, after),
                 Ordering::Equal => {
                     self.after = after;
@@ -234,19 +248,22 @@ mod tests {
 
     fn change() -> impl Strategy<Value = Change<'static>> {
         let saw = proptest::option::of((0..2_u64, 0..300_u64));
-        (0..8_u8, 0..9_u64, 0..3_u128, 0..3_usize, 0..2_u8, saw).prop_map(|(what, time, replica, value, rank, saw)| {
-            let stamp = Stamp { generation: 0, time: 1000 + time, replica: ReplicaId::from_u128(replica) };
-            let saw = saw.map(|(incarnation, done)| Saw { incarnation: Incarnation(incarnation), done });
-            let own = Candidate { stamp, rank, saw, value: VALUES[value] };
-            let register = Register::plain(own);
-            match what {
-                0..3 => Change::Join { register, source: (what > 0).then_some(StoreId(u64::from(what))) },
-                3..6 => Change::Pend(register),
-                6 => Change::Accept(register),
-                _ if time < 2 => Change::Withdraw,
-                _ => Change::Join { register: Register::write(None, own, Reach::Infinite), source: None },
-            }
-        })
+        (0..8_u8, 0..9_u64, 0..3_u128, 0..3_usize, 0..2_u8, saw).prop_map(
+            |(what, time, replica, value, rank, saw)| {
+                let stamp =
+                    Stamp { generation: 0, time: 1000 + time, replica: ReplicaId::from_u128(replica) };
+                let saw = saw.map(|(incarnation, done)| Saw { incarnation: Incarnation(incarnation), done });
+                let own = Candidate { stamp, rank, saw, value: VALUES[value] };
+                let register = Register::plain(own);
+                match what {
+                    0..3 => Change::Join { register, source: (what > 0).then_some(StoreId(u64::from(what))) },
+                    3..6 => Change::Pend(register),
+                    6 => Change::Accept(register),
+                    _ if time < 2 => Change::Withdraw,
+                    _ => Change::Join { register: Register::write(None, own, Reach::Infinite), source: None },
+                }
+            },
+        )
     }
 
     proptest! {

@@ -88,7 +88,13 @@ impl Session {
         // An upload is asked for because something may be missing on the asking side: never cut it short.
         let digest = if everything { None } else { Some(low(digest)) };
         let subscribe = Subscribe { cursor, incarnation, live: want == Want::Live, everything, digest };
-        self.reading = Reading { state: State::Subscribed(want), cursor, told: None, awaits_start: true, ..self.reading };
+        self.reading = Reading {
+            state: State::Subscribed(want),
+            cursor,
+            told: None,
+            awaits_start: true,
+            ..self.reading
+        };
         self.send(&Frame::Subscribe(subscribe));
         Ok(())
     }
@@ -161,6 +167,8 @@ impl Session {
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
+        let digest = replica.head()?.digest;
+        self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
         self.caught_up();
         Ok(())
     }

@@ -218,7 +218,10 @@ fn live_edits_flow_both_ways_and_the_checkpoint_verifies() {
         }
         t.handle_quiet();
         v.handle_quiet();
-        (s.is_synced(a.head().unwrap().seq) && u.is_synced(b.head().unwrap().seq), u.poll_events().collect::<Vec<_>>())
+        (
+            s.is_synced(a.head().unwrap().seq) && u.is_synced(b.head().unwrap().seq),
+            u.poll_events().collect::<Vec<_>>(),
+        )
     };
     pump(&mut a, &mut b, &mut h);
     put(&mut a, 2000, "t", "title", "two");
@@ -611,7 +614,13 @@ mod findings {
         let register = Register::plain(candidate);
         let mut encoder = RowEncoder::default();
         encoder.entity("task", "t", [(address, &register)].into_iter());
-        encoder.finish_page(PageHeader { at: 1, more: false, incarnation: None, start: true, checkpoint: false })
+        encoder.finish_page(PageHeader {
+            at: 1,
+            more: false,
+            incarnation: None,
+            start: true,
+            checkpoint: false,
+        })
     }
 
     fn candidate(replica: u128, rank: u8, value: &[u8]) -> Candidate<'_> {
@@ -694,20 +703,19 @@ mod findings {
     #[test]
     fn f11_a_register_of_many_candidates_is_checked_in_time() {
         let alive = |n: u64| -> Register<'static> {
-            let stamp = |time| crate::clock::Stamp { generation: 0, time, replica: ReplicaId::from_u128(u128::from(time)) };
-            let alive: Vec<_> =
-                (1..=n).map(|at| Candidate { stamp: stamp(at), rank: 0, saw: None, value: &[0][..] }).collect();
+            let stamp = |time| crate::clock::Stamp {
+                generation: 0,
+                time,
+                replica: ReplicaId::from_u128(u128::from(time)),
+            };
+            let alive: Vec<_> = (1..=n)
+                .map(|at| Candidate { stamp: stamp(at), rank: 0, saw: None, value: &[0][..] })
+                .collect();
             Register { floor: crate::clock::Stamp::LOWEST, alive: Alive::from(alive), seen: Vec::new() }
         };
-        let time = |n| {
-            let register = alive(n);
-            let start = std::time::Instant::now();
-            register.check().unwrap();
-            let joined = register.join(&register);
-            assert_eq!(joined.alive.len() as u64, n);
-            start.elapsed()
-        };
-        let (small, large) = (time(2_000), time(32_000));
-        assert!(large < small * 64, "16 times the candidates took {small:?} -> {large:?}");
+        // Quadratic, this would take minutes.
+        let register = alive(200_000);
+        register.check().unwrap();
+        assert_eq!(register.join(&register).alive.len(), 200_000);
     }
 }

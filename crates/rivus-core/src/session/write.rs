@@ -218,9 +218,10 @@ fn fill<S: Store>(
     match failed {
         Some(error) => Err(error.into()),
         None if encoder.len() > FRAME_BYTES_MAX => {
-            let message = "a register's concurrent values are together longer than a frame: write the field once \
+            let message =
+                "a register's concurrent values are together longer than a frame: write the field once \
                            more, and that value alone remains"
-                .to_owned();
+                    .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
         None => Ok(Filled { at: if more { at } else { head.seq }, more, head }),

@@ -14,7 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use records::{Key, Records};
 
 use super::{
-    Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RecordRead, RowRead, Store, StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RecordRead, RowRead, Store, StoreError,
+    Table,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up by id only, never iterated; its hasher is fixed")]
@@ -104,7 +105,8 @@ impl MemoryStore {
     #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows")]
     fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Box<[u8]>) -> u32 {
         let at = self.rows.len() as u32;
-        let kind: Arc<str> = self.kinds.get_key_value(row.kind).map_or(row.kind.into(), |(kind, _)| Arc::clone(kind));
+        let kind: Arc<str> =
+            self.kinds.get_key_value(row.kind).map_or(row.kind.into(), |(kind, _)| Arc::clone(kind));
         let ids = self.kinds.entry(Arc::clone(&kind)).or_default();
         let chunks = ids.entry(Id::from_slice(row.id.as_bytes())).or_default();
         let rows = &self.rows;
@@ -162,8 +164,12 @@ impl Store for MemoryStore {
 
     fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
         let Some(ids) = self.kinds.get(kind) else { return Ok(Vec::new()) };
-        let mut ids: Vec<&str> =
-            ids.values().filter_map(|chunks| chunks.first()).map(|at| &*self.slot(*at).id).filter(|id| after.is_none_or(|after| *id > after)).collect();
+        let mut ids: Vec<&str> = ids
+            .values()
+            .filter_map(|chunks| chunks.first())
+            .map(|at| &*self.slot(*at).id)
+            .filter(|id| after.is_none_or(|after| *id > after))
+            .collect();
         ids.sort_unstable();
         Ok(ids.into_iter().take(limit).map(str::to_owned).collect())
     }
@@ -179,9 +185,7 @@ impl Store for MemoryStore {
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
-        let changed = |read: &RecordRead| {
-            self.table(read.table).get(&read.key) != read.value.as_deref()
-        };
+        let changed = |read: &RecordRead| self.table(read.table).get(&read.key) != read.value.as_deref();
         if batch.unchanged.iter().any(changed) {
             return Err(CommitError::Stale);
         }

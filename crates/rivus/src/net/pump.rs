@@ -64,11 +64,7 @@ pub(crate) struct Wakes {
 }
 
 impl<H: Host> Pump<H> {
-    pub(crate) fn new(
-        host: Arc<H>,
-        session: Session,
-        listen: impl FnMut(Synced) + Send + 'static,
-    ) -> Self {
+    pub(crate) fn new(host: Arc<H>, session: Session, listen: impl FnMut(Synced) + Send + 'static) -> Self {
         Self {
             host,
             session: Some(Box::new(session)),

@@ -8,7 +8,7 @@ use rivus_core::edit::{EditError, Op};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Seeds;
 use rivus_core::replica::{Edited, OpenOptions, Replica};
-use rivus_core::store::{MemoryStore, StoreError};
+use rivus_core::store::StoreError;
 use rivus_sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 
@@ -157,7 +157,7 @@ impl<'r> Run<'r> {
         let end = member(&self.members, replica).end.clone();
         let mut running = end.lock();
         // The store leaves the replica, which ends below.
-        let store = std::mem::replace(running.store_mut(), AnyStore::Memory(MemoryStore::new()));
+        let store = std::mem::replace(running.store_mut(), AnyStore::Memory(Box::default()));
         let store = match store {
             AnyStore::Memory(kept) => AnyStore::Memory(kept),
             AnyStore::Sqlite(open) => {
@@ -203,7 +203,7 @@ impl<'r> Run<'r> {
     /// An empty store in memory, or the one in the replica's file.
     fn store(&self, number: u64) -> Result<AnyStore, Failure> {
         Ok(match &self.folder {
-            None => AnyStore::Memory(MemoryStore::new()),
+            None => AnyStore::Memory(Box::default()),
             Some(folder) => {
                 let path = folder.path().join(format!("{number}.db"));
                 AnyStore::Sqlite(SqliteStore::open(path, Options::default())?)

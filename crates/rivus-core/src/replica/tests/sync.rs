@@ -56,6 +56,11 @@ fn ten_thousand_changes_of_one_millisecond_come_once_each_in_a_quiet_store() {
     let mut one = End { replica: &mut b, session: &mut s, now };
     run(&mut one, &mut End { replica: &mut a, session: &mut t, now }, usize::MAX).unwrap();
     assert_eq!(joined(s.poll_events()), 0, "and never again");
+    on(&mut a, 2000, "task", "7", field("title", "once more"));
+    let ((mut s, mut t), now) = (ends(), Millis(1_000_000));
+    let mut one = End { replica: &mut b, session: &mut s, now };
+    run(&mut one, &mut End { replica: &mut a, session: &mut t, now }, usize::MAX).unwrap();
+    assert_eq!(joined(s.poll_events()), 1, "of a row that moves, the register that changed");
 }
 
 #[test]

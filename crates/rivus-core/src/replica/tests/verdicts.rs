@@ -193,6 +193,46 @@ fn what_rests_on_a_refused_edit_is_built_anew_in_order_and_the_rest_stands() {
 }
 
 #[test]
+fn edits_that_were_not_pushed_yet_are_built_anew_with_what_they_rest_on() {
+    let (mut a, mut h, mut line) = (met(1), hub(), Line::default());
+    ranked(&mut a, 1000, "t", inc("views", 1000));
+    let both = [Op::new("task", "t", inc("views", 5)), Op::new("task", "v", field("title", "x"))];
+    a.edit(Millis(1001), &both).unwrap();
+    let before = stamp_of(on(&mut a, 1002, "task", "v", inc("views", 3)));
+    let (keys, frame) = line.push(&a, 0, 1);
+    let verdicts = line.judge(&mut h, &a, &frame);
+    line.answer(&mut a, keys, verdicts);
+    assert_eq!((shows(&a, "views"), a.pending_count().unwrap()), (Some(Shown::Counter(5)), 2));
+    assert_eq!(line.round(&mut a, &mut h), []);
+    assert_equal(&a, &h);
+    let v = h.view("task", "v").unwrap().unwrap().fields;
+    assert_eq!((&v["title"], &v["views"]), (&Shown::Value("x".into()), &Shown::Counter(3)));
+    assert!(states(&h, "v")[2].0.newest().stamp > before, "v rests on t, by the edit of both");
+}
+
+#[test]
+fn an_edit_wanted_again_in_a_push_of_its_own_keeps_what_was_counted_before() {
+    let (mut a, mut h, mut line) = (met(1), hub(), Line::default());
+    ranked(&mut a, 1000, "t", field("title", "refused"));
+    act(&mut a, 1001, inc("views", 5));
+    act(&mut a, 1002, inc("views", 10));
+    let mut after = 0;
+    let pushes = [(); 3].map(|()| {
+        let (keys, frame) = line.push(&a, after, 1);
+        after = keys[0];
+        (keys, frame)
+    });
+    let judged = pushes.map(|(keys, frame)| (keys, line.judge(&mut h, &a, &frame)));
+    for (keys, verdicts) in judged {
+        line.answer(&mut a, keys, verdicts);
+        assert_eq!(shows(&a, "views"), Some(Shown::Counter(15)));
+    }
+    assert_eq!(line.round(&mut a, &mut h), []);
+    assert_equal(&a, &h);
+    assert_eq!(shows(&h, "views"), Some(Shown::Counter(15)));
+}
+
+#[test]
 fn edits_under_way_while_a_refusal_comes_are_wanted_again_until_it_is_heard() {
     let (mut a, mut h, mut line) = (met(1), hub(), Line::default());
     ranked(&mut a, 1000, "t", field("title", "refused"));

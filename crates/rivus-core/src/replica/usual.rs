@@ -1,0 +1,195 @@
+//! The usual edit, without staging: one plain field of an entity that is held in one row.
+//!
+//! Does what the general way does with a single put of one field, and leaves to it whatever is not as usual: other
+//! operations and policies, entities or registers that are not held, deleted ones, and large ones. Typing into a
+//! form makes nothing but such edits; a test holds the two ways to the same store, byte for byte.
+
+use super::{Edited, Event, Origin, Replica};
+use crate::address::{self, LIFE, class};
+use crate::clock::{Force, Millis};
+use crate::edit::{Action, EDIT_BYTES_MAX, EditError, Op};
+use crate::pending::{self, Header};
+use crate::register::{Candidate, Register};
+use crate::row::{self, Change, Corrupt, Digested, Row};
+use crate::schema::{FieldType, Kind, Life, Slot};
+use crate::store::{
+    Batch, Chunk, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table,
+};
+use crate::value::Value;
+use crate::view::is_dead;
+use crate::work::damaged;
+
+impl<S: Store> Replica<S> {
+    /// Makes the edit if it is a usual one; `None` if not, or if another writer was faster. Then nothing has changed.
+    pub(super) fn edit_usual(&mut self, now: Millis, op: &Op) -> Result<Option<Edited>, EditError> {
+        let Some((kind, name, value)) = plain_put(&self.schema, op) else { return Ok(None) };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.address.clear();
+        address::encode(&mut scratch.address, class::FIELD, name, &[]);
+        scratch.value.clear();
+        value.encode(&mut scratch.value);
+        let Some(chunk) = self.store.load(&op.kind, &op.id, LIFE).map_err(CommitError::from)? else {
+            return Ok(None);
+        };
+        let corrupt = |corrupt| EditError::from(CommitError::from(damaged(&op.kind, &op.id, corrupt)));
+        let row = Row::new(&chunk.bytes, chunk.seq).map_err(corrupt)?;
+        let Some(old) = plain_at(row, kind, &scratch.address).map_err(corrupt)? else { return Ok(None) };
+        if old.value == scratch.value {
+            self.scratch = scratch;
+            return Ok(Some(Edited::Nothing));
+        }
+        if scratch.address.len() + scratch.value.len() > EDIT_BYTES_MAX {
+            return Ok(None);
+        }
+        let (rank, saw) = (self.rank(), self.saw()?);
+        let stamp = self.clock.tick(now, Some(old.stamp.instant()), Force::No)?;
+        let register = Register::plain(Candidate { stamp, rank, saw, value: &scratch.value });
+        let pends = self.identity.authority.is_some();
+        let change = if pends { Change::Pend(register) } else { Change::Join { register, source: None } };
+        let changes = [(scratch.address.as_slice(), change)];
+        let mut records = Vec::with_capacity(1);
+        if pends {
+            let mut ops = pending::start();
+            pending::put_op(&mut ops, op);
+            let mut record = Header { stamp, rank, saw, force: Force::No }.record(1, ops);
+            pending::put_entity(&mut record, &op.kind, &op.id, &changes);
+            records.push(RecordWrite {
+                table: Table::Outbox,
+                key: RecordKey::CommitSeq,
+                value: Some(record),
+            });
+        }
+        let mut digested = Digested::new(&mut scratch.hashing, &op.kind, &op.id);
+        let applied = row::apply(row, &changes, &mut scratch.packing, &mut digested).map_err(corrupt)?;
+        let sums = digested.sums;
+        let Chunk { start, seq, .. } = chunk;
+        let mut rows = Vec::with_capacity(applied.rows.len());
+        let (mut start, mut seq) = (start.into_owned(), seq);
+        for (next, bytes) in applied.rows {
+            let start = if seq == 0 { next } else { std::mem::take(&mut start) };
+            rows.push(RowWrite { row: RowRead { kind: &op.kind, id: &op.id, start, seq }, bytes });
+            seq = 0;
+        }
+        let high_water = HighWater::AtLeast(self.clock.high_water());
+        let batch =
+            Batch { rows, records, high_water, sums, incarnation: self.incarnation, ..Batch::default() };
+        let committed = self.store.commit(batch);
+        self.scratch = scratch;
+        let seq = match committed {
+            Ok(seq) => seq,
+            Err(CommitError::Stale) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.incarnation = None;
+        if self.watching && applied.shown_changed {
+            let (kind, id) = (op.kind.clone(), op.id.clone());
+            self.events.push(Event::Changed { kind, id, origin: Origin::Local });
+        }
+        Ok(Some(Edited::Committed { stamp, registers: 1, seq }))
+    }
+}
+
+/// The kind, the field and its value, if the operation is a put of one plain field.
+fn plain_put<'a>(schema: &'a crate::schema::Schema, op: &'a Op) -> Option<(&'a Kind, &'a str, &'a Value)> {
+    let Action::Put(fields) = &op.action else { return None };
+    let [(name, value)] = fields.as_slice() else { return None };
+    let kind = schema.kind(&op.kind).filter(|kind| kind.life != Life::EditRevives)?;
+    let is_plain = match kind.slot(name) {
+        Slot::Field(field) => field.ty == FieldType::PLAIN,
+        Slot::Open => true,
+        Slot::Member(_) | Slot::Undeclared => false,
+    };
+    (is_plain && value.depth_ok()).then_some((kind, name, value))
+}
+
+/// What the row holds at this address, if the entity shows and its register there is plain.
+fn plain_at<'r>(row: Row<'r>, kind: &Kind, address: &[u8]) -> Result<Option<Candidate<'r>>, Corrupt> {
+    let Some(first) = row.entries().next().transpose()? else { return Ok(None) };
+    if first.address != LIFE || !row.holds(address) || is_dead(kind.life, &first.shown()?) {
+        return Ok(None);
+    }
+    Ok(row.find(address)?.and_then(|entry| entry.plain()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Admission;
+    use crate::id::{Incarnation, ReplicaId, StoreId};
+    use crate::identity::Seeds;
+    use crate::replica::{OpenOptions, Watching};
+    use crate::schema::{Margin, Resolver, Schema};
+    use crate::store::MemoryStore;
+
+    fn replica() -> Replica<MemoryStore> {
+        let schema = Schema::builder()
+            .kind("task", |k| k.value("title").value_with("owner", Margin::Ms(5), Resolver::Rank).open())
+            .kind("note", |k| k.life(Life::EditRevives).value("title"))
+            .build()
+            .unwrap();
+        let seeds =
+            Seeds { store: StoreId(1), replica: ReplicaId::from_u128(2), incarnation: Incarnation(3) };
+        let options = OpenOptions { seeds, slot: 0, admission: Admission::Off, rank: 4 };
+        let mut replica = Replica::open(MemoryStore::new(), Arc::new(schema), options).unwrap();
+        replica.watch(Watching::Yes);
+        replica
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let kind = prop_oneof![4 => Just("task"), 1 => Just("note")];
+        let field = prop_oneof![4 => Just("title"), 1 => Just("owner"), 2 => Just("free"), 1 => Just("f")];
+        let value = prop_oneof![
+            Just(Value::Null),
+            (0..3_i64).prop_map(Value::Int),
+            (0..3000_usize).prop_map(|len| Value::Text("x".repeat(len))),
+        ];
+        let put = (field, value).prop_map(|(field, value)| Action::Put(vec![(field.to_owned(), value)]));
+        let action = prop_oneof![12 => put, 1 => Just(Action::Delete), 1 => Just(Action::Revive)];
+        (kind, 0..3_u8, action).prop_map(|(kind, id, action)| Op::new(kind, id.to_string(), action))
+    }
+
+    /// Everything that is in the store.
+    fn content(replica: &Replica<MemoryStore>) -> Vec<Vec<u8>> {
+        let mut all = vec![format!("{:?}", replica.store().head().unwrap()).into_bytes()];
+        let mut add_row = |changed: crate::store::Changed<'_>| {
+            all.push([changed.kind.as_bytes(), changed.id.as_bytes(), &changed.seq.to_be_bytes(), changed.bytes].concat());
+            ControlFlow::Continue(())
+        };
+        replica.store().changes(0, &mut add_row).unwrap();
+        for table in Table::ALL {
+            let mut add_record = |key: &[u8], value: &[u8]| {
+                all.push([key, value].concat());
+                ControlFlow::Continue(())
+            };
+            replica.store().records(table, &[], &mut add_record).unwrap();
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn the_usual_way_leaves_the_same_store(
+            ops in proptest::collection::vec((op(), 0..3_i64), 1..40),
+            meets in proptest::option::of(0..20_usize),
+        ) {
+            let (mut usual, mut general) = (replica(), replica());
+            for (at, (op, now)) in ops.iter().enumerate() {
+                if meets == Some(at) {
+                    usual.meet_authority(StoreId(9), 5).unwrap();
+                    general.meet_authority(StoreId(9), 5).unwrap();
+                }
+                let one = usual.edit(Millis(*now), std::slice::from_ref(op));
+                let two = general.transact(Millis(*now), Force::No, |tx| tx.apply(op)).map(|((), edited)| edited);
+                prop_assert_eq!(one, two);
+                prop_assert_eq!(usual.poll_events(), general.poll_events());
+            }
+            prop_assert_eq!(content(&usual), content(&general));
+            prop_assert_eq!(usual.recompute_digest(), Ok(usual.head().unwrap().digest));
+        }
+    }
+}
