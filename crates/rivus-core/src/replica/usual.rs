@@ -157,7 +157,10 @@ mod tests {
     fn content(replica: &Replica<MemoryStore>) -> Vec<Vec<u8>> {
         let mut all = vec![format!("{:?}", replica.store().head().unwrap()).into_bytes()];
         let mut add_row = |changed: crate::store::Changed<'_>| {
-            all.push([changed.kind.as_bytes(), changed.id.as_bytes(), &changed.seq.to_be_bytes(), changed.bytes].concat());
+            all.push(
+                [changed.kind.as_bytes(), changed.id.as_bytes(), &changed.seq.to_be_bytes(), changed.bytes]
+                    .concat(),
+            );
             ControlFlow::Continue(())
         };
         replica.store().changes(0, &mut add_row).unwrap();

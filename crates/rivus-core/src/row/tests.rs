@@ -186,7 +186,10 @@ impl Entity {
         for (start, seq, bytes) in &self.chunks {
             for entry in Row::new(bytes, *seq).unwrap().entries() {
                 let entry = entry.unwrap();
-                assert!(last.as_deref().is_none_or(|last| last < entry.address) && entry.address >= start.as_slice());
+                assert!(
+                    last.as_deref().is_none_or(|last| last < entry.address)
+                        && entry.address >= start.as_slice()
+                );
                 last = Some(entry.address.to_vec());
                 let state = entry.state().unwrap();
                 let mut digested = Digested::new(&mut buffer, "task", "t");
