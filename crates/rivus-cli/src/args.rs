@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Show what merging does: a hub and two devices edit offline and come back
     #[command(after_help = DEMO)]
     Demo {
-        /// The folder to make for the three databases [default: ./rivus-demo-<n>]
+        /// The folder to make for the three databases [default: ./rivus-demo-N]
         #[arg(long)]
         dir: Option<PathBuf>,
     },

@@ -61,6 +61,8 @@ codes! {
     SCOPE = 404, false, "SCOPE";
     /// Registers that do not make up one edit.
     MALFORMED = 405, false, "MALFORMED";
+    /// It rested on a refused edit, and what it was to do fits no more without that. Said by the device itself.
+    BASE = 406, false, "BASE";
     /// The server cannot read or write its store.
     STORE = 500, true, "STORE";
     /// The server has too many connections.

@@ -410,6 +410,11 @@ impl<'s, S: Store> Tx<'s, S> {
         Ok(true)
     }
 
+    /// Gives up the edit; the staged rows are as they were before it.
+    pub(crate) fn into_work(self) -> Work<'s, S> {
+        self.work
+    }
+
     /// Ends the edit: takes a stamp, writes the delta into the staged rows, and says what was made.
     /// `None` if nothing is to be written; then no stamp was used.
     pub(crate) fn finish(

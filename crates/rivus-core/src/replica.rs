@@ -320,7 +320,7 @@ impl<S: Store> Replica<S> {
         self.store.head()
     }
 
-    /// Whether changes of entities are to be kept for [`Replica::poll_event`].
+    /// Whether changes of entities are to be kept for [`Replica::poll_events`].
     pub fn watch(&mut self, watching: Watching) {
         self.watching = watching == Watching::Yes;
     }
@@ -798,6 +798,16 @@ impl<S: Store> Replica<S> {
         count(&self.store, Table::Outbox)
     }
 
+    /// The identity as commits depend on it: an edit stamped or kept pending by one that another process has replaced
+    /// is made again.
+    fn identity_read(&self) -> Vec<RecordRead> {
+        if self.others.is_none() {
+            return Vec::new();
+        }
+        let value = Some(self.identity.encode());
+        vec![RecordRead { table: Table::Identity, key: IDENTITY_KEY.to_vec(), value }]
+    }
+
     fn commit(
         &mut self,
         mut finished: Finished,
@@ -815,6 +825,7 @@ impl<S: Store> Replica<S> {
         if batch.rows.is_empty() && batch.records.is_empty() {
             return Ok(self.store.head()?.seq);
         }
+        batch.unchanged = self.identity_read();
         let wrote_rows = !batch.rows.is_empty();
         let seq = self.store.commit(batch)?;
         if wrote_rows {

@@ -14,12 +14,13 @@ mod rewrite;
 
 use std::fmt;
 
-use crate::bytes::{Cut, Reader};
+use crate::bytes::{Cut, Put, Reader};
 use crate::id::StoreId;
-use crate::register::{Candidate, Register};
+use crate::register::Register;
 
 pub use change::{Change, Digested, State, Sums};
 pub use form::{decode_register, encode_register};
+pub(crate) use plain::spot;
 pub(crate) use rewrite::apply;
 
 /// The first byte of every row.
@@ -183,9 +184,14 @@ impl<'a> Entry<'a> {
         Ok(State { shown: decode_register(shown)?, confirmed, seq, source })
     }
 
-    /// The register that the application sees, if it is plain.
-    pub(crate) fn plain(&self) -> Option<Candidate<'a>> {
-        form::plain(self.forms().ok()?.shown)
+    /// Appends the entry with its own seq, as it no longer shares the row's.
+    fn encode_with_seq(&self, out: &mut Vec<u8>) {
+        out.sized(|out| {
+            out.push(self.flags | flag::SEQ);
+            out.slice(self.address);
+            out.varint(self.row_seq);
+            out.extend_from_slice(self.tail);
+        });
     }
 
     /// Decodes the register that the application sees.

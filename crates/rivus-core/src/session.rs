@@ -307,7 +307,8 @@ impl Session {
             }
             (Phase::Open, Frame::Schema(policies)) if self.schema_due => {
                 self.schema_due = false;
-                compare_policies(replica, &policies)
+                compare_policies(replica, &policies)?;
+                self.settle(replica, now)
             }
             (Phase::Open, frame) if !self.schema_due => match frame {
                 Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),

@@ -87,3 +87,8 @@ pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remot
 pub use crate::status::{AuthorityStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;
+
+/// The examples of the README are compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -7,23 +7,31 @@
 use super::{Edited, Event, Origin, Replica};
 use crate::address::{self, LIFE, class};
 use crate::clock::{Force, Millis};
-use crate::edit::{Action, EDIT_BYTES_MAX, EditError, Op};
+use crate::edit::{Action, EditError, Op};
 use crate::pending::{self, Header};
 use crate::register::{Candidate, Register};
-use crate::row::{self, Change, Corrupt, Digested, Row};
-use crate::schema::{FieldType, Kind, Life, Slot};
-use crate::store::{
-    Batch, Chunk, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table,
-};
+use crate::row::{self, Change, Digested, Row};
+use crate::schema::{FieldType, Life, Schema, Slot};
+use crate::store::{Batch, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table};
 use crate::value::Value;
-use crate::view::is_dead;
-use crate::work::damaged;
+use crate::work::Scratch;
 
 impl<S: Store> Replica<S> {
     /// Makes the edit if it is a usual one; `None` if not, or if another writer was faster. Then nothing has changed.
     pub(super) fn edit_usual(&mut self, now: Millis, op: &Op) -> Result<Option<Edited>, EditError> {
-        let Some((kind, name, value)) = plain_put(&self.schema, op) else { return Ok(None) };
         let mut scratch = std::mem::take(&mut self.scratch);
+        let edited = self.edit_plain(now, op, &mut scratch);
+        self.scratch = scratch;
+        edited
+    }
+
+    fn edit_plain(
+        &mut self,
+        now: Millis,
+        op: &Op,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Edited>, EditError> {
+        let Some((name, value)) = plain_put(&self.schema, op) else { return Ok(None) };
         scratch.address.clear();
         address::encode(&mut scratch.address, class::FIELD, name, &[]);
         scratch.value.clear();
@@ -31,18 +39,17 @@ impl<S: Store> Replica<S> {
         let Some(chunk) = self.store.load(&op.kind, &op.id, LIFE).map_err(CommitError::from)? else {
             return Ok(None);
         };
-        let corrupt = |corrupt| EditError::from(CommitError::from(damaged(&op.kind, &op.id, corrupt)));
-        let row = Row::new(&chunk.bytes, chunk.seq).map_err(corrupt)?;
-        let Some(old) = plain_at(row, kind, &scratch.address).map_err(corrupt)? else { return Ok(None) };
-        if old.value == scratch.value {
-            self.scratch = scratch;
+        // What cannot be read is for the general way to complain of.
+        let row = Row::new(&chunk.bytes, chunk.seq).ok();
+        let Some(spot) = row.and_then(|row| row::spot(row, &scratch.address)) else { return Ok(None) };
+        if spot.shown.value == scratch.value {
             return Ok(Some(Edited::Nothing));
         }
-        if scratch.address.len() + scratch.value.len() > EDIT_BYTES_MAX {
+        if !spot.has_room(scratch.value.len()) {
             return Ok(None);
         }
         let (rank, saw) = (self.rank(), self.saw()?);
-        let stamp = self.clock.tick(now, Some(old.stamp.instant()), Force::No)?;
+        let stamp = self.clock.tick(now, Some(spot.shown.stamp.instant()), Force::No)?;
         let register = Register::plain(Candidate { stamp, rank, saw, value: &scratch.value });
         let pends = self.identity.authority.is_some();
         let change = if pends { Change::Pend(register) } else { Change::Join { register, source: None } };
@@ -60,28 +67,31 @@ impl<S: Store> Replica<S> {
             });
         }
         let mut digested = Digested::new(&mut scratch.hashing, &op.kind, &op.id);
-        let applied = row::apply(row, &changes, &mut scratch.packing, &mut digested).map_err(corrupt)?;
-        let sums = digested.sums;
-        let Chunk { start, seq, .. } = chunk;
-        let mut rows = Vec::with_capacity(applied.rows.len());
-        let (mut start, mut seq) = (start.into_owned(), seq);
-        for (next, bytes) in applied.rows {
-            let start = if seq == 0 { next } else { std::mem::take(&mut start) };
-            rows.push(RowWrite { row: RowRead { kind: &op.kind, id: &op.id, start, seq }, bytes });
-            seq = 0;
+        let [(_, change)] = &changes;
+        if !spot.apply(change, &mut scratch.packing, &mut digested) {
+            return Ok(None);
         }
+        let sums = digested.sums;
+        let read = RowRead { kind: &op.kind, id: &op.id, start: Vec::new(), seq: chunk.seq };
+        let rows = vec![RowWrite { row: read, bytes: scratch.packing.clone() }];
         let high_water = HighWater::AtLeast(self.clock.high_water());
-        let batch =
-            Batch { rows, records, high_water, sums, incarnation: self.incarnation, ..Batch::default() };
-        let committed = self.store.commit(batch);
-        self.scratch = scratch;
-        let seq = match committed {
+        let unchanged = self.identity_read();
+        let batch = Batch {
+            rows,
+            records,
+            high_water,
+            sums,
+            incarnation: self.incarnation,
+            unchanged,
+            ..Batch::default()
+        };
+        let seq = match self.store.commit(batch) {
             Ok(seq) => seq,
             Err(CommitError::Stale) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         self.incarnation = None;
-        if self.watching && applied.shown_changed {
+        if self.watching {
             let (kind, id) = (op.kind.clone(), op.id.clone());
             self.events.push(Event::Changed { kind, id, origin: Origin::Local });
         }
@@ -89,8 +99,8 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// The kind, the field and its value, if the operation is a put of one plain field.
-fn plain_put<'a>(schema: &'a crate::schema::Schema, op: &'a Op) -> Option<(&'a Kind, &'a str, &'a Value)> {
+/// The field and its value, if the operation is a put of one plain field.
+fn plain_put<'o>(schema: &Schema, op: &'o Op) -> Option<(&'o str, &'o Value)> {
     let Action::Put(fields) = &op.action else { return None };
     let [(name, value)] = fields.as_slice() else { return None };
     let kind = schema.kind(&op.kind).filter(|kind| kind.life != Life::EditRevives)?;
@@ -99,16 +109,7 @@ fn plain_put<'a>(schema: &'a crate::schema::Schema, op: &'a Op) -> Option<(&'a K
         Slot::Open => true,
         Slot::Member(_) | Slot::Undeclared => false,
     };
-    (is_plain && value.depth_ok()).then_some((kind, name, value))
-}
-
-/// What the row holds at this address, if the entity shows and its register there is plain.
-fn plain_at<'r>(row: Row<'r>, kind: &Kind, address: &[u8]) -> Result<Option<Candidate<'r>>, Corrupt> {
-    let Some(first) = row.entries().next().transpose()? else { return Ok(None) };
-    if first.address != LIFE || !row.holds(address) || is_dead(kind.life, &first.shown()?) {
-        return Ok(None);
-    }
-    Ok(row.find(address)?.and_then(|entry| entry.plain()))
+    (is_plain && value.depth_ok()).then_some((name.as_str(), value))
 }
 
 #[cfg(test)]
@@ -123,7 +124,7 @@ mod tests {
     use crate::id::{Incarnation, ReplicaId, StoreId};
     use crate::identity::Seeds;
     use crate::replica::{OpenOptions, Watching};
-    use crate::schema::{Margin, Resolver, Schema};
+    use crate::schema::{Margin, Resolver};
     use crate::store::MemoryStore;
 
     fn replica() -> Replica<MemoryStore> {

@@ -152,7 +152,9 @@ impl<S: Store> Replica<S> {
             let refused: BTreeSet<u64> = rejected.iter().map(|(key, _, _)| *key).collect();
             let from_here = if skewed { again.first().copied() } else { None };
             let rebuild = Rebuild { refused: &refused, again: &again, all_from: from_here };
-            work = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+            let fallen;
+            (work, fallen) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+            rejected.extend(fallen);
             rejected_records(&waiting, &rejected, &mut records);
         }
         let mut identity = self.identity.clone();
@@ -187,7 +189,8 @@ impl<S: Store> Replica<S> {
         waiting: &[Waiting],
         rebuild: Rebuild<'_>,
         records: &mut Vec<RecordWrite>,
-    ) -> Result<Work<'s, S>, CommitError> {
+    ) -> Result<(Work<'s, S>, Fallen), CommitError> {
+        let mut fallen = Vec::new();
         let mut sand: BTreeSet<(String, String)> = BTreeSet::new();
         let mut anew: BTreeSet<u64> = BTreeSet::new();
         for edit in waiting {
@@ -231,14 +234,15 @@ impl<S: Store> Replica<S> {
             }
             let mut tx = Tx::new(work, &self.schema, clock.replica(), true);
             let how = Finish { now, force: edit.header.force, rank: self.rank(), saw: self.saw };
-            // An operation that no longer fits (its entity is gone with the refused edit) falls away.
-            for op in &edit.ops {
-                match tx.apply(op) {
-                    Ok(()) => {}
-                    Err(EditError::Commit(error)) => return Err(error),
-                    Err(refused) => {
-                        tracing::warn!(%refused, key = edit.key, "an operation fell away with a refused edit")
-                    }
+            // What no longer fits (its entity is gone with the refused edit) falls whole: an edit is all or nothing.
+            match edit.ops.iter().try_for_each(|op| tx.apply(op)) {
+                Ok(()) => {}
+                Err(EditError::Commit(error)) => return Err(error),
+                Err(refused) => {
+                    work = tx.into_work();
+                    records.push(RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()));
+                    fallen.push((edit.key, Code::BASE, refused.to_string()));
+                    continue;
                 }
             }
             let (next, made) = tx.finish(clock, how).map_err(|error| match error {
@@ -251,7 +255,7 @@ impl<S: Store> Replica<S> {
                 None => RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()),
             });
         }
-        Ok(work)
+        Ok((work, fallen))
     }
 
     /// The refused edits, oldest first.
@@ -329,7 +333,8 @@ impl<S: Store> Replica<S> {
         let none = BTreeSet::new();
         let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork) };
         let work = Work::new(&self.store);
-        let mut work = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+        let (mut work, fallen) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+        rejected_records(&waiting, &fallen, &mut records);
         if identity.authority.is_none() {
             self.write_again(&mut work, &mut clock, now, fork)?;
         }
@@ -404,6 +409,9 @@ impl<S: Store> Replica<S> {
         }
     }
 }
+
+/// Edits that could not be made anew: key and reason.
+type Fallen = Vec<(u64, Code, String)>;
 
 /// Which waiting edits are made anew.
 #[derive(Clone, Copy)]

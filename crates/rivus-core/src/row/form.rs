@@ -51,6 +51,19 @@ pub(super) fn plain(bytes: &[u8]) -> Option<Candidate<'_>> {
     Some(Candidate { value: reader.rest(), ..only })
 }
 
+/// The only candidate of a register that has one.
+#[inline]
+pub(super) fn sole(bytes: &[u8]) -> Option<Candidate<'_>> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8().ok()? & PLAIN != 0 {
+        return plain(bytes);
+    }
+    let (_floor, 1) = (reader.stamp().ok()?, reader.varint().ok()?) else { return None };
+    let marks = reader.u8().ok()?;
+    let only = candidate(&mut reader, marks).ok()?;
+    Some(Candidate { value: reader.slice().ok()?, ..only })
+}
+
 /// Appends a register; its end is known from outside.
 pub fn encode_register(register: &Register<'_>, out: &mut Vec<u8>) {
     if let Some(only) = register.as_plain() {

@@ -4,9 +4,10 @@
 //! and no stamp is met twice. All else is left to `step`; a test holds the two to the same bytes and sums.
 
 use super::change::{Change, Digested, Sums};
-use super::form::{encode_plain, plain};
-use super::{ConfirmedForm, Corrupt, Entry, Forms, flag};
-use crate::bytes::Put;
+use super::form::{encode_plain, plain, sole};
+use super::{CHUNK_BYTES_MAX, ConfirmedForm, Corrupt, Entry, Forms, Row, VERSION, flag};
+use crate::address::LIFE;
+use crate::bytes::{Put, Reader};
 use crate::id::StoreId;
 use crate::register::Candidate;
 
@@ -95,6 +96,81 @@ pub(super) fn usual<'a>(
     digested.sums.add(sums);
     Ok(Some(Some(after)))
 }
+
+/// The entry that a usual edit changes, found in one pass over its row.
+pub(crate) struct Spot<'a> {
+    row: Row<'a>,
+    entry: Entry<'a>,
+    /// What the application sees there.
+    pub(crate) shown: Candidate<'a>,
+    /// From where to where the entry goes.
+    place: (usize, usize),
+    /// Another entry that shares the row's seq, likewise.
+    fresh: Option<(Entry<'a>, usize, usize)>,
+}
+
+/// The plain register at this address of an entity that shows, if the whole entity is in this row and at most one
+/// other register was written by the row's last commit.
+pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
+    let mut rest = Reader::new(row.entries);
+    let (mut at, mut found, mut fresh) = (0, None, None);
+    while !rest.is_empty() {
+        let mut body = Reader::new(rest.slice().ok()?);
+        let (flags, here) = (body.u8().ok()?, body.slice().ok()?);
+        let end = row.entries.len() - rest.remaining();
+        let entry = Entry { address: here, flags, tail: body.rest(), row_seq: row.seq };
+        if at == 0 && (here != LIFE || sole(entry.forms().ok()?.shown)?.value != TRUE) {
+            return None;
+        }
+        if here == address {
+            found = Some((entry, (at, end)));
+        } else if flags & flag::SEQ == 0 && fresh.replace((entry, at, end)).is_some() {
+            return None;
+        }
+        at = end;
+    }
+    let (entry, place) = found.filter(|_| row.end.is_empty() && row.seq != 0)?;
+    Some(Spot { row, entry, shown: plain(entry.forms().ok()?.shown)?, place, fresh })
+}
+
+impl<'a> Spot<'a> {
+    /// Whether the row stays one row if a value of `bytes` bytes is written.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.row.entries.len() + 2 * self.entry.address.len() + bytes + ENTRY_BYTES_MAX <= CHUNK_BYTES_MAX
+    }
+
+    /// Writes the row with the change into `out`; `false` if the change is not a usual one.
+    pub(crate) fn apply(&self, change: &Change<'_>, out: &mut Vec<u8>, digested: &mut Digested<'_>) -> bool {
+        let Ok(Some(Some(after))) = usual(&self.entry, change, digested) else { return false };
+        out.clear();
+        out.push(VERSION);
+        out.slice(&[]);
+        let mut copied = 0;
+        let copy = |out: &mut Vec<u8>, from, to| {
+            out.extend_from_slice(self.row.entries.get(from..to).unwrap_or_default());
+        };
+        if let Some((entry, start, end)) = self.fresh.filter(|(_, start, _)| *start < self.place.0) {
+            copy(out, copied, start);
+            entry.encode_with_seq(out);
+            copied = end;
+        }
+        copy(out, copied, self.place.0);
+        after.encode(self.entry.address, out);
+        copied = self.place.1;
+        if let Some((entry, start, end)) = self.fresh.filter(|(_, start, _)| *start > self.place.0) {
+            copy(out, copied, start);
+            entry.encode_with_seq(out);
+            copied = end;
+        }
+        copy(out, copied, self.row.entries.len());
+        true
+    }
+}
+
+/// More than an entry takes beside its address and values, in bytes, with a seq and a source and its two stamps.
+const ENTRY_BYTES_MAX: usize = 160;
+/// The value of the life register of an entity that shows.
+const TRUE: &[u8] = crate::view::TRUE;
 
 impl After<'_> {
     /// Appends the entry.

@@ -137,12 +137,7 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     fn pass(&mut self, entry: &Entry<'a>, after: &'a [u8]) {
         if entry.flags & flag::SEQ == 0 && entry.row_seq != 0 {
             self.flush();
-            self.out.sized(|out| {
-                out.push(entry.flags | flag::SEQ);
-                out.slice(entry.address);
-                out.varint(entry.row_seq);
-                out.extend_from_slice(entry.tail);
-            });
+            entry.encode_with_seq(self.out);
             self.run = after;
         }
         self.rest = after;

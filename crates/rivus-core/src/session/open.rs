@@ -168,19 +168,29 @@ impl Session {
             is_authority: welcome.is_authority,
             rank: welcome.rank,
         };
+        let about = self.about(replica, now)?;
+        self.opened(replica, peer, &about, welcome.capabilities, now)?;
+        // Nothing binds this store to another whose schema has not been found to agree.
+        if self.schema_due { Ok(()) } else { self.settle(replica, now) }
+    }
+
+    /// Goes on once the two are known to belong together.
+    pub(super) fn settle<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let Some(peer) = self.peer.clone().filter(|_| !self.is_server()) else { return Ok(()) };
+        let store = peer.store;
         let cursor = replica.cursor(store)?;
         let told = replica.peer(store)?.unwrap_or_default();
         let lost = cursor.map(|c| c.position()).filter(|at| !knows(&peer.history, peer.head, *at));
-        let (history, head) = (peer.history.clone(), peer.head);
-        let about = self.about(replica, now)?;
-        if welcome.is_authority {
+        if peer.is_authority {
             self.meet(replica, &peer, now)?;
         }
-        let before = replica.peer(peer.store)?;
-        replica.remember(peer.store, &peer.remembered(before))?;
-        self.opened(replica, peer, &about, welcome.capabilities, now)?;
-        tracing::debug!(%store, head, incarnations = history.len(), reset = lost.is_some(), "connected");
-        if !welcome.is_authority {
+        replica.remember(store, &peer.remembered(Some(told.clone())))?;
+        tracing::debug!(%store, head = peer.head, reset = lost.is_some(), "connected");
+        if !peer.is_authority {
             if let Some(position) = lost {
                 self.send(&Frame::Reset(Reset::new(position, &told.history)));
                 return Ok(());

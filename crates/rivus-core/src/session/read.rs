@@ -122,6 +122,7 @@ impl Session {
         if self.reading.awaits_start && !header.start {
             // It belongs to an earlier subscription: worth joining, but no position.
             replica.join(now, &page.rows, Some(store), trust, None)?;
+            self.heard_of(header.incarnation, header.at)?;
             return Ok(());
         }
         self.reading.awaits_start = false;
