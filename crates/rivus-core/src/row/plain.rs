@@ -5,7 +5,7 @@
 
 use super::change::{Change, Digested, Sums};
 use super::form::{encode_plain, plain, sole};
-use super::{CHUNK_BYTES_MAX, ConfirmedForm, Corrupt, Entry, Forms, Row, VERSION, flag};
+use super::{CHUNK_BYTES_MAX, ConfirmedForm, Corrupt, Entries, Entry, Forms, Row, VERSION, flag};
 use crate::address::LIFE;
 use crate::bytes::{Put, Reader};
 use crate::id::StoreId;
@@ -103,34 +103,53 @@ pub(crate) struct Spot<'a> {
     entry: Entry<'a>,
     /// What the application sees there.
     pub(crate) shown: Candidate<'a>,
-    /// From where to where the entry goes.
-    place: (usize, usize),
-    /// Another entry that shares the row's seq, likewise.
-    fresh: Option<(Entry<'a>, usize, usize)>,
+    place: Place,
+    /// Where another entry is that shares the row's seq.
+    fresh: Option<Place>,
+}
+
+/// Where an entry is among the row's entries, in bytes.
+#[derive(Clone, Copy)]
+struct Place {
+    start: usize,
+    end: usize,
 }
 
 /// The plain register at this address of an entity that shows, if the whole entity is in this row and at most one
 /// other register was written by the row's last commit.
 pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
-    let mut rest = Reader::new(row.entries);
-    let (mut at, mut found, mut fresh) = (0, None, None);
-    while !rest.is_empty() {
-        let mut body = Reader::new(rest.slice().ok()?);
-        let (flags, here) = (body.u8().ok()?, body.slice().ok()?);
-        let end = row.entries.len() - rest.remaining();
-        let entry = Entry { address: here, flags, tail: body.rest(), row_seq: row.seq };
-        if at == 0 && (here != LIFE || sole(entry.forms().ok()?.shown)?.value != TRUE) {
-            return None;
-        }
-        if here == address {
-            found = Some((entry, (at, end)));
-        } else if flags & flag::SEQ == 0 && fresh.replace((entry, at, end)).is_some() {
-            return None;
-        }
-        at = end;
+    if !row.end.is_empty() || row.seq == 0 || !shows(row) {
+        return None;
     }
-    let (entry, place) = found.filter(|_| row.end.is_empty() && row.seq != 0)?;
+    let (mut start, mut found, mut fresh) = (0, None, None);
+    let mut rest = Reader::new(row.entries);
+    while !rest.is_empty() {
+        let body = rest.slice().ok()?;
+        let end = row.entries.len() - rest.remaining();
+        let [flags, len, tail @ ..] = body else { return None };
+        let is_here = usize::from(*len) == address.len() && tail.starts_with(address);
+        if is_here {
+            found = Some(Place { start, end });
+        } else if flags & flag::SEQ == 0 && fresh.replace(Place { start, end }).is_some() {
+            return None;
+        }
+        start = end;
+    }
+    let place = found?;
+    let entry = entry_at(row, place)?;
     Some(Spot { row, entry, shown: plain(entry.forms().ok()?.shown)?, place, fresh })
+}
+
+/// Whether the entity shows, as far as that can be told at a glance.
+fn shows(row: Row<'_>) -> bool {
+    let first = row.entries().next_entry().ok().flatten().filter(|first| first.address == LIFE);
+    let only = first.and_then(|first| sole(first.forms().ok()?.shown));
+    only.is_some_and(|only| only.value == crate::view::TRUE)
+}
+
+fn entry_at(row: Row<'_>, place: Place) -> Option<Entry<'_>> {
+    let reader = Reader::new(row.entries.get(place.start..place.end)?);
+    Entries { reader, row_seq: row.seq }.next_entry().ok().flatten()
 }
 
 impl<'a> Spot<'a> {
@@ -146,31 +165,35 @@ impl<'a> Spot<'a> {
         out.push(VERSION);
         out.slice(&[]);
         let mut copied = 0;
-        let copy = |out: &mut Vec<u8>, from, to| {
-            out.extend_from_slice(self.row.entries.get(from..to).unwrap_or_default());
+        let mut copy_to = |out: &mut Vec<u8>, place: Place| {
+            out.extend_from_slice(self.row.entries.get(copied..place.start).unwrap_or_default());
+            copied = place.end;
         };
-        if let Some((entry, start, end)) = self.fresh.filter(|(_, start, _)| *start < self.place.0) {
-            copy(out, copied, start);
-            entry.encode_with_seq(out);
-            copied = end;
+        let is_before = |fresh: &Place| fresh.start < self.place.start;
+        for fresh in self.fresh.iter().filter(|fresh| is_before(fresh)) {
+            copy_to(out, *fresh);
+            self.keep(*fresh, out);
         }
-        copy(out, copied, self.place.0);
+        copy_to(out, self.place);
         after.encode(self.entry.address, out);
-        copied = self.place.1;
-        if let Some((entry, start, end)) = self.fresh.filter(|(_, start, _)| *start > self.place.0) {
-            copy(out, copied, start);
-            entry.encode_with_seq(out);
-            copied = end;
+        for fresh in self.fresh.iter().filter(|fresh| !is_before(fresh)) {
+            copy_to(out, *fresh);
+            self.keep(*fresh, out);
         }
-        copy(out, copied, self.row.entries.len());
+        let end = self.row.entries.len();
+        copy_to(out, Place { start: end, end });
         true
+    }
+
+    fn keep(&self, fresh: Place, out: &mut Vec<u8>) {
+        if let Some(entry) = entry_at(self.row, fresh) {
+            entry.encode_with_seq(out);
+        }
     }
 }
 
 /// More than an entry takes beside its address and values, in bytes, with a seq and a source and its two stamps.
 const ENTRY_BYTES_MAX: usize = 160;
-/// The value of the life register of an entity that shows.
-const TRUE: &[u8] = crate::view::TRUE;
 
 impl After<'_> {
     /// Appends the entry.
