@@ -60,10 +60,14 @@ impl<'a> Reader<'a> {
     /// LEB128, shortest form only.
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, Cut> {
-        match self.rest.split_first() {
-            Some((first @ ..0x80, rest)) => {
+        match self.rest {
+            [first @ ..0x80, rest @ ..] => {
                 self.rest = rest;
                 Ok(u64::from(*first))
+            }
+            [first, second @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*second) << 7 | u64::from(*first & 0x7f))
             }
             _ => self.long_varint(),
         }

@@ -21,7 +21,7 @@ use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{Authority, Cursor, IDENTITY_KEY, Identity, Peer, Position, Seeds};
 use crate::pending::Pending;
 use crate::register::{Register, Saw};
-use crate::row::{Change, Row, State, decode_register, encode_register};
+use crate::row::{Change, Corrupt, Entry, Row, State, decode_register, encode_register};
 use crate::schema::Schema;
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
@@ -594,31 +594,17 @@ impl<S: Store> Replica<S> {
     pub fn recompute_digest(&self) -> Result<crate::store::Digest, StoreError> {
         let mut digest = crate::store::Digest::default();
         let mut buffer = Vec::new();
-        let mut failed = None;
-        self.store.changes(0, &mut |changed| {
-            let mut add = || -> Result<(), crate::row::Corrupt> {
-                for entry in Row::new(changed.bytes, changed.seq)?.entries() {
-                    let entry = entry?;
-                    let state = entry.state()?;
-                    let mut digested = crate::row::Digested::new(&mut buffer, changed.kind, changed.id);
-                    digest.shown = digest.shown.wrapping_add(digested.hash(entry.address, &state.shown));
-                    if let Some(confirmed) = state.confirmed() {
-                        digest.confirmed =
-                            digest.confirmed.wrapping_add(digested.hash(entry.address, confirmed));
-                        digest.count += 1;
-                    }
-                }
-                Ok(())
-            };
-            match add() {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(corrupt) => {
-                    failed = Some(damaged(changed.kind, changed.id, corrupt));
-                    ControlFlow::Break(())
-                }
+        each_entry(&self.store, &mut |kind, id, entry| {
+            let state = entry.state()?;
+            let mut digested = crate::row::Digested::new(&mut buffer, kind, id);
+            digest.shown = digest.shown.wrapping_add(digested.hash(entry.address, &state.shown));
+            if let Some(confirmed) = state.confirmed() {
+                digest.confirmed = digest.confirmed.wrapping_add(digested.hash(entry.address, confirmed));
+                digest.count += 1;
             }
+            Ok(())
         })?;
-        failed.map_or(Ok(digest), Err)
+        Ok(digest)
     }
 
     /// How far this store has read another.
@@ -858,6 +844,26 @@ pub enum Watching {
 pub fn position_of(head: &Head) -> Position {
     let incarnation = head.incarnations.last().map(|(incarnation, _)| *incarnation).unwrap_or_default();
     Position { incarnation, seq: head.seq }
+}
+
+/// Visits every register of the store, with its entity's kind and id.
+fn each_entry<S: Store>(
+    store: &S,
+    visit: &mut dyn FnMut(&str, &str, Entry<'_>) -> Result<(), Corrupt>,
+) -> Result<(), StoreError> {
+    let mut failed = None;
+    store.changes(0, &mut |changed| {
+        let read = Row::new(changed.bytes, changed.seq)
+            .and_then(|row| row.entries().try_for_each(|entry| visit(changed.kind, changed.id, entry?)));
+        match read {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(corrupt) => {
+                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn commit_records<S: Store>(store: &mut S, records: Vec<RecordWrite>) -> Result<(), StoreError> {

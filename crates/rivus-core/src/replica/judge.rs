@@ -4,10 +4,9 @@
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Incoming, Origin, Replica, STALE_RETRIES_MAX, register_of, unreadable};
+use super::{Incoming, Origin, Replica, STALE_RETRIES_MAX, each_entry, register_of, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
@@ -15,9 +14,8 @@ use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
-use crate::row::Row;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
-use crate::work::{Work, damaged};
+use crate::work::Work;
 
 /// What the sender of edits may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -274,25 +272,13 @@ pub(super) fn note_newest<S: Store>(
 /// The newest stamps of all replicas, from the registers.
 pub(super) fn newest_of_all<S: Store>(store: &S) -> Result<Vec<RecordWrite>, StoreError> {
     let mut newest = BTreeMap::new();
-    let mut failed = None;
-    store.changes(0, &mut |changed| {
-        let mut read = || -> Result<(), crate::row::Corrupt> {
-            for entry in Row::new(changed.bytes, changed.seq)?.entries() {
-                note(&mut newest, &entry?.shown()?);
-            }
-            Ok(())
-        };
-        match read() {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt));
-                ControlFlow::Break(())
-            }
-        }
+    each_entry(store, &mut |_, _, entry| {
+        note(&mut newest, &entry.shown()?);
+        Ok(())
     })?;
     let mut records = Vec::new();
     for (replica, instant) in newest {
         record_newest(store, replica, instant, &mut records)?;
     }
-    failed.map_or(Ok(records), Err)
+    Ok(records)
 }

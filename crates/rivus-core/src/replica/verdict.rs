@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::{Event, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, unreadable};
+use super::{Event, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, each_entry, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Clock, Force, Millis};
@@ -462,27 +462,11 @@ fn kept_high_water<S: Store>(
     let first = again.first().copied().unwrap_or(u64::MAX);
     let kept = waiting.iter().filter(|edit| edit.key < first).map(|edit| edit.header.stamp.time);
     let mut time = kept.filter(|time| *time <= believable).max().unwrap_or(0);
-    let mut failed = None;
-    store.changes(0, &mut |changed| {
-        let mut read = || -> Result<(), crate::row::Corrupt> {
-            for entry in Row::new(changed.bytes, changed.seq)?.entries() {
-                let state = entry?.state()?;
-                let confirmed = state.confirmed();
-                let times = confirmed.iter().flat_map(|r| r.alive.iter()).map(|c| c.stamp.time);
-                time = times.filter(|time| *time <= believable).fold(time, u64::max);
-            }
-            Ok(())
-        };
-        match read() {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt));
-                ControlFlow::Break(())
-            }
-        }
+    each_entry(store, &mut |_, _, entry| {
+        let state = entry.state()?;
+        let times = state.confirmed().into_iter().flat_map(|r| r.alive.iter()).map(|c| c.stamp.time);
+        time = times.filter(|time| *time <= believable).fold(time, u64::max);
+        Ok(())
     })?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(time),
-    }
+    Ok(time)
 }
