@@ -363,12 +363,13 @@ impl<S: Store> Replica<S> {
             self.refresh()?;
             let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
             let keep_ops = self.identity.authority.is_some();
-            let work = Work::with(&self.store, std::mem::take(&mut self.scratch));
-            let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops);
-            let done = edit(&mut tx).and_then(|value| {
+            let done = self.store.together(|| {
+                let work = Work::with(&self.store, std::mem::take(&mut self.scratch));
+                let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops);
+                let value = edit(&mut tx)?;
                 let (work, made) = tx.finish(&mut self.clock, how)?;
                 Ok((value, made.map(|made| (work.finish(), made))))
-            });
+            })?;
             let (value, finished) = match done {
                 Ok((value, Some(finished))) => (value, finished),
                 Ok((value, None)) => return Ok((value, Edited::Nothing)),
@@ -444,29 +445,28 @@ impl<S: Store> Replica<S> {
             self.refresh()?;
             let mut joined = Joined::default();
             let mut records = Vec::new();
-            let mut work = Work::new(&self.store);
-            let mut outcome = Ok(());
-            for incoming in page {
-                joined.registers += incoming.changes.len();
-                let at = work.entity(&incoming.kind, &incoming.id);
-                outcome = if future {
-                    let (due, early): (Vec<_>, Vec<_>) =
-                        incoming.changes.iter().cloned().partition(|(_, c)| newest_time(c) <= aside);
-                    joined.quarantined += early.len();
-                    records.extend(early.iter().filter_map(|(a, c)| quarantine(incoming, a, c)));
-                    work.apply(at, &due)
-                } else {
-                    work.apply(at, &incoming.changes)
-                };
-                if outcome.is_err() {
-                    break;
+            let staged = self.store.together(|| {
+                let mut work = Work::new(&self.store);
+                for incoming in page {
+                    joined.registers += incoming.changes.len();
+                    let at = work.entity(&incoming.kind, &incoming.id);
+                    if future {
+                        let (due, early): (Vec<_>, Vec<_>) =
+                            incoming.changes.iter().cloned().partition(|(_, c)| newest_time(c) <= aside);
+                        joined.quarantined += early.len();
+                        records.extend(early.iter().filter_map(|(a, c)| quarantine(incoming, a, c)));
+                        work.apply(at, &due)?;
+                    } else {
+                        work.apply(at, &incoming.changes)?;
+                    }
                 }
-            }
-            if self.identity.is_authority && outcome.is_ok() {
-                outcome = judge::note_newest(&self.store, page, &mut records).map_err(CommitError::from);
-            }
-            let finished = match outcome {
-                Ok(()) => work.finish(),
+                if self.identity.is_authority {
+                    judge::note_newest(&self.store, page, &mut records)?;
+                }
+                Ok(work.finish())
+            })?;
+            let finished = match staged {
+                Ok(finished) => finished,
                 Err(CommitError::Stale) => continue,
                 Err(error) => return Err(error),
             };

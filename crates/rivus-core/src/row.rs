@@ -20,7 +20,7 @@ use crate::register::Register;
 
 pub use change::{Change, Digested, State, Sums};
 pub use form::{decode_register, encode_register};
-pub(crate) use plain::spot;
+pub(crate) use plain::{shows, spot};
 pub(crate) use rewrite::apply;
 
 /// The first byte of every row.

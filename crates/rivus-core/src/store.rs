@@ -285,6 +285,18 @@ pub trait Store {
         Ok(None)
     }
 
+    /// Does what reads several things, as of one moment if the store can: reading is then cheaper, too. Must not be
+    /// held while anything else is waited for.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn together<T>(&self, read: impl FnOnce() -> T) -> Result<T, StoreError>
+    where
+        Self: Sized,
+    {
+        Ok(read())
+    }
+
     /// One record.
     ///
     /// # Errors

@@ -95,6 +95,10 @@ impl Store for SqliteStore {
         self.data_version().map(Some)
     }
 
+    fn together<T>(&self, read: impl FnOnce() -> T) -> Result<T, StoreError> {
+        snapshot(&self.conn, |_| Ok(read())).map_err(|error| self.fault(&error))
+    }
+
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
         match commit(&mut self.conn, batch) {
             Ok(Some(seq)) => Ok(seq),

@@ -60,6 +60,10 @@ impl Store for AnyStore {
         each!(self, store => store.commit(batch))
     }
 
+    fn together<T>(&self, read: impl FnOnce() -> T) -> Result<T, StoreError> {
+        each!(self, store => store.together(read))
+    }
+
     fn others(&self) -> Result<Option<i64>, StoreError> {
         each!(self, store => store.others())
     }

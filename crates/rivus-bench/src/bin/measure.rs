@@ -44,9 +44,10 @@ fn main() {
     }
     if wants("sqlite") {
         let files = Files::new();
-        for (name, count, each) in
-            [("sqlite edits, 1 a transaction", 500, 1), ("sqlite edits, 10,000 a transaction", 10_000, 10_000)]
-        {
+        for (name, count, each) in [
+            ("sqlite edits, 1 a transaction", 500, 1),
+            ("sqlite edits, 10,000 a transaction", 10_000, 10_000),
+        ] {
             let mut race = files.edits(name, count, each);
             let best = race.best_of(5);
             println!("{}", race.line(best));
@@ -68,7 +69,11 @@ fn bytes() {
     let everything = frames_after(&hub, &mut known, 0);
     let raw: usize = everything.iter().map(Vec::len).sum();
     let fields = (ENTITIES * FIELDS.len()) as f64;
-    println!("everything: {:.1} bytes a field, {:.1} compressed", raw as f64 / fields, zstd(&everything) as f64 / fields);
+    println!(
+        "everything: {:.1} bytes a field, {:.1} compressed",
+        raw as f64 / fields,
+        zstd(&everything) as f64 / fields
+    );
     let before = hub.head().unwrap().seq;
     let mut author = device(MemoryStore::new(), 2, &mut hub);
     let mut now = 1_000_000;
@@ -121,7 +126,8 @@ fn costs<S: Store>(name: &str, mut replica: Replica<S>, edits: usize) {
         for ((id, size), best) in SIZES.iter().zip(&mut best) {
             let puts: Vec<Op> = (0..edits / 7)
                 .map(|n| {
-                    let field = (format!("field {}", random.below(*size)), Value::Int(i64::try_from(n).unwrap()));
+                    let field =
+                        (format!("field {}", random.below(*size)), Value::Int(i64::try_from(n).unwrap()));
                     Op::new("wide", *id, Action::Put(vec![field]))
                 })
                 .collect();
@@ -139,7 +145,9 @@ fn costs<S: Store>(name: &str, mut replica: Replica<S>, edits: usize) {
     let [[put_small, add_small], [put_large, add_large]] = best;
     for (what, small, large) in [("a put", put_small, put_large), ("an add", add_small, add_large)] {
         let ratio = large.as_secs_f64() / small.as_secs_f64();
-        println!("{name}: {what} takes {small:?} on an entity of 10, {large:?} on one of 10,000: {ratio:.2} times");
+        println!(
+            "{name}: {what} takes {small:?} on an entity of 10, {large:?} on one of 10,000: {ratio:.2} times"
+        );
     }
 }
 
@@ -149,18 +157,18 @@ fn add(id: &str, key: usize) -> Op {
 
 /// What a device's store takes in memory, and whether it grows.
 fn memory() {
-    let mut hub = hub();
     let before = resident();
-    let mut device = device(MemoryStore::new(), 2, &mut hub);
+    let mut hub = hub();
     let fields = ENTITIES * FIELDS.len();
-    let registers = device.head().unwrap().digest.count;
+    let registers = hub.head().unwrap().digest.count;
     let taken = resident().saturating_sub(before);
     println!(
         "memory: {:.0} bytes a field, {:.0} a register ({registers} of them; rows alone {:.0})",
         taken as f64 / fields as f64,
         taken as f64 / registers as f64,
-        rows(&device) as f64 / registers as f64
+        rows(&hub) as f64 / registers as f64
     );
+    let mut device = device(MemoryStore::new(), 2, &mut hub);
     let mut random = Random(61);
     for round in 0..10_i64 {
         for id in ids() {
@@ -170,7 +178,10 @@ fn memory() {
         sync(&mut device, &mut hub);
         if round == 0 || round == 9 {
             let (rows, resident) = (rows(&device) / 1024, resident() / 1024);
-            println!("  everything overwritten {} times and acknowledged: rows {rows} KiB, resident {resident} KiB", round + 1);
+            println!(
+                "  everything overwritten {} times and acknowledged: rows {rows} KiB, resident {resident} KiB",
+                round + 1
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The usual edit, without staging: one plain field of an entity that is held in one row.
+//! The usual edit, without staging: one plain field of an entity that is held.
 //!
 //! Does what the general way does with a single put of one field, and leaves to it whatever is not as usual: other
-//! operations and policies, entities or registers that are not held, deleted ones, and large ones. Typing into a
+//! operations and policies, entities or registers that are not held, and deleted ones. Typing into a
 //! form makes nothing but such edits; a test holds the two ways to the same store, byte for byte.
 
 use super::{Edited, Event, Origin, Replica};
@@ -12,7 +12,9 @@ use crate::pending::{self, Header};
 use crate::register::{Candidate, Register};
 use crate::row::{self, Change, Digested, Row};
 use crate::schema::{FieldType, Life, Schema, Slot};
-use crate::store::{Batch, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table};
+use crate::store::{
+    Batch, Chunk, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table,
+};
 use crate::value::Value;
 use crate::work::Scratch;
 
@@ -36,11 +38,15 @@ impl<S: Store> Replica<S> {
         address::encode(&mut scratch.address, class::FIELD, name, &[]);
         scratch.value.clear();
         value.encode(&mut scratch.value);
-        let Some(chunk) = self.store.load(&op.kind, &op.id, LIFE).map_err(CommitError::from)? else {
+        let load = |address| self.store.load(&op.kind, &op.id, address).map_err(CommitError::from);
+        let Some(first) = load(LIFE)? else { return Ok(None) };
+        // What cannot be read is for the general way to complain of.
+        let Some(first_row) = Row::new(&first.bytes, first.seq).ok().filter(|row| row::shows(*row)) else {
             return Ok(None);
         };
-        // What cannot be read is for the general way to complain of.
-        let row = Row::new(&chunk.bytes, chunk.seq).ok();
+        let other = if first_row.holds(&scratch.address) { None } else { load(&scratch.address)? };
+        let chunk = other.as_ref().unwrap_or(&first);
+        let row = Row::new(&chunk.bytes, chunk.seq).ok().filter(|row| row.holds(&scratch.address));
         let Some(spot) = row.and_then(|row| row::spot(row, &scratch.address)) else { return Ok(None) };
         if spot.shown.value == scratch.value {
             return Ok(Some(Edited::Nothing));
@@ -72,19 +78,18 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         let sums = digested.sums;
-        let read = RowRead { kind: &op.kind, id: &op.id, start: Vec::new(), seq: chunk.seq };
-        let rows = vec![RowWrite { row: read, bytes: scratch.packing.clone() }];
+        let read = |chunk: &Chunk<'_>| RowRead {
+            kind: &op.kind,
+            id: &op.id,
+            start: chunk.start.to_vec(),
+            seq: chunk.seq,
+        };
+        let rows = vec![RowWrite { row: read(chunk), bytes: scratch.packing.clone() }];
+        let reads = other.iter().map(|_| read(&first)).collect();
         let high_water = HighWater::AtLeast(self.clock.high_water());
         let unchanged = self.identity_read();
-        let batch = Batch {
-            rows,
-            records,
-            high_water,
-            sums,
-            incarnation: self.incarnation,
-            unchanged,
-            ..Batch::default()
-        };
+        let batch =
+            Batch { reads, rows, records, high_water, sums, incarnation: self.incarnation, unchanged };
         let seq = match self.store.commit(batch) {
             Ok(seq) => seq,
             Err(CommitError::Stale) => return Ok(None),

@@ -104,8 +104,8 @@ pub(crate) struct Spot<'a> {
     /// What the application sees there.
     pub(crate) shown: Candidate<'a>,
     place: Place,
-    /// Where another entry is that shares the row's seq.
-    fresh: Option<Place>,
+    /// Where the first and the last of the other entries are that share the row's seq.
+    fresh: Option<(Place, Place)>,
 }
 
 /// Where an entry is among the row's entries, in bytes.
@@ -115,12 +115,8 @@ struct Place {
     end: usize,
 }
 
-/// The plain register at this address of an entity that shows, if the whole entity is in this row and at most one
-/// other register was written by the row's last commit.
+/// The plain register at this address.
 pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
-    if !row.end.is_empty() || row.seq == 0 || !shows(row) {
-        return None;
-    }
     let (mut start, mut found, mut fresh) = (0, None, None);
     let mut rest = Reader::new(row.entries);
     while !rest.is_empty() {
@@ -130,8 +126,9 @@ pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
         let is_here = usize::from(*len) == address.len() && tail.starts_with(address);
         if is_here {
             found = Some(Place { start, end });
-        } else if flags & flag::SEQ == 0 && fresh.replace(Place { start, end }).is_some() {
-            return None;
+        } else if flags & flag::SEQ == 0 {
+            let here = Place { start, end };
+            fresh = Some((fresh.map_or(here, |(first, _)| first), here));
         }
         start = end;
     }
@@ -140,8 +137,8 @@ pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
     Some(Spot { row, entry, shown: plain(entry.forms().ok()?.shown)?, place, fresh })
 }
 
-/// Whether the entity shows, as far as that can be told at a glance.
-fn shows(row: Row<'_>) -> bool {
+/// Whether the entity that begins with this row shows, as far as that can be told at a glance.
+pub(crate) fn shows(row: Row<'_>) -> bool {
     let first = row.entries().next_entry().ok().flatten().filter(|first| first.address == LIFE);
     let only = first.and_then(|first| sole(first.forms().ok()?.shown));
     only.is_some_and(|only| only.value == crate::view::TRUE)
@@ -155,7 +152,8 @@ fn entry_at(row: Row<'_>, place: Place) -> Option<Entry<'_>> {
 impl<'a> Spot<'a> {
     /// Whether the row stays one row if a value of `bytes` bytes is written.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.row.entries.len() + 2 * self.entry.address.len() + bytes + ENTRY_BYTES_MAX <= CHUNK_BYTES_MAX
+        self.row.entries.len() + self.row.end.len() + 2 * self.entry.address.len() + bytes + ENTRY_BYTES_MAX
+            <= CHUNK_BYTES_MAX
     }
 
     /// Writes the row with the change into `out`; `false` if the change is not a usual one.
@@ -163,32 +161,45 @@ impl<'a> Spot<'a> {
         let Ok(Some(Some(after))) = usual(&self.entry, change, digested) else { return false };
         out.clear();
         out.push(VERSION);
-        out.slice(&[]);
+        out.slice(self.row.end);
         let mut copied = 0;
         let mut copy_to = |out: &mut Vec<u8>, place: Place| {
             out.extend_from_slice(self.row.entries.get(copied..place.start).unwrap_or_default());
             copied = place.end;
         };
-        let is_before = |fresh: &Place| fresh.start < self.place.start;
-        for fresh in self.fresh.iter().filter(|fresh| is_before(fresh)) {
-            copy_to(out, *fresh);
-            self.keep(*fresh, out);
+        let write = |out: &mut Vec<u8>| after.encode(self.entry.address, out);
+        let mut written = false;
+        for place in self.fresh() {
+            if !written && place.start > self.place.start {
+                copy_to(out, self.place);
+                write(out);
+                written = true;
+            }
+            copy_to(out, place);
+            if let Some(entry) = entry_at(self.row, place) {
+                entry.encode_with_seq(out);
+            }
         }
-        copy_to(out, self.place);
-        after.encode(self.entry.address, out);
-        for fresh in self.fresh.iter().filter(|fresh| !is_before(fresh)) {
-            copy_to(out, *fresh);
-            self.keep(*fresh, out);
+        if !written {
+            copy_to(out, self.place);
+            write(out);
         }
         let end = self.row.entries.len();
         copy_to(out, Place { start: end, end });
         true
     }
 
-    fn keep(&self, fresh: Place, out: &mut Vec<u8>) {
-        if let Some(entry) = entry_at(self.row, fresh) {
-            entry.encode_with_seq(out);
-        }
+    /// The other entries that share the row's seq.
+    fn fresh(&self) -> impl Iterator<Item = Place> {
+        let (from, to) = self.fresh.map_or((0, 0), |(first, last)| (first.start, last.end));
+        let mut rest = Reader::new(self.row.entries.get(from..to).unwrap_or_default());
+        let place = std::iter::from_fn(move || {
+            let start = to - rest.remaining();
+            let flags = rest.slice().ok()?.first()?;
+            Some((flags & flag::SEQ == 0, Place { start, end: to - rest.remaining() }))
+        });
+        let is_other = |place: &Place| place.start != self.place.start;
+        place.filter(|(shares, _)| *shares).map(|(_, place)| place).filter(is_other)
     }
 }
 

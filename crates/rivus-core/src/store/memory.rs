@@ -42,10 +42,24 @@ pub struct MemoryStore {
 #[derive(Debug)]
 struct Slot {
     seq: u64,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     start: Box<[u8]>,
     id: Box<str>,
     kind: Arc<str>,
+}
+
+impl Slot {
+    /// Takes new bytes, in the memory that the old ones have if that is enough and not far too much: it is at hand,
+    /// and the store does not scatter.
+    fn put(&mut self, bytes: Vec<u8>) {
+        let room = self.bytes.capacity();
+        if (bytes.len()..=2 * bytes.len()).contains(&room) {
+            self.bytes.clear();
+        } else {
+            self.bytes = Vec::with_capacity(bytes.len() + bytes.len() / 16);
+        }
+        self.bytes.extend_from_slice(&bytes);
+    }
 }
 
 impl MemoryStore {
@@ -103,7 +117,7 @@ impl MemoryStore {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows")]
-    fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Box<[u8]>) -> u32 {
+    fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Vec<u8>) -> u32 {
         let at = self.rows.len() as u32;
         let kind: Arc<str> =
             self.kinds.get_key_value(row.kind).map_or(row.kind.into(), |(kind, _)| Arc::clone(kind));
@@ -202,13 +216,12 @@ impl Store for MemoryStore {
         for (write, place) in batch.rows.into_iter().zip(places) {
             self.head.seq += 1;
             let seq = self.head.seq;
-            let bytes = write.bytes.into_boxed_slice();
             let at = match place {
-                None => self.insert(write.row, seq, bytes),
+                None => self.insert(write.row, seq, write.bytes),
                 Some(at) => {
                     if let Some(slot) = self.rows.get_mut(at as usize) {
                         slot.seq = seq;
-                        slot.bytes = bytes;
+                        slot.put(write.bytes);
                     }
                     at
                 }
