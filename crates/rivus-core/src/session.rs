@@ -353,7 +353,8 @@ impl Session {
         if let Some(frame) = self.next_page(replica)? {
             return Ok(Some(frame));
         }
-        if !self.is_server() && self.options.want != Want::Live && self.is_finished(replica.head()?.seq) {
+        let ends_by_itself = !self.is_server() && self.options.want != Want::Live;
+        if ends_by_itself && self.is_synced(replica.head()?.seq) {
             self.phase = Phase::Closed;
             return Ok(Some(Frame::Goaway { code: Code::CLOSED, message: String::new() }.encode()));
         }
@@ -408,10 +409,6 @@ impl Session {
             && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 
-    fn is_finished(&self, head: u64) -> bool {
-        !self.is_server() && self.options.want != Want::Live && self.is_synced(head)
-    }
-
     fn is_server(&self) -> bool {
         matches!(self.options.role, Role::Server { .. })
     }
@@ -442,6 +439,12 @@ fn compare_policies<S: Store>(
     }
     let all: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
     Err(SessionError::Refused { code: Code::SCHEMA, message: all.join("; ") })
+}
+
+/// A store with an authority syncs with that one alone.
+fn not_authority(authority: StoreId) -> SessionError {
+    let message = format!("this store syncs with its authority {authority} alone");
+    SessionError::Refused { code: Code::NOT_AUTHORITY, message }
 }
 
 fn unexpected(what: &str) -> SessionError {

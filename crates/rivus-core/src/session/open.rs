@@ -1,6 +1,8 @@
 //! The greeting: who the two are, whether they belong together, and who starts with what.
 
-use super::{Grants, Known, Phase, Role, Session, SessionError, SessionEvent, Want, push, unexpected};
+use super::{
+    Grants, Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, push, unexpected,
+};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
 use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
@@ -58,8 +60,7 @@ impl Session {
         let rank = admit(grants, hello.token.as_deref())?;
         let identity = replica.identity();
         if let Some(authority) = identity.authority {
-            let message = format!("this store syncs with its authority {} alone", authority.store);
-            return Err(SessionError::Refused { code: Code::NOT_AUTHORITY, message });
+            return Err(not_authority(authority.store));
         }
         let is_authority = identity.is_authority;
         let about = self.about(replica, now)?;

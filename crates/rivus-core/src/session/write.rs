@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::read::low;
-use super::{Session, SessionError, unexpected};
+use super::{Session, SessionError, not_authority, unexpected};
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
 use crate::identity::{Cursor, Position, knows};
@@ -57,8 +57,7 @@ impl Session {
         if let Some(authority) = replica.identity().authority
             && authority.store != peer.store
         {
-            let message = format!("this store syncs with its authority {} alone", authority.store);
-            return Err(SessionError::Refused { code: Code::NOT_AUTHORITY, message });
+            return Err(not_authority(authority.store));
         }
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
