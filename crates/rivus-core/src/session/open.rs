@@ -72,7 +72,7 @@ impl Session {
         let welcome = Welcome {
             version: VERSION,
             capabilities: self.options.capabilities,
-            about: about.clone(),
+            about,
             is_authority,
             rank,
             known,
@@ -95,7 +95,7 @@ impl Session {
             let before = replica.peer(peer.store)?;
             replica.remember(peer.store, &peer.remembered(before))?;
         }
-        self.opened(replica, peer, &about, hello.capabilities, now)?;
+        self.opened(replica, peer, hello.capabilities, now)?;
         if !is_authority && hello.offers {
             self.reading.plan(Want::Live);
         }
@@ -169,8 +169,7 @@ impl Session {
             is_authority: welcome.is_authority,
             rank: welcome.rank,
         };
-        let about = self.about(replica, now)?;
-        self.opened(replica, peer, &about, welcome.capabilities, now)?;
+        self.opened(replica, peer, welcome.capabilities, now)?;
         // Nothing binds this store to another whose schema has not been found to agree.
         if self.schema_due { Ok(()) } else { self.settle(replica, now) }
     }
@@ -243,13 +242,12 @@ impl Session {
         &mut self,
         replica: &mut Replica<S>,
         peer: Known,
-        own: &About,
         capabilities: u64,
         now: Millis,
     ) -> Result<(), SessionError> {
         // What was set aside and is due by now counts as held.
         replica.release(now)?;
-        if peer.about.fingerprint() != own.fingerprint() {
+        if peer.about.fingerprint() != replica.schema().fingerprint() {
             self.schema_due = true;
             let policies = replica.schema().policies();
             self.send(&Frame::Schema(policies));
