@@ -66,9 +66,9 @@ impl Session {
         let about = self.about(replica, now)?;
         let store = hello.about.store();
         let known = self.contradiction(replica, &hello.about)?;
-        // A client that has been opened more often than a greeting can tell looks into its own history.
+        // A client that has been opened more often than a greeting can tell, or that another process has moved
+        // since, looks into its own history.
         let contradicts = known.is_some();
-        let untold = self.is_untold(&hello.about);
         let welcome = Welcome {
             version: VERSION,
             capabilities: self.options.capabilities,
@@ -78,7 +78,7 @@ impl Session {
             known,
         };
         self.send(&Frame::Welcome(welcome));
-        if contradicts && (!untold || store == replica.identity().store) {
+        if contradicts && store == replica.identity().store {
             // The client takes a new id and connects again.
             self.phase = Phase::Closed;
             return Ok(());
@@ -100,12 +100,6 @@ impl Session {
             self.reading.plan(Want::Live);
         }
         Ok(())
-    }
-
-    /// Whether the client's history is longer than its greeting tells.
-    fn is_untold(&self, about: &About) -> bool {
-        let history = about.history();
-        history.len() >= INCARNATIONS_TOLD && history.first().is_some_and(|(_, first)| *first > 1)
     }
 
     /// What this side knows of the client's store that the client does not.
