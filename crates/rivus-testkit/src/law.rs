@@ -1,0 +1,1 @@
+//! What a merge function, a resolver and a rule must obey, as checks.

@@ -1,0 +1,8 @@
+//! Proof by machine that replicas converge, for Rivus itself and for merge functions of your own.
+
+pub mod bad_frames;
+pub mod law;
+pub mod model;
+pub mod sim;
+pub mod strategy;
+pub mod zoo;

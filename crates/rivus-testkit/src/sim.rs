@@ -1,0 +1,1 @@
+//! A seeded simulator of replicas, networks, clocks and crashes in virtual time.

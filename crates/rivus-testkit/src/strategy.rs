@@ -1,0 +1,1 @@
+//! Strategies for histories, stamps and hostile values.

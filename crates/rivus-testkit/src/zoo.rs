@@ -1,0 +1,1 @@
+//! Merges and rules that look right and are not, and some that are.
