@@ -91,15 +91,11 @@ fn registers(kind: &Kind, running: &BTreeMap<Address, Vec<Running<'_>>>) -> Seen
                 }
             }
             Address::Group(name) => {
-                let members = kind.group(name).into_iter().flat_map(|group| &group.members);
-                let written = newest(running);
-                seen.fields.extend(members.map(|member| {
-                    let value = match &written {
-                        Value::Map(map) => map.get(member).cloned().unwrap_or(Value::Null),
-                        _ => Value::Null,
-                    };
-                    (member.clone(), Shown::Value(value))
-                }));
+                // A member that the author's schema lacked is absent until somebody who declares it writes.
+                if let (Some(group), Value::Map(mut map)) = (kind.group(name), newest(running)) {
+                    let member = |name: &String| Some((name.clone(), Shown::Value(map.remove(name)?)));
+                    seen.fields.extend(group.members.iter().filter_map(member));
+                }
             }
             Address::Key(name, key) => show_key(kind, name, key, running, &mut seen.fields),
             Address::Count(name, _) => {
@@ -142,7 +138,9 @@ fn resolve_field(kind: &Kind, name: &str, running: &[Running<'_>]) -> Option<Sho
         FieldType::Value { resolver, .. } | FieldType::Custom { resolver } => resolve(resolver, running),
         FieldType::Max => resolve(&Resolver::Max, running),
         FieldType::Min => resolve(&Resolver::Min, running),
-        FieldType::Flag => Value::Bool(running.iter().any(|r| *value(r) == Value::Bool(true))),
+        // Without a true one, whatever was written last: a null stays a null.
+        FieldType::Flag if running.iter().any(|r| *value(r) == Value::Bool(true)) => Value::Bool(true),
+        FieldType::Flag => newest(running),
         FieldType::Multi => return Some(Shown::Many(running.iter().map(|r| value(r).clone()).collect())),
         FieldType::Set { .. } | FieldType::Map | FieldType::Counter => return None,
     };
@@ -156,8 +154,13 @@ fn show_key(
     running: &[Running<'_>],
     fields: &mut BTreeMap<String, Shown>,
 ) {
-    let Slot::Field(field) = kind.slot(name) else { return };
-    match &field.ty {
+    let ty = match kind.slot(name) {
+        Slot::Field(field) => &field.ty,
+        // Keys that somebody else declared show as they are, like other undeclared fields of an open kind.
+        Slot::Open => &FieldType::Map,
+        Slot::Member(_) | Slot::Undeclared => return,
+    };
+    match ty {
         FieldType::Set { wins } => {
             let mut says = running.iter().map(|r| *r.content == Content::Value(Value::Bool(true)));
             let is_in = match wins {
