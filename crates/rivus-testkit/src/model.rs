@@ -6,8 +6,9 @@
 //! nothing of stores, frames and sessions; how knowledge travels is up to the caller ([`Model::snapshot`],
 //! [`Model::deliver`]).
 //!
-//! Invariant: what a replica knows at an address holds, with each write, every write that its author had observed
-//! there, because knowledge of an address travels whole. So "happened before" needs no search for paths.
+//! Invariant: a write names every write that its author had observed, those included that the author never held
+//! itself but that others it held had observed. So "happened before" needs no search for paths, and an edit may
+//! travel alone ([`Model::delta`]).
 //!
 //! What it leaves out: authorities, admission, rules, and the limits on the size of names and edits.
 
@@ -134,6 +135,16 @@ impl Model {
         self.member(replica).known.clone()
     }
 
+    /// What one edit wrote, without anything that its author knew: the edit as it travels alone.
+    #[must_use]
+    pub fn delta(&self, stamp: Stamp) -> Known {
+        let mut known = Known::default();
+        for (number, write) in self.writes.iter().enumerate().filter(|(_, write)| write.stamp == stamp) {
+            known.insert(write.entity.clone(), write.address.clone(), number);
+        }
+        known
+    }
+
     /// Lets a replica know what another knew.
     ///
     /// # Panics
@@ -191,13 +202,13 @@ impl Model {
         let generation = generation.ok_or("the register has used up all generations")?;
         let stamp = Stamp { generation, time, replica: id };
         for (entity, address, content) in draft.into_writes() {
-            let observed: BTreeSet<usize> = self.member(replica).known.at(&entity, &address).collect();
+            let known: BTreeSet<usize> = self.member(replica).known.at(&entity, &address).collect();
             let margin = schema.kind(&entity.0).map_or(Margin::ZERO, |kind| margin(kind, &address));
-            let floor = own_floor(stamp, margin).max(self.floor(&observed));
+            let floor = own_floor(stamp, margin).max(self.floor(&known));
+            let observed = &known | &self.observed(&known);
             let number = self.writes.len();
-            self.writes.push(Write { stamp, rank, content, floor, observed });
-            let mine = self.member_mut(replica).known.entities.entry(entity).or_default();
-            Arc::make_mut(mine).entry(address).or_default().insert(number);
+            self.member_mut(replica).known.insert(entity.clone(), address.clone(), number);
+            self.writes.push(Write { entity, address, stamp, rank, content, floor, observed });
         }
         self.member_mut(replica).high_water = time;
         Ok(Some(stamp))
@@ -207,9 +218,8 @@ impl Model {
     /// author of another had observed and that no author's floor is above.
     fn alive(&self, known: &BTreeSet<usize>) -> Vec<&Write> {
         let floor = self.floor(known);
-        let observed: BTreeSet<usize> = self.each(known).flat_map(|write| &write.observed).copied().collect();
-        let mut alive: Vec<_> =
-            self.each(&(known - &observed)).filter(|write| write.stamp >= floor).collect();
+        let alive = known - &self.observed(known);
+        let mut alive: Vec<_> = self.each(&alive).filter(|write| write.stamp >= floor).collect();
         alive.sort_by_key(|write| write.stamp);
         alive
     }
@@ -217,6 +227,11 @@ impl Model {
     /// The greatest floor that the author of one of these writes stamped.
     fn floor(&self, known: &BTreeSet<usize>) -> Stamp {
         self.each(known).map(|write| write.floor).max().unwrap_or(Stamp::LOWEST)
+    }
+
+    /// What the authors of these writes had observed.
+    fn observed(&self, known: &BTreeSet<usize>) -> BTreeSet<usize> {
+        self.each(known).flat_map(|write| &write.observed).copied().collect()
     }
 
     fn each<'m>(&'m self, numbers: &BTreeSet<usize>) -> impl Iterator<Item = &'m Write> {
@@ -235,6 +250,11 @@ impl Model {
 }
 
 impl Known {
+    fn insert(&mut self, entity: Entity, address: Address, number: usize) {
+        let writes = Arc::make_mut(self.entities.entry(entity).or_default());
+        writes.entry(address).or_default().insert(number);
+    }
+
     /// The numbers of the writes known at an address.
     fn at<'k>(&'k self, entity: &Entity, address: &Address) -> impl Iterator<Item = usize> + use<'k> {
         self.entities.get(entity).and_then(|writes| writes.get(address)).into_iter().flatten().copied()
@@ -270,12 +290,14 @@ struct Member {
 /// One write at one address, for ever.
 #[derive(Clone, Debug)]
 struct Write {
+    entity: Entity,
+    address: Address,
     stamp: Stamp,
     rank: u8,
     content: Content,
     /// What its author declared out of the running.
     floor: Stamp,
-    /// All writes that its author knew at the address.
+    /// All writes that its author, or the author of one that it knew, knew at the address.
     observed: BTreeSet<usize>,
 }
 

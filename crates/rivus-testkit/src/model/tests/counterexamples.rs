@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
-use rivus_core::clock::Stamp;
 use rivus_core::schema::{Margin, Resolver, Schema};
 use rivus_core::value::Value;
 
-use super::super::{Outcome, Shown};
-use super::world::{World, put};
+use super::super::Shown;
+use super::world::{Parcel, World, put};
 
 /// A schema of one field.
 fn schema(margin: Margin, resolver: Resolver) -> Arc<Schema> {
     Arc::new(Schema::builder().kind("task", |k| k.value_with("owner", margin, resolver)).build().unwrap())
 }
 
-fn write(world: &mut World, replica: usize, now: i64, value: &str) -> Stamp {
-    match world.edit(replica, now, &[put("task", "t", "owner", value)]) {
-        Outcome::Committed { stamp } => stamp,
-        other => panic!("{value} is not written: {other:?}"),
-    }
+/// Writes, and returns what was written, to be delivered alone.
+fn write(world: &mut World, replica: usize, now: i64, value: &str) -> Parcel {
+    world.edit_apart(replica, now, &[put("task", "t", "owner", value)]).unwrap()
 }
 
 /// Everything that `from` knows, without a session, which would compare schemas.
@@ -59,19 +56,18 @@ fn direct_parents() {
     let schema = schema(Margin::Infinite, Resolver::Oldest);
     let mut world = World::new(Arc::clone(&schema));
     let replicas: Vec<_> = (0..4).map(|_| world.add(0, Arc::clone(&schema))).collect();
+    let mut written = Vec::new();
     for (replica, value) in [(0, "first"), (1, "second"), (2, "third")] {
         if replica > 0 {
             give(&mut world, replicas[replica - 1], replicas[replica]);
         }
-        write(&mut world, replicas[replica], 1_000, value);
+        written.push(write(&mut world, replicas[replica], 1_000, value));
     }
-    // The reader gets the first and the third, and the second never.
-    give(&mut world, replicas[0], replicas[3]);
-    give(&mut world, replicas[2], replicas[3]);
-    assert_eq!(owner(&world, replicas[3]), text("third"));
-    // Nor does the first come back when it arrives once more, and late.
-    give(&mut world, replicas[0], replicas[3]);
-    assert_eq!(owner(&world, replicas[3]), text("third"));
+    // The reader gets the third and the first, in this order and back, and the second never.
+    for edit in [2, 0, 2, 0] {
+        world.unpack(replicas[3], &written[edit], |_| true);
+        assert_eq!(owner(&world, replicas[3]), text("third"));
+    }
 }
 
 /// A margin that readers apply: then what shows depends on who reads.
@@ -109,9 +105,9 @@ fn floor_of_the_state_left_out() {
     write(&mut world, early, 1_000, "early");
     write(&mut world, ruling, 1_010, "ruling");
     give(&mut world, ruling, later);
-    write(&mut world, later, 1_020, "later");
+    let written = write(&mut world, later, 1_020, "later");
     let reader = world.add(0, wide);
-    give(&mut world, later, reader);
+    world.unpack(reader, &written, |_| true);
     give(&mut world, early, reader);
     assert_eq!(owner(&world, reader), text("later"));
 }

@@ -41,11 +41,28 @@ fn random_histories_show_the_same_in_the_model_and_in_the_engine() {
 /// A step in small numbers, so that it shrinks to what matters.
 #[derive(Clone, Debug)]
 enum Step {
-    Edit { replica: usize, at: At, ops: Vec<Doing> },
-    Sync { from: usize, to: usize },
-    Pack { from: usize },
-    Unpack { to: usize, parcel: prop::sample::Index, entities: u8 },
-    Restart { replica: usize },
+    /// `apart`: what it wrote travels alone too.
+    Edit {
+        replica: usize,
+        at: At,
+        ops: Vec<Doing>,
+        apart: bool,
+    },
+    Sync {
+        from: usize,
+        to: usize,
+    },
+    Pack {
+        from: usize,
+    },
+    Unpack {
+        to: usize,
+        parcel: prop::sample::Index,
+        entities: u8,
+    },
+    Restart {
+        replica: usize,
+    },
 }
 
 /// A reading of a clock.
@@ -88,8 +105,8 @@ fn history() -> impl Strategy<Value = History> {
 fn step() -> impl Strategy<Value = Step> {
     let replica = 0..REPLICAS;
     prop_oneof![
-        10 => (replica.clone(), at(), prop::collection::vec(doing(), 1..4))
-            .prop_map(|(replica, at, ops)| Step::Edit { replica, at, ops }),
+        10 => (replica.clone(), at(), prop::collection::vec(doing(), 1..4), prop::bool::weighted(0.3))
+            .prop_map(|(replica, at, ops, apart)| Step::Edit { replica, at, ops, apart }),
         5 => (replica.clone(), replica.clone()).prop_map(|(from, to)| Step::Sync { from, to }),
         2 => replica.clone().prop_map(|from| Step::Pack { from }),
         3 => (replica.clone(), any::<prop::sample::Index>(), any::<u8>())
@@ -121,13 +138,17 @@ fn play(history: &History, schemas: &[Arc<Schema>; 2]) {
     let mut parcels: Vec<Parcel> = Vec::new();
     for step in &history.steps {
         match step {
-            Step::Edit { replica, at, ops } => {
+            Step::Edit { replica, at, ops, apart } => {
                 let now = match at {
                     At::Near(ms) => 1_000 + ms,
                     At::Odd(ms) => *ms,
                 };
                 let ops: Vec<Op> = ops.iter().map(|doing| doing.op(&history.fields)).collect();
-                world.edit(*replica, now, &ops);
+                if *apart {
+                    parcels.extend(world.edit_apart(*replica, now, &ops));
+                } else {
+                    world.edit(*replica, now, &ops);
+                }
             }
             Step::Sync { from, to } => world.sync(*from, *to),
             Step::Pack { from } => parcels.push(world.pack(*from)),
@@ -171,8 +192,8 @@ impl Doing {
             4 => Action::Add { field, key },
             5 => Action::Inc { field, by: 1 },
             _ => match field.as_str() {
-                "tags" | "cold" if self.verb % 2 == 0 => Action::Add { field, key },
-                "labels" if self.verb % 3 > 0 => Action::SetKey { field, key, value },
+                "tags" | "cold" if self.verb < 13 => Action::Add { field, key },
+                "labels" if self.verb < 16 => Action::SetKey { field, key, value },
                 "tags" | "cold" | "labels" => Action::Remove { field, key },
                 "views" => {
                     Action::Inc { field, by: [1, -2, 0, i64::MAX, i64::MIN, 7][usize::from(self.verb) % 6] }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rivus_core::address::{Parts, encode};
+use rivus_core::address::{Parts, class, encode};
 use rivus_core::clock::{Admission, Millis};
 use rivus_core::edit::{Action, Op};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Seeds;
+use rivus_core::register::Register;
 use rivus_core::replica::{Edited, Incoming, OpenOptions, Replica, Trust};
 use rivus_core::row::{Change, decode_register, encode_register};
 use rivus_core::schema::Schema;
@@ -15,8 +16,9 @@ use rivus_core::session::pair::{End, run};
 use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
 use rivus_core::store::{MemoryStore, Store};
 use rivus_core::value::Value;
+use rivus_core::view::reach;
 
-use super::super::{Entity, Known, Model, Outcome, Shown, Views, views};
+use super::super::{Address, Entity, Known, Model, Outcome, Shown, Views, margin, views};
 
 /// Replicas of the model and of the engine, with equal numbers.
 pub(super) struct World {
@@ -58,6 +60,24 @@ impl World {
         }
         self.check(replica);
         outcome
+    }
+
+    /// Edits both and packs what the edit wrote, alone.
+    pub(super) fn edit_apart(&mut self, replica: usize, now: i64, ops: &[Op]) -> Option<Parcel> {
+        let before = self.pack(replica).registers;
+        let Outcome::Committed { stamp } = self.edit(replica, now, ops) else { return None };
+        let mut registers = Vec::new();
+        for (entity, address, bytes) in self.pack(replica).registers {
+            let after = decode_register(&bytes).unwrap();
+            let Some(own) = after.alive.iter().find(|own| own.stamp == stamp) else { continue };
+            let state = before.iter().find(|(e, a, _)| (e, a) == (&entity, &address));
+            let state = state.map(|(_, _, bytes)| decode_register(bytes).unwrap());
+            let reach = reach(margin(self.real[replica].schema().kind(&entity.0).unwrap(), &parse(&address)));
+            let mut alone = Vec::new();
+            encode_register(&Register::write(state.as_ref(), *own, reach), &mut alone);
+            registers.push((entity, address, alone));
+        }
+        Some(Parcel { known: self.model.delta(stamp), registers })
     }
 
     /// One session in which the one gives the other all it lacks.
@@ -150,6 +170,19 @@ impl World {
     /// What one field shows.
     pub(super) fn field(&self, replica: usize, kind: &str, id: &str, field: &str) -> Option<Shown> {
         self.view(replica).get(kind)?.get(id)?.get(field).cloned()
+    }
+}
+
+/// The model's form of an address of the engine.
+fn parse(address: &[u8]) -> Address {
+    let parts = Parts::parse(address).unwrap();
+    let name = parts.name.to_owned();
+    match parts.class {
+        class::LIFE => Address::Life,
+        class::FIELD => Address::Field(name),
+        class::GROUP => Address::Group(name),
+        class::KEY => Address::Key(name, parts.text_key().unwrap().to_owned()),
+        _ => Address::Count(name, ReplicaId(parts.key.try_into().unwrap())),
     }
 }
 
