@@ -56,10 +56,10 @@ fn direct_parents() {
     let schema = schema(Margin::Infinite, Resolver::Oldest);
     let mut world = World::new(Arc::clone(&schema));
     let replicas: Vec<_> = (0..4).map(|_| world.add(0, Arc::clone(&schema))).collect();
-    let mut written = Vec::new();
+    let mut written: Vec<Parcel> = Vec::new();
     for (replica, value) in [(0, "first"), (1, "second"), (2, "third")] {
         if replica > 0 {
-            give(&mut world, replicas[replica - 1], replicas[replica]);
+            world.unpack(replicas[replica], &written[replica - 1], |_| true);
         }
         written.push(write(&mut world, replicas[replica], 1_000, value));
     }
