@@ -24,7 +24,7 @@ use std::sync::Arc;
 use rivus_core::clock::{MILLIS_MAX, Millis, Stamp, TIME_END};
 use rivus_core::edit::Op;
 use rivus_core::id::ReplicaId;
-use rivus_core::schema::{FieldType, Kind, Margin, Schema, Slot};
+use rivus_core::schema::{FieldType, Kind, Life, Margin, Schema, Slot};
 use rivus_core::value::Value;
 
 use draft::Draft;
@@ -330,7 +330,8 @@ fn own_floor(stamp: Stamp, margin: Margin) -> Stamp {
 /// How far back a write at the address keeps concurrent ones in the running.
 fn margin(kind: &Kind, address: &Address) -> Margin {
     match address {
-        Address::Life => kind.life.margin(),
+        Address::Life if kind.life == Life::Newest => Margin::ZERO,
+        Address::Life => Margin::Infinite,
         Address::Group(_) | Address::Count(..) => Margin::ZERO,
         Address::Field(name) | Address::Key(name, _) => match kind.slot(name) {
             Slot::Field(field) => match &field.ty {
