@@ -43,7 +43,10 @@ fn control() -> Vec<(Frame, &'static str)> {
     let subscribe =
         Subscribe { cursor, incarnation: Some(1), live: true, everything: false, digest: Some(0xabcd) };
     let read = Some(Cursor { incarnation: Incarnation(8), done: 5, at: 6 });
-    let refused = vec![(0, None, String::new()), (3, Some(Code::RANK), "no".to_owned())];
+    let refused = vec![
+        Exception { index: 0, code: None, message: "".into() },
+        Exception { index: 3, code: Some(Code::RANK), message: "no".into() },
+    ];
     vec![
         (
             Frame::Hello(hello),
@@ -59,7 +62,7 @@ fn control() -> Vec<(Frame, &'static str)> {
         ),
         (Frame::Goaway { code: Code::SCHEMA, message: "bye".to_owned() }, "03a20019012c0163627965"),
         (
-            Frame::Schema(vec![policy(None), policy(Some("tags"))]),
+            Frame::Schema(Policies::new(&[policy(None), policy(Some("tags"))])),
             "04a1008283647461736bf66d7365742c206164642077696e7383647461736b64746167736d7365742c206164642077696e73",
         ),
         (Frame::Subscribe(subscribe), "050502ac0205000000000000abcd"),
@@ -129,8 +132,8 @@ fn a_page_has_the_bytes_of_version_1() {
     let header = PageHeader { at: 1000, more: true, incarnation, start: true, checkpoint: true };
     assert_eq!(hex(&page_of(&mut RowEncoder::default(), &[entity()], header)), PAGE);
     let golden = bytes(PAGE);
-    let page = RowDecoder::default().page(&golden, SENDER);
-    let Page { header: found, rows } = page.unwrap();
+    let mut decoder = RowDecoder::default();
+    let Page { header: found, rows } = decoder.page(&golden, SENDER).unwrap();
     assert_eq!(found, header);
     assert_rows(&rows, &[entity()]);
 }
@@ -144,7 +147,8 @@ fn a_push_has_the_bytes_of_version_1() {
     assert_eq!(hex(&push_of(&mut RowEncoder::default(), &edits)), PUSH);
     let golden = bytes(PUSH);
     let mut decoder = RowDecoder::default();
-    let push = decoder.push(&golden, SENDER).unwrap();
-    assert_eq!((push.edits[0].number, push.edits[0].stamp), (300, own.stamp));
-    assert_rows(&push.edits[0].entities, &edits[0].2);
+    let mut push = decoder.push(&golden, SENDER).unwrap();
+    let edit = push.edits.next().unwrap();
+    assert_eq!((edit.number, edit.stamp), (300, own.stamp));
+    assert_rows(&edit.delta, &edits[0].2);
 }
