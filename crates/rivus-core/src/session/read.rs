@@ -219,6 +219,9 @@ impl Session {
         checkpoint: &Checkpoint,
         _now: Millis,
     ) -> Result<(), SessionError> {
+        if self.reading.state == State::Idle {
+            return Err(unexpected("a CHECKPOINT that nobody asked for"));
+        }
         if std::mem::take(&mut self.reading.awaits_checkpoint) {
             self.caught_up();
             self.tell_synced();
