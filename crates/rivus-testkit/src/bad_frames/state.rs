@@ -60,6 +60,26 @@ pub enum State {
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 16] = [
+        Self::AuthorityGreeting,
+        Self::AuthorityOpen,
+        Self::AuthoritySchema,
+        Self::AuthorityUpload,
+        Self::AuthorityUploaded,
+        Self::ServerOpen,
+        Self::ServerCaughtUp,
+        Self::ServerGuarded,
+        Self::ServerOwned,
+        Self::ClientGreeting,
+        Self::ClientOpen,
+        Self::ClientIdle,
+        Self::ClientTaker,
+        Self::ClientPushed,
+        Self::ClientQuiet,
+        Self::ClientSchema,
+    ];
+
     /// A replica and its session in this state, with nothing left to send.
     ///
     /// # Panics
