@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::PageHeader;
 use super::decode::{Check, Parse, Place, RowError, Words};
 use crate::id::{Incarnation, StoreId};
-use crate::register::Register;
 use crate::replica::{Delta, Part, Pushed};
 use crate::row::Change;
 
@@ -69,7 +68,10 @@ impl<'d> Delta for Rows<'d, '_> {
                 let (form, place) = checked(parse.head());
                 let register = checked(parse.register(form));
                 let address = address(parse.words, &place);
-                weight += weight_of(&address, &register);
+                weight += register.alive.len() + register.seen.len();
+                if let Cow::Owned(address) = &address {
+                    weight += address.len() / ADDRESS_WEIGHT_BYTES;
+                }
                 changes.push((address, Change::Join { register, source: Some(self.source) }));
                 if weight >= PART_WEIGHT_MAX {
                     visit(Part { kind, id, changes: &changes })?;
@@ -140,11 +142,6 @@ impl ExactSizeIterator for Edits<'_, '_> {}
 const PART_WEIGHT_MAX: usize = 128;
 /// How many bytes of an address with a key weigh as much as a register.
 const ADDRESS_WEIGHT_BYTES: usize = 256;
-
-fn weight_of(address: &Cow<'_, [u8]>, register: &Register<'_>) -> usize {
-    let own = if let Cow::Owned(address) = address { address.len() / ADDRESS_WEIGHT_BYTES } else { 0 };
-    register.alive.len() + register.seen.len() + own
-}
 
 fn address<'d>(words: &'d Words, place: &Place<'_>) -> Cow<'d, [u8]> {
     let prefix = words.fields.word(place.prefix).unwrap_or_default();
