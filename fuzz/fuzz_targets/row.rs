@@ -1,9 +1,3 @@
 #![cfg_attr(fuzzing, no_main)]
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rivus_fuzz::row(data));
-
-#[cfg(not(fuzzing))]
-fn main() {
-    rivus_fuzz::repeat(rivus_fuzz::row);
-}
+rivus_testkit::fuzz_merge!(rivus_fuzz::row);

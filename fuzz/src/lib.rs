@@ -1,57 +1,77 @@
 //! Harnesses for hostile bytes, one function each.
 //!
 //! With nightly and cargo-fuzz: `cargo fuzz run session`. On stable the same functions run as ordinary tests
-//! (`cargo test --manifest-path fuzz/Cargo.toml`) over samples, damaged samples and random bytes; a failure prints
-//! the seed, and `RIVUS_SEED=… cargo test` repeats it. `cargo run --bin session -- FILE` repeats a crash file.
+//! (`cargo test --manifest-path fuzz/Cargo.toml`) over the corpus, damaged samples and random bytes, all from a seed
+//! that is printed; `RIVUS_SEED=… cargo test` repeats or changes it. `cargo run --bin session -- FILE` repeats a crash
+//! file, which then becomes a file of the corpus.
 //!
-//! Whatever the bytes: no panic, no broken invariant, and refusals are errors.
+//! Whatever the bytes: no panic, no broken invariant, refusals are errors, and decoding takes at most 8 times its
+//! input and 64 KiB of memory.
 
+pub mod allocation;
+#[allow(dead_code, reason = "the command line's own file; only its values are read here")]
+#[path = "../../crates/rivus-cli/src/assignment.rs"]
+mod assignment;
 mod connection;
+mod frames;
+mod import;
 mod registers;
 pub mod samples;
+mod stores;
+#[allow(dead_code, reason = "the command line's own file; only its values are shown here")]
+#[path = "../../crates/rivus-cli/src/table.rs"]
+mod table;
+mod text;
+mod user;
 
-use rivus_core::id::StoreId;
-use rivus_core::replica::Incoming;
-use rivus_core::row::{Change, Row};
-use rivus_core::schema::Schema;
+use rivus_core::row::Row;
 use rivus_core::value::{self, Json, Value};
 use rivus_core::view::View;
-use rivus_core::wire::Frame;
-use rivus_core::wire::page::RowDecoder;
 
+use allocation::within;
 pub use connection::session;
+pub use frames::{TIMES_MAX, frame_decode, rows_decode};
+pub use import::import_file;
 pub use registers::register_join;
+pub use stores::{store_memory, store_sqlite};
+pub use text::{replay_script, schema_json, schema_toml};
+pub use user::user_merge;
 
-/// Any frame, to a decoder that has read nothing and to one that has read a page.
-pub fn frame_decode(data: &[u8]) {
-    if let Ok(frame) = Frame::decode(data)
-        && frame != Frame::Ignored
-    {
-        assert_eq!(Frame::decode(&frame.encode()), Ok(frame), "what was read is written and read again");
-    }
-    for before in [None, Some(samples::page())] {
-        let mut decoder = RowDecoder::default();
-        if let Some(page) = before {
-            decoder.page(page, StoreId(1)).expect("the sample is a page");
-        }
-        if let Ok(page) = decoder.page(data, StoreId(1)) {
-            check_rows(&page.rows);
-        }
-        if let Ok(push) = RowDecoder::default().push(data, StoreId(1)) {
-            push.edits.iter().for_each(|edit| check_rows(&edit.entities));
-        }
+/// What the reader of import files expects of the command line.
+mod args {
+    /// A file format.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) enum Format {
+        Json,
+        Jsonl,
+        Csv,
     }
 }
 
-fn check_rows(rows: &[Incoming<'_>]) {
-    for (address, change) in rows.iter().flat_map(|row| &row.changes) {
-        assert!(rivus_core::address::is_well_formed(address));
-        let Change::Join { register, .. } = change else { panic!("a frame holds joins: {change:?}") };
-        assert_eq!(register.check(), Ok(()));
-        for candidate in register.alive.iter() {
-            assert_eq!(value::check(candidate.value), Ok(()));
-        }
-    }
+/// A target: its name, which is its folder in the corpus, and its harness.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 13] = [
+    ("frame_decode", frame_decode),
+    ("import_file", import_file),
+    ("register_join", register_join),
+    ("replay_script", replay_script),
+    ("row", row),
+    ("schema_json", schema_json),
+    ("schema_toml", schema_toml),
+    ("session", session),
+    ("store_memory", store_memory),
+    ("store_sqlite", store_sqlite),
+    ("user_merge", user_merge),
+    ("value_decode", value_decode),
+    ("value_json", value_json),
+];
+
+/// Where the corpus of a target is.
+#[must_use]
+pub fn corpus_of(target: &str) -> std::path::PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "corpus", target].iter().collect()
 }
 
 /// A stored row from a damaged file.
@@ -61,7 +81,7 @@ pub fn row(data: &[u8]) {
     for entry in row.entries() {
         let Ok(entry) = entry else { break };
         addresses.push(entry.address);
-        let _ = entry.state();
+        let _ = within(TIMES_MAX, data.len(), "an entry of a row", || entry.state());
     }
     for address in addresses {
         let _ = row.find(address);
@@ -72,11 +92,14 @@ pub fn row(data: &[u8]) {
     }
 }
 
+/// How many times its bytes a value may take: a map of one entry is 3 bytes, and a node of a tree.
+const VALUE_TIMES_MAX: usize = 256;
+
 /// A value's bytes.
 pub fn value_decode(data: &[u8]) {
-    let checked = value::check(data);
-    let prefix = value::check_prefix(data);
-    match Value::decode(data) {
+    let (checked, prefix) =
+        within(0, 0, "checking a value", || (value::check(data), value::check_prefix(data)));
+    match within(VALUE_TIMES_MAX, data.len(), "a value", || Value::decode(data)) {
         Ok(value) => {
             assert_eq!((checked, prefix.clone()), (Ok(()), Ok(data.len())));
             assert_eq!(value.to_bytes(), data, "one form for each value");
@@ -91,21 +114,14 @@ pub fn value_decode(data: &[u8]) {
     }
 }
 
-/// A schema in JSON.
-pub fn schema_json(data: &[u8]) {
+/// A value in JSON.
+pub fn value_json(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let Ok(schema) = Schema::from_json_str(text) else { return };
-    let again = Schema::from_json_str(&schema.to_json()).expect("what was written can be read");
-    assert_eq!(again.fingerprint(), schema.fingerprint());
-    assert!(schema.compare(&again).is_empty() && schema.compare_policies(&again.policies()).is_empty());
-}
-
-/// Runs a harness over the files named on the command line.
-pub fn repeat(harness: fn(&[u8])) {
-    for path in std::env::args_os().skip(1) {
-        println!("{}", path.display());
-        harness(&std::fs::read(path).expect("the file can be read"));
-    }
+    let Ok(value) = Value::from_json_str(text) else { return };
+    assert!(value.depth_ok());
+    assert_eq!(Value::decode(&value.to_bytes()), Ok(value.clone()));
+    let json = serde_json::to_string(&Json(&value)).expect("every value has a JSON form");
+    assert_eq!(Value::from_json_str(&json), Ok(value));
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Good inputs to damage: what real replicas store and say to one another.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,7 @@ use rivus_core::store::{MemoryStore, Store};
 use rivus_core::value::Value;
 use rivus_core::wire::page::{PageHeader, RowEncoder};
 use rivus_core::wire::tag;
+use rivus_testkit::bad_frames::{self, State};
 
 /// The time at which everything happens.
 pub const NOW: Millis = Millis(1_700_000_000_000);
@@ -209,4 +211,102 @@ pub fn heard() -> Vec<Vec<u8>> {
         }
     }
     all
+}
+
+/// Sound and bad frames in the form that [`crate::session`] takes, one for each error in each state.
+fn told() -> Vec<Vec<u8>> {
+    let mut known = BTreeSet::new();
+    let bad = bad_frames::all().into_iter().filter(|bad| {
+        // In each state, one of each kind of fault, roughly: of each type and error.
+        known.insert((bad.state, bad.bytes.first().copied(), format!("{:?}", bad.expect)))
+    });
+    let good = bad_frames::good().into_iter().map(|(_, state, bytes)| (state, bytes));
+    let all = good.chain(bad.map(|bad| (bad.state, bad.bytes)));
+    all.filter(|(_, frame)| frame.len() < 1000)
+        .map(|(state, frame)| {
+            let number = State::ALL.iter().position(|each| *each == state).expect("all are there");
+            let len = u16::try_from(frame.len()).expect("only short ones");
+            [&[0x80 | u8::try_from(number).expect("few states")], &len.to_be_bytes()[..], &frame].concat()
+        })
+        .collect()
+}
+
+fn values() -> Vec<Value> {
+    let fields =
+        [Value::Null, Value::from(-5), Value::from(1.5), Value::from("text"), Value::Bytes(vec![0; 30])];
+    let map = Value::Map(fields.iter().map(|value| (format!("{value:?}"), value.clone())).collect());
+    let unknown = Value::Unknown { tag: 60_000, bytes: vec![1, 2] };
+    vec![map, Value::List(fields.to_vec()), unknown, Value::from(f64::NAN), Value::from(i64::MIN)]
+}
+
+const TOML: &str = r#"
+open = true
+[kinds.task]
+life = "edit-revives"
+open = true
+[kinds.task.fields]
+title = {}
+owner = { margin_ms = 5000, resolver = "rank" }
+tags = { type = "set" }
+views = { type = "counter" }
+[kinds.task.groups]
+span = ["start", "stop"]
+"#;
+
+const SCRIPT: &str = r#"{"rivus":"replay/1","schema":{"kinds":{"task":{"life":"delete-wins","open":true,"fields":{"title":{},"owner":{"margin_ms":5000,"resolver":"rank"},"score":{"margin_ms":"inf","resolver":"max"},"tags":{"type":"set"},"labels":{"type":"map"},"views":{"type":"counter"}}}}}}
+{"do":"replica","name":"a","rank":0}
+{"do":"replica","name":"hub","rank":9}
+{"do":"put","on":"a","at":1000,"kind":"task","id":"t1","set":{"title":"x","owner":null}}
+{"do":"add","on":"a","at":1001,"kind":"task","id":"t1","field":"tags","key":"red"}
+{"do":"set_key","on":"a","at":1001,"kind":"task","id":"t1","field":"labels","key":"k","value":{"$f64":"NaN"}}
+{"do":"remove","on":"a","at":1002,"kind":"task","id":"t1","field":"tags","key":"red"}
+{"do":"inc","on":"a","at":1003,"kind":"task","id":"t1","field":"views","by":2}
+{"do":"delete","on":"a","at":1004,"kind":"task","id":"t1"}
+{"do":"revive","on":"a","at":1005,"kind":"task","id":"t1"}
+{"do":"sync","from":"a","to":"hub"}
+{"do":"sync","between":["a","hub"]}
+{"do":"restart","on":"a"}
+{"do":"show","on":"a"}
+{"do":"converge"}
+"#;
+
+/// Import files, each after a byte of options.
+const FILES: [(u8, &str); 6] = [
+    (4, r#"[{"id":"t1","title":"x","n":[1,2.5,null,{"$bytes":"AAEC"}]},{"id":7,"title":null}]"#),
+    (0, r#"{"task":{"t1":{"title":"x"},"t2":{}},"note":{"n":{"text":"y"}}}"#),
+    (0, r#"[{"kind":"task","id":"t1","fields":{"title":"x","big":{"$map":{"$f64":1}}}}]"#),
+    (5, "{\"id\":\"t1\",\"title\":\"x\"}\n\n{\"title\":\"y\",\"deep\":[[[[{}]]]]}\n"),
+    (18, "id,title,n\nt1,x,1\nt2,\"a \"\"b\"\"\",\n"),
+    (10, "\u{feff}key,title\r\nt1,\"two\nlines\"\r\n"),
+];
+
+/// The samples of a target.
+///
+/// # Panics
+/// If there is no such target.
+#[must_use]
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    let text = |text: &str| vec![text.as_bytes().to_vec()];
+    // Operations on stores and states of registers are any bytes: a few long ones to begin with.
+    let noise = |len: usize| {
+        let mut random = rivus_testkit::fuzz::Random::new(7);
+        (0..6).map(|_| (0..len).map(|_| random.next_u64().to_be_bytes()[0]).collect()).collect()
+    };
+    match target {
+        "frame_decode" => frames(),
+        "import_file" => FILES.iter().map(|(mode, text)| [&[*mode], text.as_bytes()].concat()).collect(),
+        "replay_script" => text(SCRIPT),
+        "row" => rows(),
+        "schema_json" => text(&schema().to_json()),
+        "schema_toml" => text(TOML),
+        "session" => [heard(), told()].concat(),
+        "store_memory" | "store_sqlite" => noise(300),
+        "register_join" | "user_merge" => noise(40),
+        "value_decode" => values().iter().map(Value::to_bytes).collect(),
+        "value_json" => {
+            let json = |value: &Value| serde_json::to_vec(&rivus_core::value::Json(value));
+            values().iter().map(|value| json(value).expect("every value has a JSON form")).collect()
+        }
+        other => panic!("there is no target {other}"),
+    }
 }

@@ -1,106 +1,92 @@
-//! The harnesses on stable: samples, damaged samples and random bytes.
+//! The harnesses on stable: the corpus, damaged and random bytes; and the frames that take the most memory.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use rivus_testkit::fuzz;
 
 use super::*;
 
-/// How many inputs each harness gets.
+mod memory;
+
+/// How many inputs a harness gets.
 const INPUTS: usize = 20_000;
 
-/// SplitMix64.
-struct Random(u64);
+fn feed(name: &str, inputs: usize) {
+    let (_, harness) = TARGETS.into_iter().find(|(target, _)| *target == name).expect("it is a target");
+    let corpus = fuzz::corpus(&corpus_of(name));
+    assert!(!corpus.is_empty(), "{name} has a corpus");
+    println!("{name}: {} files", corpus.len());
+    fuzz::run(harness, &corpus, fuzz::seed(), inputs);
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+#[test]
+fn frames_of_any_bytes_are_read_or_refused() {
+    feed("frame_decode", INPUTS);
+}
 
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end.max(1)).unwrap()).unwrap()
-    }
+#[test]
+fn files_of_any_bytes_are_imported_or_refused() {
+    feed("import_file", INPUTS);
+}
 
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
+#[test]
+fn registers_of_any_bytes_keep_the_laws_of_the_join() {
+    feed("register_join", 5 * INPUTS);
+}
 
-    /// The sample with a few faults: bytes changed, put in, taken out, or a part of another sample.
-    fn damage(&mut self, sample: &[u8], other: &[u8]) -> Vec<u8> {
-        let mut data = sample.to_vec();
-        for _ in 0..=self.below(4) {
-            let at = self.below(data.len());
-            match self.below(6) {
-                0 if !data.is_empty() => data[at] = self.next() as u8,
-                1 if !data.is_empty() => data[at] ^= 1 << self.below(8),
-                2 => data.insert(at, self.next() as u8),
-                3 if !data.is_empty() => drop(data.remove(at)),
-                4 => data.truncate(at),
-                _ => {
-                    let from = self.below(other.len());
-                    let len = self.below(other.len() - from).min(64);
-                    data.splice(at..at, other[from..from + len].iter().copied());
-                }
-            }
+#[test]
+fn scripts_of_any_bytes_run_or_are_refused() {
+    feed("replay_script", INPUTS / 10);
+}
+
+#[test]
+fn rows_of_any_bytes_are_read_or_refused() {
+    feed("row", INPUTS);
+}
+
+#[test]
+fn schemas_of_any_bytes_are_read_or_refused() {
+    feed("schema_json", INPUTS);
+    feed("schema_toml", INPUTS / 2);
+}
+
+#[test]
+fn connections_of_any_bytes_leave_a_sound_store() {
+    feed("session", INPUTS / 4);
+}
+
+#[test]
+fn stores_do_as_their_model_does() {
+    feed("store_memory", INPUTS / 4);
+    feed("store_sqlite", INPUTS / 100);
+}
+
+#[test]
+fn a_users_merge_keeps_its_laws() {
+    feed("user_merge", INPUTS);
+}
+
+#[test]
+fn values_of_any_bytes_are_read_or_refused() {
+    feed("value_decode", 5 * INPUTS);
+    feed("value_json", INPUTS);
+}
+
+#[test]
+fn the_corpus_is_small_and_holds_the_samples() {
+    let mut total = 0;
+    for (target, _) in TARGETS {
+        let corpus = fuzz::corpus(&corpus_of(target));
+        total += corpus.iter().map(Vec::len).sum::<usize>();
+        for sample in samples::of(target) {
+            assert!(corpus.contains(&sample), "{target}: run `cargo run --bin write_corpus`");
         }
-        data
     }
+    assert!(total < 300_000, "{total} bytes");
 }
 
-fn seed() -> u64 {
-    let given = std::env::var("RIVUS_SEED").ok().map(|seed| seed.parse().expect("RIVUS_SEED is a number"));
-    given.unwrap_or_else(|| RandomState::new().build_hasher().finish())
-}
-
-fn feed(harness: fn(&[u8]), samples: &[Vec<u8>], inputs: usize) {
-    let seed = seed();
-    println!("repeat with RIVUS_SEED={seed}");
-    let mut random = Random(seed);
-    samples.iter().for_each(|sample| harness(sample));
-    for _ in 0..inputs {
-        let data = if samples.is_empty() || random.below(8) == 0 {
-            let len = random.below(200);
-            random.bytes(len)
-        } else {
-            let (sample, other) = (random.below(samples.len()), random.below(samples.len()));
-            random.damage(&samples[sample], &samples[other])
-        };
-        harness(&data);
+#[test]
+fn each_target_has_a_program() {
+    let manifest = include_str!("../Cargo.toml");
+    for (target, _) in TARGETS {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
     }
-}
-
-#[test]
-fn frames() {
-    feed(frame_decode, &samples::frames(), INPUTS);
-}
-
-#[test]
-fn connections() {
-    feed(session, &samples::heard(), INPUTS / 3);
-}
-
-#[test]
-fn joins() {
-    feed(register_join, &[], 10 * INPUTS);
-}
-
-#[test]
-fn rows() {
-    feed(row, &samples::rows(), INPUTS);
-}
-
-#[test]
-fn values() {
-    let fields =
-        [Value::Null, Value::from(-5), Value::from(1.5), Value::from("text"), Value::Bytes(vec![0; 30])];
-    let map = Value::Map(fields.iter().map(|value| (format!("{value:?}"), value.clone())).collect());
-    let unknown = Value::Unknown { tag: 60_000, bytes: vec![1, 2] };
-    let samples = [map, Value::List(fields.to_vec()), unknown].map(|value| value.to_bytes());
-    feed(value_decode, &samples, 10 * INPUTS);
-}
-
-#[test]
-fn schemas() {
-    feed(schema_json, &[samples::schema().to_json().into_bytes()], INPUTS);
 }

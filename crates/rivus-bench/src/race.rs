@@ -7,7 +7,7 @@ use rivus_core::clock::Millis;
 use rivus_core::edit::Op;
 use rivus_core::id::StoreId;
 use rivus_core::identity::Cursor;
-use rivus_core::replica::{Replica, Trust};
+use rivus_core::replica::{Delta, Replica, Trust};
 use rivus_core::store::{MemoryStore, Store};
 use rivus_core::wire::page::{RowDecoder, RowEncoder};
 use rivus_sqlite::{Options, SqliteStore};
@@ -216,7 +216,12 @@ impl Start {
             let mut decoder = RowDecoder::default();
             timed(|| {
                 for (frame, _) in &frames {
-                    std::hint::black_box(decoder.page(frame, StoreId(HUB)).unwrap());
+                    let page = decoder.page(frame, StoreId(HUB)).unwrap();
+                    let registers = page.rows.each::<std::convert::Infallible>(|part| {
+                        std::hint::black_box(part);
+                        Ok(())
+                    });
+                    registers.unwrap();
                 }
             })
         };

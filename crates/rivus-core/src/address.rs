@@ -64,16 +64,24 @@ impl<'a> Parts<'a> {
 /// Whether the bytes are an address that a store takes in, of a known class or not.
 #[must_use]
 pub fn is_well_formed(address: &[u8]) -> bool {
-    Parts::parse(address).is_some_and(|parts| {
-        parts.key.len() <= KEY_BYTES_MAX
-            && match parts.class {
-                class::LIFE => parts.name.is_empty() && parts.key.is_empty(),
-                class::FIELD | class::GROUP => parts.key.is_empty(),
-                class::KEY => parts.text_key().is_some(),
-                class::COUNT => parts.key.len() == 16,
-                _ => true,
-            }
-    })
+    Parts::parse(address)
+        .is_some_and(|parts| is_name(parts.class, parts.name) && is_key(parts.class, parts.key))
+}
+
+/// Whether an address of this class may bear the name.
+pub(crate) fn is_name(class: u8, name: &str) -> bool {
+    class != class::LIFE || name.is_empty()
+}
+
+/// Whether an address of this class may bear the key.
+pub(crate) fn is_key(class: u8, key: &[u8]) -> bool {
+    key.len() <= KEY_BYTES_MAX
+        && match class {
+            class::LIFE | class::FIELD | class::GROUP => key.is_empty(),
+            class::KEY => std::str::from_utf8(key).is_ok(),
+            class::COUNT => key.len() == 16,
+            _ => true,
+        }
 }
 
 /// Appends an encoded address.

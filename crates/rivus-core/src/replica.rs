@@ -4,10 +4,12 @@
 //! frames or connections. Invariant: registers change by joining deltas alone (a local edit is a delta from
 //! oneself), and every change is one commit of the store, or none.
 
+mod delta;
 mod judge;
 mod usual;
 mod verdict;
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ use crate::store::{
 use crate::view::View;
 use crate::work::{Finished, Scratch, Work, damaged};
 
+pub use delta::{Delta, Incoming, Part};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
 pub use verdict::{Answer, Rejected};
 
@@ -133,26 +136,6 @@ pub enum Edited {
         /// The store's head after it.
         seq: u64,
     },
-}
-
-/// One entity's part of a page from another store.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Incoming<'a> {
-    /// The entity's kind.
-    pub kind: Arc<str>,
-    /// The entity's id.
-    pub id: Arc<str>,
-    /// Addresses and what is joined there, ascending by address.
-    pub changes: Vec<(Arc<[u8]>, Change<'a>)>,
-}
-
-impl Incoming<'_> {
-    /// The greatest rank of any candidate.
-    #[must_use]
-    pub fn rank(&self) -> u8 {
-        let registers = self.changes.iter().filter_map(|(_, change)| register_of(change));
-        registers.flat_map(|register| register.alive.iter()).map(|c| c.rank).max().unwrap_or(0)
-    }
 }
 
 /// What the sender of a page is to the receiver.
@@ -412,10 +395,10 @@ impl<S: Store> Replica<S> {
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed.
-    pub fn join(
+    pub fn join<D: Delta + ?Sized>(
         &mut self,
         now: Millis,
-        page: &[Incoming<'_>],
+        page: &D,
         from: Option<StoreId>,
         trust: Trust,
         cursor: Option<Cursor>,
@@ -430,31 +413,28 @@ impl<S: Store> Replica<S> {
                 (u64::MAX, self.admission.latest(theirs).unwrap_or(u64::MAX))
             }
         };
-        let latest = latest_of(page);
+        let latest = page.latest();
         let future = latest.is_some_and(|latest| latest > aside);
-        let mut high_water = latest.filter(|latest| *latest <= limit);
-        if high_water.is_none() && latest.is_some() {
-            high_water = times_of(page).filter(|time| *time <= limit).max();
-        }
+        let high_water =
+            if latest.is_some_and(|latest| latest > limit) { latest_until(page, limit) } else { latest };
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
             let mut joined = Joined::default();
             let mut records = Vec::new();
             let staged = self.store.together(|| {
                 let mut work = Work::new(&self.store);
-                for incoming in page {
-                    joined.registers += incoming.changes.len();
-                    let at = work.entity(&incoming.kind, &incoming.id);
-                    if future {
-                        let (due, early): (Vec<_>, Vec<_>) =
-                            incoming.changes.iter().cloned().partition(|(_, c)| newest_time(c) <= aside);
-                        joined.quarantined += early.len();
-                        records.extend(early.iter().filter_map(|(a, c)| quarantine(incoming, a, c)));
-                        work.apply(at, &due)?;
-                    } else {
-                        work.apply(at, &incoming.changes)?;
+                page.each(|part| {
+                    joined.registers += part.changes.len();
+                    let at = work.entity(part.kind, part.id);
+                    if !future {
+                        return work.apply(at, part.changes);
                     }
-                }
+                    let (due, early): (Vec<_>, Vec<_>) =
+                        part.changes.iter().cloned().partition(|(_, change)| newest_time(change) <= aside);
+                    joined.quarantined += early.len();
+                    records.extend(early.iter().filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
+                    work.apply(at, &due)
+                })?;
                 if self.identity.is_authority {
                     judge::note_newest(&self.store, page, &mut records)?;
                 }
@@ -899,20 +879,21 @@ fn newest_time(change: &Change<'_>) -> u64 {
     register_of(change).map_or(0, |r| r.alive.iter().map(|c| c.stamp.time).max().unwrap_or(0))
 }
 
-fn times_of<'p>(page: &'p [Incoming<'_>]) -> impl Iterator<Item = u64> + 'p {
-    let registers = page.iter().flat_map(|incoming| &incoming.changes).filter_map(|(_, c)| register_of(c));
-    registers.flat_map(|register| register.alive.iter().map(|c| c.stamp.time))
+/// The newest time of any candidate that is not above the limit.
+fn latest_until<D: Delta + ?Sized>(page: &D, limit: u64) -> Option<u64> {
+    let mut latest = None;
+    let read = page.each::<Infallible>(|part| {
+        latest = part.times().filter(|time| *time <= limit).max().max(latest);
+        Ok(())
+    });
+    read.map_or_else(|never| match never {}, |()| latest)
 }
 
-fn latest_of(page: &[Incoming<'_>]) -> Option<u64> {
-    times_of(page).max()
-}
-
-fn quarantine(incoming: &Incoming<'_>, address: &[u8], change: &Change<'_>) -> Option<RecordWrite> {
+fn quarantine<A>(part: &Part<'_, A>, address: &[u8], change: &Change<'_>) -> Option<RecordWrite> {
     let register = register_of(change)?;
     let mut value = Vec::new();
-    value.slice(incoming.kind.as_bytes());
-    value.slice(incoming.id.as_bytes());
+    value.slice(part.kind.as_bytes());
+    value.slice(part.id.as_bytes());
     value.slice(address);
     encode_register(register, &mut value);
     let mut key = newest_time(change).to_be_bytes().to_vec();

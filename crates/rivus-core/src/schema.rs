@@ -122,18 +122,23 @@ impl Schema {
         self.kinds().flat_map(of).collect()
     }
 
-    /// As [`Schema::compare`], with what a peer told as [`Schema::policies`].
+    /// As [`Schema::compare`], with what a peer told as [`Schema::policies`]: kind, field, policy. Each declared
+    /// thing is compared once, however often the peer repeats itself.
     #[must_use]
-    pub fn compare_policies(&self, theirs: &[(String, Option<String>, String)]) -> Vec<Mismatch> {
-        let ours: std::collections::BTreeMap<_, _> =
-            self.policies().into_iter().map(|(kind, field, policy)| ((kind, field), policy)).collect();
+    pub fn compare_policies<'a>(
+        &self,
+        theirs: impl Iterator<Item = (&'a str, Option<&'a str>, &'a str)>,
+    ) -> Vec<Mismatch> {
+        let policies = self.policies();
+        let ours = policies.iter().map(|(kind, field, ours)| ((kind.as_str(), field.as_deref()), ours));
+        let mut ours: std::collections::BTreeMap<_, _> = ours.collect();
         let mut found = Vec::new();
         for (kind, field, theirs) in theirs {
-            let (kind, field) = (kind.clone(), field.clone());
-            if let Some(ours) = ours.get(&(kind.clone(), field.clone()))
+            if let Some(ours) = ours.remove(&(kind, field))
                 && ours != theirs
             {
-                found.push(Mismatch { kind, field, ours: ours.clone(), theirs: theirs.clone() });
+                let (kind, field) = (kind.to_owned(), field.map(str::to_owned));
+                found.push(Mismatch { kind, field, ours: ours.clone(), theirs: theirs.to_owned() });
             }
         }
         found

@@ -431,9 +431,9 @@ impl Session {
 
 fn compare_policies<S: Store>(
     replica: &Replica<S>,
-    policies: &[crate::wire::Policy],
+    policies: &crate::wire::Policies,
 ) -> Result<(), SessionError> {
-    let mismatches = replica.schema().compare_policies(policies);
+    let mismatches = replica.schema().compare_policies(policies.iter());
     if mismatches.is_empty() {
         return Ok(());
     }

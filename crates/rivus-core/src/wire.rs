@@ -5,6 +5,7 @@
 //! byte of a frame is its type; types from 128 on may be ignored by those that do not know them. Knows nothing of
 //! replicas or of what a frame is for.
 
+mod cbor;
 mod dictionary;
 pub mod page;
 
@@ -14,6 +15,8 @@ use crate::bytes::{Cut, Put, Reader};
 use crate::code::Code;
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{Cursor, INCARNATIONS_TOLD, Position};
+
+pub use cbor::Policies;
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -31,6 +34,9 @@ pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
 pub const REPLICAS_MAX: usize = 1024;
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;
+
+/// How deep a control frame may be nested: one of this version is at most 5.
+const LEVELS_MAX: usize = 16;
 
 /// What a side can do beyond the first version; bits that the other does not know are ignored.
 pub mod capability {
@@ -128,7 +134,7 @@ pub struct About {
     store: u64,
     #[cbor(n(1), with = "minicbor::bytes")]
     replicas: Vec<u8>,
-    #[n(2)]
+    #[cbor(n(2), decode_with = "cbor::history")]
     history: Vec<(u64, u64)>,
     /// The store's head seq.
     #[n(3)]
@@ -203,7 +209,7 @@ pub struct Reset {
     incarnation: u64,
     #[n(1)]
     seq: u64,
-    #[n(2)]
+    #[cbor(n(2), decode_with = "cbor::history")]
     history: Vec<(u64, u64)>,
 }
 
@@ -234,13 +240,6 @@ struct Goaway {
     code: u16,
     #[n(1)]
     message: String,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
-struct Policies {
-    #[n(0)]
-    policies: Vec<(String, Option<String>, String)>,
 }
 
 /// One declared policy: kind, field (none for the kind's life), and the policy in words.
@@ -281,8 +280,19 @@ pub struct Ack {
     pub seq: u64,
     /// Its clock, in ms; told only with exceptions, else 0.
     pub clock_ms: i64,
-    /// By index in the push: the code (none for "again") and the message.
-    pub exceptions: Vec<(u64, Option<Code>, String)>,
+    /// The edits that were not accepted.
+    pub exceptions: Vec<Exception>,
+}
+
+/// An edit that was not accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exception {
+    /// Its place in the push, from 0.
+    pub index: u32,
+    /// Why; none for "again".
+    pub code: Option<Code>,
+    /// Why, in words, and what to do.
+    pub message: Box<str>,
 }
 
 /// A frame that needs no dictionary.
@@ -300,7 +310,7 @@ pub enum Frame {
         message: String,
     },
     /// The sender's declared policies, sent if the fingerprints differ.
-    Schema(Vec<Policy>),
+    Schema(Policies),
     /// See [`Subscribe`].
     Subscribe(Subscribe),
     /// The digests are equal: nothing to send.
@@ -331,13 +341,13 @@ impl Frame {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         match self {
-            Self::Hello(hello) => cbor(&mut out, tag::HELLO, hello),
-            Self::Welcome(welcome) => cbor(&mut out, tag::WELCOME, welcome),
+            Self::Hello(hello) => cbor::put(&mut out, tag::HELLO, hello),
+            Self::Welcome(welcome) => cbor::put(&mut out, tag::WELCOME, welcome),
             Self::Goaway { code, message } => {
-                cbor(&mut out, tag::GOAWAY, &Goaway { code: code.0, message: message.clone() });
+                cbor::put(&mut out, tag::GOAWAY, &Goaway { code: code.0, message: message.clone() });
             }
-            Self::Schema(policies) => cbor(&mut out, tag::SCHEMA, &Policies { policies: policies.clone() }),
-            Self::Reset(reset) => cbor(&mut out, tag::RESET, reset),
+            Self::Schema(policies) => cbor::put(&mut out, tag::SCHEMA, policies),
+            Self::Reset(reset) => cbor::put(&mut out, tag::RESET, reset),
             Self::Subscribe(subscribe) => subscribe.encode(&mut out),
             Self::Equal { seq, incarnation } => {
                 out.push(tag::EQUAL);
@@ -368,7 +378,7 @@ impl Frame {
         let mut reader = Reader::new(body);
         let frame = match *first {
             tag::HELLO => {
-                let hello: Hello = uncbor("HELLO", body)?;
+                let hello: Hello = cbor::read("HELLO", body)?;
                 check_about("HELLO", &hello.about)?;
                 if hello.token.as_ref().is_some_and(|token| token.len() > TOKEN_BYTES_MAX) {
                     return Err(WireError::Bound { what: "a token's bytes", max: TOKEN_BYTES_MAX });
@@ -376,18 +386,18 @@ impl Frame {
                 return Ok(Self::Hello(hello));
             }
             tag::WELCOME => {
-                let welcome: Welcome = uncbor("WELCOME", body)?;
+                let welcome: Welcome = cbor::read("WELCOME", body)?;
                 check_about("WELCOME", &welcome.about)?;
                 welcome.known.as_ref().map_or(Ok(()), |known| check_history(&known.history))?;
                 return Ok(Self::Welcome(welcome));
             }
             tag::GOAWAY => {
-                let Goaway { code, message } = uncbor("GOAWAY", body)?;
+                let Goaway { code, message } = cbor::read("GOAWAY", body)?;
                 return Ok(Self::Goaway { code: Code(code), message });
             }
-            tag::SCHEMA => return Ok(Self::Schema(uncbor::<Policies>("SCHEMA", body)?.policies)),
+            tag::SCHEMA => return Ok(Self::Schema(cbor::read("SCHEMA", body)?)),
             tag::RESET => {
-                let reset: Reset = uncbor("RESET", body)?;
+                let reset: Reset = cbor::read("RESET", body)?;
                 check_history(&reset.history)?;
                 return Ok(Self::Reset(reset));
             }
@@ -414,18 +424,6 @@ fn name(tag: u8) -> &'static str {
         tag::SYNCED => "SYNCED",
         _ => "frame",
     }
-}
-
-fn cbor<T: Encode<()>>(out: &mut Vec<u8>, tag: u8, value: &T) {
-    out.push(tag);
-    #[expect(clippy::expect_used, reason = "a vector takes every write")]
-    minicbor::encode(value, out).expect("encoding into memory does not fail");
-}
-
-fn uncbor<'b, T: Decode<'b, ()>>(frame: &'static str, body: &'b [u8]) -> Result<T, WireError> {
-    let mut decoder = minicbor::Decoder::new(body);
-    let value = decoder.decode().map_err(|error| WireError::Cbor { frame, error: error.to_string() })?;
-    if decoder.position() == body.len() { Ok(value) } else { Err(WireError::Malformed { frame }) }
 }
 
 fn check_about(frame: &'static str, about: &About) -> Result<(), WireError> {
@@ -543,8 +541,8 @@ impl Ack {
             return;
         }
         out.extend_from_slice(&self.clock_ms.to_be_bytes());
-        for (index, code, message) in &self.exceptions {
-            out.varint(*index);
+        for Exception { index, code, message } in &self.exceptions {
+            out.varint(u64::from(*index));
             out.varint(code.map_or(0, |code| u64::from(code.0)));
             out.slice(message.as_bytes());
         }
@@ -557,12 +555,12 @@ impl Ack {
             return Err(Cut);
         }
         let clock_ms = if count == 0 { 0 } else { i64::from_be_bytes(reader.array()?) };
-        let mut exceptions = Vec::new();
+        let mut exceptions = Vec::with_capacity(count);
         for _ in 0..count {
-            let index = reader.varint()?;
+            let index = u32::try_from(reader.varint()?).map_err(|_| Cut)?;
             let code = u16::try_from(reader.varint()?).map_err(|_| Cut)?;
             let code = (code != 0).then_some(Code(code));
-            exceptions.push((index, code, reader.str()?.to_owned()));
+            exceptions.push(Exception { index, code, message: reader.str()?.into() });
         }
         Ok(Self { seq, clock_ms, exceptions })
     }

@@ -1,6 +1,7 @@
 //! Proof by machine that replicas converge, for Rivus itself and for merge functions of your own.
 
 pub mod bad_frames;
+pub mod fuzz;
 pub mod law;
 pub mod model;
 pub mod sim;

@@ -4,9 +4,9 @@
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::convert::Infallible;
 
-use super::{Incoming, Origin, Replica, STALE_RETRIES_MAX, each_entry, register_of, unreadable};
+use super::{Delta, Origin, Part, Replica, STALE_RETRIES_MAX, each_entry, register_of, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
@@ -14,6 +14,7 @@ use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
+use crate::row::Change;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::Work;
 
@@ -30,7 +31,7 @@ pub struct Principal {
 
 /// An edit as it was pushed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pushed<'a> {
+pub struct Pushed<D> {
     /// The author's number for it.
     pub number: u64,
     /// The stamp that all its registers bear.
@@ -39,8 +40,8 @@ pub struct Pushed<'a> {
     pub rank: u8,
     /// What the author had seen.
     pub saw: Option<Saw>,
-    /// The delta.
-    pub entities: Vec<Incoming<'a>>,
+    /// The registers.
+    pub delta: D,
 }
 
 /// What became of an edit that was not accepted.
@@ -70,7 +71,7 @@ pub struct Verdicts {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Taint {
     /// By entity, the number of the answer that told of the refusal.
-    entities: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    entities: BTreeMap<Vec<u8>, u64>,
     /// After a refusal for the clock, all later edits rest on sand.
     all: Option<u64>,
 }
@@ -81,17 +82,28 @@ impl Taint {
         self.all = self.all.filter(|answer| *answer > heard);
     }
 
-    fn touches(&self, edit: &Pushed<'_>) -> bool {
-        let tainted =
-            |e: &Incoming<'_>| self.entities.contains_key(&(Arc::clone(&e.kind), Arc::clone(&e.id)));
-        self.all.is_some() || !self.entities.is_empty() && edit.entities.iter().any(tainted)
+    fn touches<D: Delta>(&self, delta: &D) -> bool {
+        let tainted = |part: Part<'_, D::Address>| match self.entities.contains_key(&entity_key(&part)) {
+            true => Err(()),
+            false => Ok(()),
+        };
+        self.all.is_some() || !self.entities.is_empty() && delta.each(tainted).is_err()
     }
 
-    fn add(&mut self, edit: &Pushed<'_>, answer: u64) {
-        for entity in &edit.entities {
-            self.entities.insert((Arc::clone(&entity.kind), Arc::clone(&entity.id)), answer);
-        }
+    fn add<D: Delta>(&mut self, delta: &D, answer: u64) {
+        let added = delta.each::<Infallible>(|part| {
+            self.entities.insert(entity_key(&part), answer);
+            Ok(())
+        });
+        added.unwrap_or_else(|never| match never {});
     }
+}
+
+fn entity_key<A>(part: &Part<'_, A>) -> Vec<u8> {
+    let mut key = Vec::with_capacity(2 + part.kind.len() + part.id.len());
+    key.slice(part.kind.as_bytes());
+    key.extend_from_slice(part.id.as_bytes());
+    key
 }
 
 impl<S: Store> Replica<S> {
@@ -103,10 +115,10 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`CommitError`]; nothing was judged.
     #[expect(clippy::too_many_arguments, reason = "the session owns each of them for a reason of its own")]
-    pub fn judge(
+    pub fn judge<D: Delta>(
         &mut self,
         now: Millis,
-        edits: &[Pushed<'_>],
+        edits: impl Iterator<Item = Pushed<D>> + Clone,
         principal: &Principal,
         note: &Peer,
         taint: &mut Taint,
@@ -117,7 +129,7 @@ impl<S: Store> Replica<S> {
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
             let mut taint_now = taint.clone();
-            match self.judge_once(now, edits, principal, note, &mut taint_now, answer) {
+            match self.judge_once(now, edits.clone(), principal, note, &mut taint_now, answer) {
                 Err(CommitError::Stale) => {}
                 Err(error) => return Err(error),
                 Ok(verdicts) => {
@@ -129,10 +141,10 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale)
     }
 
-    fn judge_once(
+    fn judge_once<D: Delta>(
         &mut self,
         now: Millis,
-        edits: &[Pushed<'_>],
+        edits: impl Iterator<Item = Pushed<D>>,
         principal: &Principal,
         note: &Peer,
         taint: &mut Taint,
@@ -142,23 +154,23 @@ impl<S: Store> Replica<S> {
         let mut exceptions = Vec::new();
         let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
         for edit in edits {
-            if taint.touches(edit) {
-                taint.add(edit, answer);
+            if taint.touches(&edit.delta) {
+                taint.add(&edit.delta, answer);
                 exceptions.push((edit.number, Verdict::Again));
                 continue;
             }
-            if let Some((code, message)) = self.objection(now, edit, principal)? {
+            if let Some((code, message)) = self.objection(now, &edit, principal)? {
                 if code == Code::CLOCK_SKEW {
                     taint.all = Some(answer);
                 }
-                taint.add(edit, answer);
+                taint.add(&edit.delta, answer);
                 exceptions.push((edit.number, Verdict::Refused { code, message }));
                 continue;
             }
-            for entity in &edit.entities {
-                let at = work.entity(&entity.kind, &entity.id);
-                work.apply(at, &entity.changes)?;
-            }
+            edit.delta.each(|part| {
+                let at = work.entity(part.kind, part.id);
+                work.apply(at, part.changes)
+            })?;
             let known = newest.entry(edit.stamp.replica).or_default();
             *known = edit.stamp.instant().max(*known);
         }
@@ -178,10 +190,10 @@ impl<S: Store> Replica<S> {
     }
 
     /// Why an edit may not be accepted.
-    fn objection(
+    fn objection<D: Delta>(
         &self,
         now: Millis,
-        edit: &Pushed<'_>,
+        edit: &Pushed<D>,
         principal: &Principal,
     ) -> Result<Option<(Code, String)>, StoreError> {
         let Pushed { stamp, rank, .. } = edit;
@@ -198,31 +210,62 @@ impl<S: Store> Replica<S> {
             let message = format!("the edit claims rank {rank}, granted is {}", principal.rank_max);
             return Ok(Some((Code::RANK, message)));
         }
-        let whole = |register: &Register<'_>| matches!(&*register.alive, [only] if only.stamp == *stamp && only.rank == *rank);
-        for (address, change) in edit.entities.iter().flat_map(|entity| &entity.changes) {
-            let share = Parts::parse(address).filter(|parts| parts.class == class::COUNT);
-            if share.is_some_and(|parts| principal.replicas.iter().all(|own| own.0 != *parts.key)) {
-                let message = "a counter's share of a replica that is not the sender's".to_owned();
-                return Ok(Some((Code::FOREIGN_STAMP, message)));
-            }
-            let Some(register) = register_of(change).filter(|register| whole(register)) else {
-                let message = "a register does not bear the edit's stamp and rank".to_owned();
-                return Ok(Some((Code::MALFORMED, message)));
+        let judged = edit.delta.each(|part| {
+            part.changes.iter().try_for_each(|(address, change)| {
+                self.object((*stamp, *rank), address.as_ref(), change, principal)
+            })
+        });
+        match judged {
+            Ok(()) => Ok(None),
+            Err(Objection::Refused(code, message)) => Ok(Some((code, message))),
+            Err(Objection::Store(error)) => Err(error),
+        }
+    }
+
+    /// Why one register of an edit with this stamp and rank may not be accepted.
+    fn object(
+        &self,
+        own: (Stamp, u8),
+        address: &[u8],
+        change: &Change<'_>,
+        principal: &Principal,
+    ) -> Result<(), Objection> {
+        let share = Parts::parse(address).filter(|parts| parts.class == class::COUNT);
+        if share.is_some_and(|parts| principal.replicas.iter().all(|own| own.0 != *parts.key)) {
+            let message = "a counter's share of a replica that is not the sender's".to_owned();
+            return Err(Objection::Refused(Code::FOREIGN_STAMP, message));
+        }
+        let whole =
+            |register: &&Register<'_>| matches!(&*register.alive, [only] if (only.stamp, only.rank) == own);
+        let Some(register) = register_of(change).filter(whole) else {
+            let message = "a register does not bear the edit's stamp and rank".to_owned();
+            return Err(Objection::Refused(Code::MALFORMED, message));
+        };
+        for seen in register.seen.iter().filter(|seen| !principal.replicas.contains(&seen.replica)) {
+            let known = if self.identity.all_replicas().any(|own| own == seen.replica) {
+                Instant { generation: u16::MAX, time: self.clock.high_water() }
+            } else {
+                newest_of(&self.store, seen.replica)?
             };
-            for seen in register.seen.iter().filter(|seen| !principal.replicas.contains(&seen.replica)) {
-                let known = if self.identity.all_replicas().any(|own| own == seen.replica) {
-                    Instant { generation: u16::MAX, time: self.clock.high_water() }
-                } else {
-                    newest_of(&self.store, seen.replica)?
-                };
-                if seen.instant > known {
-                    let message =
-                        format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
-                    return Ok(Some((Code::SEEN, message)));
-                }
+            if seen.instant > known {
+                let message =
+                    format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
+                return Err(Objection::Refused(Code::SEEN, message));
             }
         }
-        Ok(None)
+        Ok(())
+    }
+}
+
+/// Why a register is not accepted.
+enum Objection {
+    Refused(Code, String),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Objection {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
@@ -255,17 +298,17 @@ fn note<'r>(newest: &mut BTreeMap<ReplicaId, Instant>, register: &Register<'r>) 
 }
 
 /// Takes over what a page tells of replicas' newest stamps.
-pub(super) fn note_newest<S: Store>(
+pub(super) fn note_newest<S: Store, D: Delta + ?Sized>(
     store: &S,
-    page: &[Incoming<'_>],
+    page: &D,
     records: &mut Vec<RecordWrite>,
 ) -> Result<(), StoreError> {
     let mut newest = BTreeMap::new();
-    for (_, change) in page.iter().flat_map(|incoming| &incoming.changes) {
-        if let Some(register) = register_of(change) {
-            note(&mut newest, register);
-        }
-    }
+    page.each::<StoreError>(|part| {
+        let registers = part.changes.iter().filter_map(|(_, change)| register_of(change));
+        registers.for_each(|register| note(&mut newest, register));
+        Ok(())
+    })?;
     newest.into_iter().try_for_each(|(replica, instant)| record_newest(store, replica, instant, records))
 }
 

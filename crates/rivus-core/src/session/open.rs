@@ -8,7 +8,7 @@ use crate::code::Code;
 use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
 use crate::replica::{Replica, RoleError};
 use crate::store::Store;
-use crate::wire::{About, Frame, Hello, Reset, VERSION, Welcome};
+use crate::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome};
 
 impl Session {
     pub(super) fn hello<S: Store>(
@@ -244,7 +244,7 @@ impl Session {
         if peer.about.fingerprint() != replica.schema().fingerprint() {
             self.schema_due = true;
             let policies = replica.schema().policies();
-            self.send(&Frame::Schema(policies));
+            self.send(&Frame::Schema(Policies::new(&policies)));
         }
         self.events.push_back(SessionEvent::Opened {
             peer: peer.store,

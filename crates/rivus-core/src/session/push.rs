@@ -5,10 +5,9 @@ use std::ops::ControlFlow;
 
 use super::{Ack, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::Millis;
-use crate::code::Code;
-use crate::replica::{Answer, Principal, Replica, Taint, Verdict, Verdicts};
+use crate::replica::{Answer, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
 use crate::store::Store;
-use crate::wire::Frame;
+use crate::wire::{Exception, Frame};
 
 /// How many pushes may be unanswered at a time.
 const IN_FLIGHT_MAX: usize = 4;
@@ -113,7 +112,9 @@ impl Session {
         if !self.is_server() || !replica.identity().is_authority {
             return Err(unexpected("a push to a side that judges nothing"));
         }
-        let push = self.decoder.push(bytes, store)?;
+        // After an error it is of no use any more.
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let push = decoder.push(bytes, store)?;
         let peer = self.peer.as_mut().ok_or_else(|| unexpected("a push before the greeting"))?;
         peer.advance(push.incarnation, push.head);
         let remembered = peer.remembered(replica.peer(store)?);
@@ -124,19 +125,12 @@ impl Session {
         }
         self.judging.answers += 1;
         let Judging { taint, answers } = &mut self.judging;
-        let verdicts =
-            replica.judge(now, &push.edits, &principal, &remembered, taint, push.heard, *answers)?;
-        let index_of =
-            |number: u64| push.edits.iter().position(|edit| edit.number == number).unwrap_or(0) as u64;
-        let exceptions: Vec<(u64, Option<Code>, String)> = verdicts
-            .exceptions
-            .into_iter()
-            .map(|(number, verdict)| match verdict {
-                Verdict::Again => (index_of(number), None, String::new()),
-                Verdict::Refused { code, message } => (index_of(number), Some(code), message),
-            })
-            .collect();
+        // An answer names edits by their place in the push.
+        let edits = (0..).zip(push.edits.clone()).map(|(number, edit)| Pushed { number, ..edit });
+        let verdicts = replica.judge(now, edits, &principal, &remembered, taint, push.heard, *answers)?;
+        let exceptions: Vec<_> = verdicts.exceptions.into_iter().map(exception).collect();
         let (all, excepted) = (push.edits.len(), exceptions.len());
+        self.decoder = decoder;
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
         self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
         Ok(())
@@ -152,12 +146,12 @@ impl Session {
         let edits = pushing.in_flight.pop_front().ok_or_else(|| unexpected("ACK of nothing"))?;
         pushing.heard += 1;
         let mut exceptions = Vec::with_capacity(ack.exceptions.len());
-        for (index, code, message) in ack.exceptions {
+        for Exception { index, code, message } in ack.exceptions {
             let key = usize::try_from(index).ok().and_then(|index| edits.get(index)).copied();
             let key = key.ok_or_else(|| unexpected("ACK names an edit that was not pushed"))?;
             let verdict = match code {
                 None => Verdict::Again,
-                Some(code) => Verdict::Refused { code, message },
+                Some(code) => Verdict::Refused { code, message: message.into() },
             };
             exceptions.push((key, verdict));
         }
@@ -169,5 +163,14 @@ impl Session {
         replica.verdicts(now, &answer)?;
         self.events.push_back(SessionEvent::Judged { accepted, excepted });
         Ok(())
+    }
+}
+
+/// A verdict as it is told; a push has fewer edits than 32 bits count.
+fn exception((index, verdict): (u64, Verdict)) -> Exception {
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    match verdict {
+        Verdict::Again => Exception { index, code: None, message: Box::default() },
+        Verdict::Refused { code, message } => Exception { index, code: Some(code), message: message.into() },
     }
 }

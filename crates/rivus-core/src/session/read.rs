@@ -5,8 +5,9 @@ use crate::clock::Millis;
 use crate::code::Code;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Replica, Trust};
+use crate::replica::{Incoming, Replica, Trust};
 use crate::store::Store;
+use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
 
 /// How far the reading side is.
@@ -105,14 +106,27 @@ impl Session {
         bytes: &[u8],
         now: Millis,
     ) -> Result<(), SessionError> {
-        let (store, is_authority) = self.peer().map(|peer| (peer.store, peer.is_authority))?;
         let uploads_over = self.reading.rank_max.is_some() && self.reading.is_caught_up();
         if !self.reading.is_subscribed() || uploads_over {
             return Err(unexpected("a page that nobody asked for"));
         }
-        let page = self.decoder.page(bytes, store)?;
+        // After an error it is of no use any more.
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let page = decoder.page(bytes, self.peer()?.store)?;
+        self.join_page(replica, &page, now)?;
+        self.decoder = decoder;
+        Ok(())
+    }
+
+    fn join_page<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        page: &Page<'_, '_>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let (store, is_authority) = self.peer().map(|peer| (peer.store, peer.is_authority))?;
         if let Some(rank_max) = self.reading.rank_max
-            && page.rows.iter().any(|row| row.rank() > rank_max)
+            && page.rows.rank() > rank_max
         {
             let message = format!("a register bears more than the granted rank {rank_max}");
             return Err(SessionError::Refused { code: Code::RANK, message });
@@ -164,7 +178,7 @@ impl Session {
         let incarnation = self.heard_of(incarnation, seq)?;
         let cursor = Cursor { incarnation, done: seq, at: seq };
         if replica.cursor(store)? != Some(cursor) {
-            replica.join(now, &[], Some(store), Trust::Peer, Some(cursor))?;
+            replica.join::<[Incoming<'_>]>(now, &[], Some(store), Trust::Peer, Some(cursor))?;
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
@@ -205,6 +219,9 @@ impl Session {
         checkpoint: &Checkpoint,
         _now: Millis,
     ) -> Result<(), SessionError> {
+        if self.reading.state == State::Idle {
+            return Err(unexpected("a CHECKPOINT that nobody asked for"));
+        }
         if std::mem::take(&mut self.reading.awaits_checkpoint) {
             self.caught_up();
             self.tell_synced();

@@ -63,7 +63,8 @@ impl Value {
     }
 
     /// Reads a value from the whole of `bytes`. Refused bytes cost no memory, whatever lengths they announce;
-    /// an accepted value takes its text and bytes, 32 bytes an item, and a tree node of some 640 bytes a map.
+    /// an accepted value takes its text and bytes, 32 bytes an item, and a tree node of some 640 bytes for each map
+    /// and every six of its entries: of a list of numbers at most 33 times its bytes, of the smallest maps 221 times.
     ///
     /// # Errors
     /// Bytes that are not exactly one canonical value; [`ABSENT`] is none.

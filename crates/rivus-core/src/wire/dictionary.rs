@@ -2,9 +2,15 @@
 //!
 //! Things are sent in full once and named by their distance from the newest entry afterwards. When the bounds are
 //! reached the oldest entries go, at both ends at the same moment.
+//!
+//! The reading side keeps its entries in one piece of memory each, so that what a hostile frame adds takes a small
+//! multiple of the bytes that it came in. An entry that goes in the middle of a frame stays in memory until the next
+//! frame: then this one can be read a second time, with the [`Span`] of its start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+use crate::bytes::Cut;
 
 /// Bounds of a dictionary.
 #[derive(Clone, Copy, Debug)]
@@ -13,68 +19,159 @@ pub(super) struct Bounds {
     pub(super) bytes: usize,
 }
 
-/// The reading side: entries by age.
+/// The reading side: the words, oldest first, numbered from the connection's start.
 #[derive(Clone, Debug)]
-pub(super) struct Known<T> {
+pub(super) struct Known {
     bounds: Bounds,
-    entries: VecDeque<(T, usize)>,
-    bytes: usize,
-    /// How many entries have gone.
-    gone: u64,
+    /// The number of the first word still in memory.
+    base: u64,
+    words: Vec<Word>,
+    bytes: Vec<u8>,
 }
 
-impl<T> Known<T> {
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    /// Where it ends among the bytes.
+    end: u32,
+    /// What it counts against the bound.
+    cost: u32,
+}
+
+/// Which words can be named at one point of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Span {
+    /// The oldest word's number.
+    first: u64,
+    /// The next word's number.
+    next: u64,
+    cost: u64,
+}
+
+impl Known {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, entries: VecDeque::new(), bytes: 0, gone: 0 }
+        Self { bounds, base: 0, words: Vec::new(), bytes: Vec::new() }
     }
 
-    /// The entry at this distance: 1 is the newest.
-    pub(super) fn at(&self, distance: u64) -> Option<&T> {
-        let distance = usize::try_from(distance).ok()?;
-        self.entries.get(self.entries.len().checked_sub(distance)?).map(|(entry, _)| entry)
+    /// Keeps a word, which is in `parts`. A span learns of it by [`Span::add`].
+    pub(super) fn append(&mut self, parts: [&[u8]; 2], cost: usize) -> Result<(), Cut> {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        let end = u32::try_from(self.bytes.len()).map_err(|_| Cut)?;
+        self.words.push(Word { end, cost: u32::try_from(cost).map_err(|_| Cut)? });
+        Ok(())
     }
 
-    pub(super) fn add(&mut self, entry: T, bytes: usize) -> Vec<T> {
-        self.bytes += bytes;
-        self.entries.push_back((entry, bytes));
-        let mut gone = Vec::new();
-        while self.entries.len() > self.bounds.entries
-            || self.bytes > self.bounds.bytes && self.entries.len() > 1
-        {
-            let Some((entry, bytes)) = self.entries.pop_front() else { break };
-            self.bytes -= bytes;
-            self.gone += 1;
-            gone.push(entry);
+    /// The word of this number, if it is still in memory.
+    #[inline]
+    pub(super) fn word(&self, number: u64) -> Option<&[u8]> {
+        let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
+        let start = match at.checked_sub(1) {
+            None => 0,
+            Some(before) => self.words.get(before)?.end as usize,
+        };
+        self.bytes.get(start..self.words.get(at)?.end as usize)
+    }
+
+    /// Forgets the words before this number, once they are more than the others: each is moved but once or twice.
+    pub(super) fn trim(&mut self, first: u64) {
+        let dead = usize::try_from(first.saturating_sub(self.base)).unwrap_or(0);
+        if !self.is_trimmed(dead) {
+            return;
         }
-        gone
+        let Some(end) = dead.checked_sub(1).and_then(|last| self.words.get(last)).map(|word| word.end) else {
+            return;
+        };
+        self.words.drain(..dead);
+        self.words.iter_mut().for_each(|word| word.end -= end);
+        self.bytes.drain(..end as usize);
+        self.base = first;
+        self.words.shrink_to(self.bounds.entries);
+        self.bytes.shrink_to(self.bounds.bytes);
     }
 
-    fn next(&self) -> u64 {
-        self.gone + self.entries.len() as u64
+    fn is_trimmed(&self, dead: usize) -> bool {
+        dead > self.words.len() / 2
+    }
+
+    /// Whether [`Known::trim`] up to the start of this span would do anything.
+    pub(super) fn has_waste(&self, span: Span) -> bool {
+        self.is_trimmed(usize::try_from(span.first.saturating_sub(self.base)).unwrap_or(0))
+    }
+
+    fn cost(&self, number: u64) -> u64 {
+        let at = number.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.words.get(at)).map_or(0, |word| u64::from(word.cost))
+    }
+}
+
+impl Span {
+    /// The number of the word at this distance: 1 is the newest.
+    #[inline]
+    pub(super) fn at(self, distance: u64) -> Result<u64, Cut> {
+        let number = self.next.checked_sub(distance).filter(|number| *number >= self.first && distance > 0);
+        number.ok_or(Cut)
+    }
+
+    /// The oldest word's number.
+    pub(super) fn first(self) -> u64 {
+        self.first
+    }
+
+    /// The numbers of the words.
+    pub(super) fn numbers(self) -> std::ops::Range<u64> {
+        self.first..self.next
+    }
+
+    /// Goes past the next word, which is among those known, and returns its number.
+    pub(super) fn add(&mut self, known: &Known) -> u64 {
+        let number = self.next;
+        self.cost += known.cost(number);
+        self.next += 1;
+        while self.next - self.first > known.bounds.entries as u64
+            || self.cost > known.bounds.bytes as u64 && self.next - self.first > 1
+        {
+            self.cost -= known.cost(self.first);
+            self.first += 1;
+        }
+        number
     }
 }
 
 /// The writing side: the same entries, and where each is.
 #[derive(Clone, Debug)]
 pub(super) struct Told<K: Ord + ?Sized> {
-    known: Known<Arc<K>>,
+    bounds: Bounds,
+    entries: VecDeque<(Arc<K>, usize)>,
+    bytes: usize,
+    /// How many entries have gone.
+    gone: u64,
     index: BTreeMap<Arc<K>, u64>,
 }
 
 impl<K: Ord + ?Sized> Told<K> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { known: Known::new(bounds), index: BTreeMap::new() }
+        Self { bounds, entries: VecDeque::new(), bytes: 0, gone: 0, index: BTreeMap::new() }
+    }
+
+    fn next(&self) -> u64 {
+        self.gone + self.entries.len() as u64
     }
 
     /// The distance of an entry that the other side knows; 1 is the newest.
     pub(super) fn distance(&self, key: &K) -> Option<u64> {
-        self.index.get(key).map(|at| self.known.next() - at)
+        self.index.get(key).map(|at| self.next() - at)
     }
 
     pub(super) fn add(&mut self, key: Arc<K>, bytes: usize) {
-        self.index.insert(Arc::clone(&key), self.known.next());
-        for gone in self.known.add(key, bytes) {
-            self.index.remove(&gone);
+        self.index.insert(Arc::clone(&key), self.next());
+        self.bytes += bytes;
+        self.entries.push_back((key, bytes));
+        while self.entries.len() > self.bounds.entries
+            || self.bytes > self.bounds.bytes && self.entries.len() > 1
+        {
+            let Some((entry, bytes)) = self.entries.pop_front() else { break };
+            self.bytes -= bytes;
+            self.gone += 1;
+            self.index.remove(&entry);
         }
     }
 }
@@ -83,19 +180,42 @@ impl<K: Ord + ?Sized> Told<K> {
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds { entries: 3, bytes: 10 };
+
+    fn add(known: &mut Known, span: &mut Span, key: u64, bytes: usize) {
+        known.append([&key.to_be_bytes(), &[]], bytes).unwrap();
+        assert_eq!(known.word(span.add(known)), Some(&key.to_be_bytes()[..]));
+    }
+
     #[test]
     fn both_ends_forget_the_oldest_at_the_same_moment() {
-        let bounds = Bounds { entries: 3, bytes: 10 };
-        let (mut told, mut known) = (Told::<u64>::new(bounds), Known::<u64>::new(bounds));
+        let (mut told, mut known, mut span) = (Told::<u64>::new(BOUNDS), Known::new(BOUNDS), Span::default());
         for (key, bytes) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 9), (6, 20), (7, 1)] {
             told.add(Arc::new(key), bytes);
-            known.add(key, bytes);
+            add(&mut known, &mut span, key, bytes);
             for key in 1..=7 {
-                let found = told.distance(&key).and_then(|distance| known.at(distance));
-                assert!(found.is_none_or(|found| *found == key));
+                let found = told.distance(&key).map(|distance| span.at(distance));
+                let found = found.map(|number| known.word(number.unwrap()).unwrap().to_vec());
+                assert!(found.is_none_or(|found| found == key.to_be_bytes()));
             }
             assert_eq!(told.distance(&key), Some(1));
+            known.trim(span.first());
         }
         assert_eq!((told.distance(&1), told.distance(&6), told.distance(&7)), (None, None, Some(1)));
+        assert_eq!((span.at(0), span.at(1), span.at(2)), (Err(Cut), Ok(6), Err(Cut)));
+        assert!(known.words.len() < 7, "what is gone was trimmed");
+    }
+
+    #[test]
+    fn a_frame_can_be_read_again_from_the_span_of_its_start() {
+        let (mut known, mut span) = (Known::new(BOUNDS), Span::default());
+        add(&mut known, &mut span, 1, 1);
+        let start = span;
+        (2..9).for_each(|key| add(&mut known, &mut span, key, 1));
+        assert_eq!(span.numbers(), 5..8);
+        let mut again = start;
+        assert_eq!(known.word(again.at(1).unwrap()), Some(&1_u64.to_be_bytes()[..]), "gone since, yet there");
+        assert_eq!((2..9).map(|_| again.add(&known)).last(), span.at(1).ok());
+        assert_eq!(again, span);
     }
 }

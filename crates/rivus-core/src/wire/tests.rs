@@ -1,17 +1,17 @@
 //! Frames against their bytes: round trips, truncations, junk, bounds, and the bytes that stay for ever.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::page::{Page, PageHeader, REGISTERS_MAX, RowDecoder, RowEncoder, SEEN_MAX};
+use super::page::{Page, PageHeader, REGISTERS_MAX, RowDecoder, RowEncoder, Rows, SEEN_MAX};
 use super::*;
 use crate::address;
 use crate::clock::{Instant, Stamp, TIME_END};
 use crate::register::{Candidate, Register, Saw, Seen};
-use crate::replica::Incoming;
+use crate::replica::Delta;
 use crate::row::Change;
 
 mod bounds;
@@ -186,16 +186,36 @@ fn push_of(encoder: &mut RowEncoder, edits: &[(u64, Candidate<'static>, Vec<Enti
     encoder.finish_push(7, 300, Some(Incarnation(9)))
 }
 
-fn assert_rows(rows: &[Incoming<'_>], entities: &[Entity]) {
-    assert_eq!(rows.len(), entities.len());
-    for (row, (kind, id, registers)) in rows.iter().zip(entities) {
-        assert_eq!((&*row.kind, &*row.id), (kind.as_str(), id.as_str()));
-        assert_eq!(row.changes.len(), registers.len());
-        for ((address, change), (expected, register)) in row.changes.iter().zip(registers) {
-            assert_eq!(**address, **expected);
+fn assert_rows(rows: &Rows<'_, '_>, entities: &[Entity]) {
+    let mut expected = entities.iter().flat_map(|(kind, id, registers)| {
+        registers.iter().map(move |(address, register)| (kind.as_str(), id.as_str(), address, register))
+    });
+    let mut latest = None;
+    let read = rows.each::<Infallible>(|part| {
+        for (address, change) in part.changes {
+            let (kind, id, wanted, register) = expected.next().expect("no more than was sent");
+            assert_eq!((part.kind, part.id, &**address), (kind, id, wanted.as_slice()));
             assert_eq!(*change, Change::Join { register: register.clone(), source: Some(SENDER) });
+            latest = latest.max(Some(register.newest().stamp.time));
         }
-    }
+        Ok(())
+    });
+    read.unwrap();
+    assert_eq!(expected.next(), None, "all that was sent");
+    // Older candidates of a greater generation may have later times.
+    assert!(rows.latest() >= latest && rows.latest().is_some() == latest.is_some());
+}
+
+/// Refused, or how many registers there are.
+fn registers_of(page: Result<Page<'_, '_>, WireError>) -> Result<usize, WireError> {
+    let mut count = 0;
+    page?
+        .rows
+        .each(|part| {
+            count += part.changes.len();
+            Ok(())
+        })
+        .map(|()| count)
 }
 
 fn control() -> impl Strategy<Value = Frame> {
@@ -234,8 +254,10 @@ fn control() -> impl Strategy<Value = Frame> {
     let welcome =
         (any::<u16>(), number(), about(), any::<bool>(), any::<u8>(), proptest::option::of(reset()));
     let policy = (text, proptest::option::of(text), text);
-    let exception = (number(), proptest::option::of(1..=u16::MAX), text)
-        .prop_map(|(index, code, message)| (index, code.map(Code), message));
+    let exception =
+        (any::<u32>(), proptest::option::of(1..=u16::MAX), text).prop_map(|(index, code, message)| {
+            Exception { index, code: code.map(Code), message: message.into() }
+        });
     prop_oneof![
         hello.prop_map(|([version_min, version_max], capabilities, about, token, offers)| {
             Frame::Hello(Hello { version_min, version_max, capabilities, about, token, offers })
@@ -244,7 +266,7 @@ fn control() -> impl Strategy<Value = Frame> {
             Frame::Welcome(Welcome { version, capabilities, about, is_authority, rank, known })
         }),
         (any::<u16>(), text).prop_map(|(code, message)| Frame::Goaway { code: Code(code), message }),
-        vec(policy, 0..4).prop_map(Frame::Schema),
+        vec(policy, 0..4).prop_map(|policies| Frame::Schema(Policies::new(&policies))),
         (cursor(), proptest::option::of(0..40_u64), any::<[bool; 2]>(), option(number())).prop_map(
             |(cursor, incarnation, [live, everything], digest)| {
                 // The incarnation itself is not sent: its place among those told is.
@@ -279,6 +301,30 @@ fn read_all(before: &[Vec<u8>], bytes: &[u8]) -> [bool; 3] {
 
 proptest! {
     #[test]
+    fn a_page_is_taken_exactly_if_its_register_is_well_formed(
+        alive in vec(any_candidate(), 0..4),
+        seen in vec((any_replica(), any_instant()), 0..3),
+        floor in any_candidate(),
+        sorted in any::<[bool; 2]>(),
+    ) {
+        let mut alive = alive;
+        let mut seen: Vec<_> =
+            seen.into_iter().map(|(replica, instant)| Seen { replica, instant }).collect();
+        if sorted[0] {
+            alive.sort_by_key(|c| c.stamp);
+            seen.sort_by_key(|s| s.replica);
+        }
+        let floor = if sorted[1] { Stamp::LOWEST } else { floor.stamp };
+        let register = Register { floor, alive: alive.into(), seen };
+        let header = PageHeader { at: 1, more: false, incarnation: None, start: true, checkpoint: false };
+        let entity = ("task".to_owned(), "t".to_owned(), vec![(address::field("f"), register.clone())]);
+        let bytes = page_of(&mut RowEncoder::default(), &[entity], header);
+        let read = registers_of(RowDecoder::default().page(&bytes, SENDER));
+        assert_eq!(read.is_ok(), register.check().is_ok(), "{read:?} {:?}", register.check());
+        assert!(matches!(read, Ok(1) | Err(WireError::Register(_))), "{read:?}");
+    }
+
+    #[test]
     fn pages_of_one_connection_come_back_as_they_were(
         frames in vec((vec(any_entity(), 0..5), any_header()), 1..5),
     ) {
@@ -301,11 +347,11 @@ proptest! {
             assert_eq!((push.heard, push.head, push.incarnation), (7, 300, Some(Incarnation(9))));
             assert_eq!(push.edits.len(), edits.len());
             let mut number = 0;
-            for (found, (step, own, entities)) in push.edits.iter().zip(edits) {
+            for (found, (step, own, entities)) in push.edits.zip(edits) {
                 number += step;
                 assert_eq!((found.number, found.stamp), (number, own.stamp));
                 assert_eq!((found.rank, found.saw), (own.rank, own.saw));
-                assert_rows(&found.entities, entities);
+                assert_rows(&found.delta, entities);
             }
         }
     }
@@ -384,16 +430,16 @@ proptest! {
                 assert_well_formed(&page.rows);
             }
             if let Ok(push) = RowDecoder::default().push(bytes, SENDER) {
-                push.edits.iter().for_each(|edit| assert_well_formed(&edit.entities));
+                push.edits.for_each(|edit| assert_well_formed(&edit.delta));
             }
         }
     }
 }
 
-fn assert_well_formed(rows: &[Incoming<'_>]) {
-    for row in rows {
-        assert!(!row.changes.is_empty() && row.changes.is_sorted_by(|a, b| a.0 < b.0));
-        for (address, change) in &row.changes {
+fn assert_well_formed(rows: &Rows<'_, '_>) {
+    let read = rows.each::<Infallible>(|part| {
+        assert!(!part.changes.is_empty() && part.changes.is_sorted_by(|a, b| a.0 < b.0));
+        for (address, change) in part.changes {
             let Change::Join { register, .. } = change else { panic!("{change:?}") };
             assert!(address::is_well_formed(address));
             assert_eq!(register.check(), Ok(()));
@@ -402,5 +448,7 @@ fn assert_well_formed(rows: &[Incoming<'_>]) {
                 assert!(candidate.stamp.time < TIME_END);
             }
         }
-    }
+        Ok(())
+    });
+    read.unwrap();
 }

@@ -65,7 +65,7 @@ impl Line {
         let principal = Principal { store, replicas, rank_max: 0 };
         self.answers += 1;
         let note = Peer::default();
-        hub.judge(Millis(100_000), &push.edits, &principal, &note, &mut self.taint, push.heard, self.answers)
+        hub.judge(Millis(100_000), push.edits, &principal, &note, &mut self.taint, push.heard, self.answers)
             .unwrap()
     }
 

@@ -83,7 +83,7 @@ fn the_largest_edit_and_a_full_page_fit_one_frame() {
     write_entity(&mut encoder, &before);
     assert!(encoder.is_full(), "by bytes, if not by registers");
     let bytes = page_of(&mut encoder, &entities, LAST);
-    assert_eq!(RowDecoder::default().page(&bytes, SENDER).unwrap().rows.len(), 3);
+    assert_eq!(registers_of(RowDecoder::default().page(&bytes, SENDER)), Ok(65_535 + half));
 }
 
 /// A frame of `shape`, `stamps` and `values`.
@@ -105,7 +105,7 @@ fn shape(count: u64) -> Vec<u8> {
 }
 
 fn too_many(bytes: &[u8], what: &'static str, max: usize) {
-    let refused = RowDecoder::default().page(bytes, SENDER).map(|page| page.rows.len());
+    let refused = registers_of(RowDecoder::default().page(bytes, SENDER));
     assert_eq!(refused, Err(WireError::Bound { what, max }));
 }
 
@@ -138,13 +138,13 @@ fn more_seen_entries_than_a_frame_may_hold_are_refused_before_they_are_read() {
     one.varint(SEEN_MAX as u64 + 1);
     one.push(0);
     one.push(0);
-    too_many(&frame(&one, &vec![0; 3 * SEEN_MAX + 3], &[0xf6]), "seen entries in a frame", SEEN_MAX);
+    too_many(&frame(&one, &vec![0; 4 * SEEN_MAX + 8], &[0xf6]), "seen entries in a frame", SEEN_MAX);
 }
 
 #[test]
 fn counts_beyond_the_bytes_that_follow_are_refused() {
     let cut = |bytes: &[u8]| {
-        let refused = RowDecoder::default().page(bytes, SENDER).map(|page| page.rows.len());
+        let refused = registers_of(RowDecoder::default().page(bytes, SENDER));
         assert_eq!(refused, Err(WireError::Malformed { frame: "DELTA" }));
     };
     for count in [0, 2, 1 << 20, u64::MAX] {
@@ -174,7 +174,7 @@ fn a_register_that_no_replica_can_hold_is_refused() {
     let twice = [stamp(0, 5, 1), stamp(0, 6, 1)].map(|stamp| *plain(stamp).newest());
     let register = Register { floor: Stamp::LOWEST, alive: Alive::from(twice.to_vec()), seen: Vec::new() };
     let bytes = page_of(&mut encoder, &[titled("task", "t".to_owned(), register)], LAST);
-    let refused = RowDecoder::default().page(&bytes, SENDER).map(|page| page.rows.len());
+    let refused = registers_of(RowDecoder::default().page(&bytes, SENDER));
     assert_eq!(refused, Err(WireError::Register(crate::register::Malformed::TwoOfOneReplica)));
 }
 
@@ -261,10 +261,44 @@ fn a_kind_that_is_not_a_text_is_refused() {
 }
 
 #[test]
-fn rows_of_one_entity_share_its_names() {
-    let entity = titled("task", "t".to_owned(), plain(stamp(0, 1, 1)));
-    let bytes = page_of(&mut RowEncoder::default(), &[entity.clone(), entity], LAST);
-    let page = RowDecoder::default().page(&bytes, SENDER);
-    let rows = page.unwrap().rows;
-    assert!(Arc::ptr_eq(&rows[0].kind, &rows[1].kind) && Arc::ptr_eq(&rows[0].id, &rows[1].id));
+fn a_kind_is_kept_as_long_as_an_entity_names_it() {
+    let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
+    let first = || titled("first kind", "t".to_owned(), plain(stamp(0, 1, 1)));
+    let other = |n: u32| titled(&format!("kind {n}"), String::new(), plain(stamp(0, 1, 1)));
+    for entities in
+        [vec![first()], (0..9000).map(other).collect(), (9000..18_000).map(other).collect(), vec![first()]]
+    {
+        let bytes = page_of(&mut encoder, &entities, LAST);
+        assert_rows(&decoder.page(&bytes, SENDER).unwrap().rows, &entities);
+    }
+}
+
+#[test]
+fn an_edit_further_back_than_is_kept_is_refused() {
+    let edits = |back: u8| {
+        let mut one = shape(18);
+        for n in 0..17 {
+            one.push(1);
+            one.slice(&address::field(&format!("{n:02}")));
+        }
+        one.push(2);
+        one.slice(&address::field("last"));
+        one.push(back);
+        let stamps: Vec<u8> =
+            std::iter::once(0).chain([7; 16]).chain([2, 0]).chain((1..17).flat_map(|_| [4, 2, 0])).collect();
+        registers_of(RowDecoder::default().page(&frame(&one, &stamps, &[0xf6; 18]), SENDER))
+    };
+    assert_eq!((edits(15), edits(16)), (Ok(18), Err(WireError::Malformed { frame: "DELTA" })));
+}
+
+#[test]
+fn what_unknown_keys_hold_is_bounded_in_depth() {
+    let goaway = |levels: usize| {
+        let mut bytes = b"\x03\xa3\x00\x00\x01\x60\x09".to_vec();
+        bytes.extend(std::iter::repeat_n(0x81, levels));
+        bytes.push(0);
+        Frame::decode(&bytes)
+    };
+    assert!(goaway(15).is_ok());
+    assert_eq!(goaway(16), Err(WireError::Bound { what: "levels of nesting", max: 16 }));
 }

@@ -1,4 +1,5 @@
-//! One frame of each type in its bytes. They are for ever: a change here breaks every program in use.
+//! One frame of each type in its bytes, in `tests/golden/frames`. They are for ever: a change there breaks every
+//! program in use.
 
 use super::*;
 
@@ -20,7 +21,7 @@ fn reset() -> Reset {
     Reset::new(Position { incarnation: Incarnation(8), seq: 999 }, &[(Incarnation(7), 1)])
 }
 
-fn control() -> Vec<(Frame, &'static str)> {
+fn control() -> Vec<(&'static str, Frame)> {
     let hello = Hello {
         version_min: 1,
         version_max: 2,
@@ -43,44 +44,25 @@ fn control() -> Vec<(Frame, &'static str)> {
     let subscribe =
         Subscribe { cursor, incarnation: Some(1), live: true, everything: false, digest: Some(0xabcd) };
     let read = Some(Cursor { incarnation: Incarnation(8), done: 5, at: 6 });
-    let refused = vec![(0, None, String::new()), (3, Some(Code::RANK), "no".to_owned())];
+    let refused = vec![
+        Exception { index: 0, code: None, message: "".into() },
+        Exception { index: 3, code: Some(Code::RANK), message: "no".into() },
+    ];
     vec![
-        (
-            Frame::Hello(hello),
-            "01a600010102020103a6001a0102030401582000000000000000000000000000000001000000000000000000000000000000\
-     020282820701820819012c031903e804500000000000000000000000000000feed051b0000018bcfe568000464626f737305\
-     f5",
-        ),
-        (
-            Frame::Welcome(welcome),
-            "02a60001010102a6001a01020304015820000000000000000000000000000000010000000000000000000000000000000202\
-     82820701820819012c031903e804500000000000000000000000000000feed051b0000018bcfe5680003f5040905a3000801\
-     1903e70281820701",
-        ),
-        (Frame::Goaway { code: Code::SCHEMA, message: "bye".to_owned() }, "03a20019012c0163627965"),
-        (
-            Frame::Schema(vec![policy(None), policy(Some("tags"))]),
-            "04a1008283647461736bf66d7365742c206164642077696e7383647461736b64746167736d7365742c206164642077696e73",
-        ),
-        (Frame::Subscribe(subscribe), "050502ac0205000000000000abcd"),
-        (Frame::Equal { seq: 300, incarnation: None }, "06ac0200"),
-        (Frame::Equal { seq: 300, incarnation: Some(Incarnation(8)) }, "06ac02010000000000000008"),
-        (
-            Frame::Checkpoint(Checkpoint { seq: 300, digest: 0xbeef, count: 4, read: None }),
-            "08ac020000000000000000000000000000beef0400",
-        ),
-        (
-            Frame::Checkpoint(Checkpoint { seq: 300, digest: 0xbeef, count: 4, read }),
-            "08ac020000000000000000000000000000beef040100000000000000080501",
-        ),
-        (Frame::Ack(Ack { seq: 300, clock_ms: 0, exceptions: Vec::new() }), "0aac0200"),
-        (
-            Frame::Ack(Ack { seq: 300, clock_ms: 1_700_000_000_000, exceptions: refused }),
-            "0aac02020000018bcfe56800000000039203026e6f",
-        ),
-        (Frame::Synced { seq: 300 }, "0bac02"),
-        (Frame::Reset(reset()), "0ca30008011903e70281820701"),
-        (Frame::Ignored, "80"),
+        ("hello", Frame::Hello(hello)),
+        ("welcome", Frame::Welcome(welcome)),
+        ("goaway", Frame::Goaway { code: Code::SCHEMA, message: "bye".to_owned() }),
+        ("schema", Frame::Schema(Policies::new(&[policy(None), policy(Some("tags"))]))),
+        ("subscribe", Frame::Subscribe(subscribe)),
+        ("equal", Frame::Equal { seq: 300, incarnation: None }),
+        ("equal_incarnation", Frame::Equal { seq: 300, incarnation: Some(Incarnation(8)) }),
+        ("checkpoint", Frame::Checkpoint(Checkpoint { seq: 300, digest: 0xbeef, count: 4, read: None })),
+        ("checkpoint_read", Frame::Checkpoint(Checkpoint { seq: 300, digest: 0xbeef, count: 4, read })),
+        ("ack", Frame::Ack(Ack { seq: 300, clock_ms: 0, exceptions: Vec::new() })),
+        ("ack_exceptions", Frame::Ack(Ack { seq: 300, clock_ms: 1_700_000_000_000, exceptions: refused })),
+        ("synced", Frame::Synced { seq: 300 }),
+        ("reset", Frame::Reset(reset())),
+        ("ignored", Frame::Ignored),
     ]
 }
 
@@ -105,34 +87,47 @@ fn entity() -> Entity {
     ("task".to_owned(), "t1".to_owned(), registers)
 }
 
-const PAGE: &str = "070fe8070000000000000008700000047461736b02743107040300000006080100056f776e657201e8070008010005746974\
-     6c6501070200047370616e07070300047461677303726564020101006553f1001f7ce9ae0000000000000000000000000000\
-     000001020208040005766965777303010204c80001780109015003000000000000000000000000000000010009f6a1abfef9\
-     6205000000000000000008d604000000000000000000000000000000000201ef918602000000000000000000000000000000\
-     00030000b30e636162636361626363616263d9ff0043616263d9ff00436162636361626363616263d9ff0043616263";
-const PUSH: &str = "090207ac0200000000000000092aac02010000047461736b02743103040300000006080100056f776e657201e80700080100\
-     057469746c652503000000000000000000000000000000010009f6a1abfef96205000000000000000008d604636162636361\
-     626363616263";
+const PAGES: [&str; 2] = ["page", "page_after_a_page"];
+const PUSH: &str = "push";
 
-#[test]
-fn control_frames_have_the_bytes_of_version_1() {
-    let (frames, golden): (Vec<_>, Vec<_>) = control().into_iter().unzip();
-    assert_eq!(frames.iter().map(|frame| hex(&frame.encode())).collect::<Vec<_>>(), golden);
-    for (frame, golden) in frames.into_iter().zip(golden) {
-        assert_eq!(Frame::decode(&bytes(golden)), Ok(frame));
-    }
+/// The bytes that the file of this name holds.
+fn golden(name: &str) -> Vec<u8> {
+    let path = folder().join(format!("{name}.hex"));
+    bytes(&std::fs::read_to_string(path).unwrap().split_whitespace().collect::<String>())
+}
+
+fn folder() -> std::path::PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/golden/frames"].iter().collect()
 }
 
 #[test]
-fn a_page_has_the_bytes_of_version_1() {
-    let incarnation = Some(Incarnation(8));
-    let header = PageHeader { at: 1000, more: true, incarnation, start: true, checkpoint: true };
-    assert_eq!(hex(&page_of(&mut RowEncoder::default(), &[entity()], header)), PAGE);
-    let golden = bytes(PAGE);
-    let page = RowDecoder::default().page(&golden, SENDER);
-    let Page { header: found, rows } = page.unwrap();
-    assert_eq!(found, header);
-    assert_rows(&rows, &[entity()]);
+fn control_frames_have_the_bytes_of_version_1() {
+    for (name, frame) in control() {
+        assert_eq!(hex(&frame.encode()), hex(&golden(name)), "{name}");
+        assert_eq!(Frame::decode(&golden(name)), Ok(frame), "{name}");
+    }
+}
+
+/// The first page of a connection tells every word, the second names them; it goes back to an edit.
+#[test]
+fn pages_have_the_bytes_of_version_1() {
+    let first =
+        PageHeader { at: 1000, more: true, incarnation: Some(Incarnation(8)), start: true, checkpoint: true };
+    let second = PageHeader { at: 1001, more: false, incarnation: None, start: false, checkpoint: false };
+    let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
+    for (name, header) in PAGES.into_iter().zip([first, second]) {
+        let (kind, id, mut registers) = entity();
+        if header == second {
+            let back = registers[2].1.clone();
+            registers.push((vec![201, 0, 0], back));
+        }
+        let entities = [(kind, id, registers)];
+        let golden = golden(name);
+        assert_eq!(hex(&page_of(&mut encoder, &entities, header)), hex(&golden), "{name}");
+        let Page { header: found, rows } = decoder.page(&golden, SENDER).unwrap();
+        assert_eq!(found, header);
+        assert_rows(&rows, &entities);
+    }
 }
 
 #[test]
@@ -141,10 +136,24 @@ fn a_push_has_the_bytes_of_version_1() {
     let own = *registers[2].1.newest();
     registers.truncate(3);
     let edits = [(300, own, vec![(kind, id, registers)])];
-    assert_eq!(hex(&push_of(&mut RowEncoder::default(), &edits)), PUSH);
-    let golden = bytes(PUSH);
+    let golden = golden(PUSH);
+    assert_eq!(hex(&push_of(&mut RowEncoder::default(), &edits)), hex(&golden));
     let mut decoder = RowDecoder::default();
-    let push = decoder.push(&golden, SENDER).unwrap();
-    assert_eq!((push.edits[0].number, push.edits[0].stamp), (300, own.stamp));
-    assert_rows(&push.edits[0].entities, &edits[0].2);
+    let mut push = decoder.push(&golden, SENDER).unwrap();
+    assert_eq!((push.heard, push.head, push.incarnation), (7, 300, Some(Incarnation(9))));
+    let edit = push.edits.next().unwrap();
+    assert_eq!((edit.number, edit.stamp), (300, own.stamp));
+    assert_rows(&edit.delta, &edits[0].2);
+    assert!(push.edits.next().is_none());
+}
+
+/// No file is left that nothing reads.
+#[test]
+fn each_golden_file_is_compared() {
+    let files = std::fs::read_dir(folder()).unwrap();
+    let found = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
+    let control = control().into_iter().map(|(name, _)| name);
+    let compared = control.chain(PAGES).chain([PUSH]).map(str::to_owned);
+    let sorted = |names: Vec<String>| names.into_iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(sorted(found.collect()), sorted(compared.collect()));
 }

@@ -1,0 +1,242 @@
+//! Sound frames at the wrong time, and what they may not ask for.
+
+use rivus_core::code::Code;
+use rivus_core::id::{Incarnation, ReplicaId, StoreId};
+use rivus_core::identity::{Cursor, Position};
+use rivus_core::wire::page::RowEncoder;
+use rivus_core::wire::{About, Ack, Checkpoint, Exception, Frame, Hello, Reset, Subscribe, VERSION, Welcome};
+
+use super::parts::slice;
+use super::rows::{edit, entity, field};
+use super::state::{hello, page, policy, schema, welcome};
+use super::{BadFrame, Expect, NOW, State};
+
+pub(super) fn add(all: &mut Vec<BadFrame>) {
+    before_the_greeting(all);
+    greetings(all);
+    reading(all);
+    pushing(all);
+}
+
+/// A sound frame of each type.
+fn each_type() -> Vec<(&'static str, Vec<u8>)> {
+    let same = schema().fingerprint();
+    vec![
+        ("HELLO", hello(same)),
+        ("WELCOME", welcome(same, false)),
+        ("SCHEMA", policy("task", "title", "value")),
+        ("SUBSCRIBE", subscribe(None, 0, 0)),
+        ("EQUAL", Frame::Equal { seq: 5, incarnation: None }.encode()),
+        ("DELTA", page(5)),
+        ("CHECKPOINT", Frame::Checkpoint(Checkpoint { seq: 5, digest: 0, count: 0, read: None }).encode()),
+        ("PUSH", push(0)),
+        ("ACK", ack(None)),
+        ("SYNCED", Frame::Synced { seq: 0 }.encode()),
+        ("RESET", reset(Position::default())),
+    ]
+}
+
+fn subscribe(incarnation: Option<u64>, done: u64, at: u64) -> Vec<u8> {
+    let cursor = Cursor { incarnation: Incarnation::default(), done, at };
+    Frame::Subscribe(Subscribe { cursor, incarnation, live: true, everything: false, digest: None }).encode()
+}
+
+/// A push without edits.
+fn push(heard: u64) -> Vec<u8> {
+    RowEncoder::default().finish_push(heard, 5, None)
+}
+
+fn ack(exception: Option<Exception>) -> Vec<u8> {
+    Frame::Ack(Ack { seq: 5, clock_ms: NOW.0, exceptions: exception.into_iter().collect() }).encode()
+}
+
+fn reset(position: Position) -> Vec<u8> {
+    Frame::Reset(Reset::new(position, &[])).encode()
+}
+
+/// What waits for one frame takes no other.
+fn before_the_greeting(all: &mut Vec<BadFrame>) {
+    let waiting = [
+        (State::AuthorityGreeting, "an authority that waits for HELLO", "HELLO"),
+        (State::ClientGreeting, "a client that waits for WELCOME", "WELCOME"),
+        (State::AuthoritySchema, "an authority that waits for SCHEMA", "SCHEMA"),
+        (State::ClientSchema, "a client that waits for SCHEMA", "SCHEMA"),
+    ];
+    for (state, who, awaited) in waiting {
+        for (frame, bytes) in each_type().into_iter().filter(|(frame, _)| *frame != awaited) {
+            let words =
+                if ["DELTA", "PUSH"].contains(&frame) { "before the handshake" } else { "out of order" };
+            let expect = Expect::Refused(Code::UNEXPECTED, words);
+            all.push(BadFrame { name: format!("{frame} to {who}"), state, bytes, expect });
+        }
+    }
+    let open = [
+        (State::AuthorityOpen, "an authority"),
+        (State::ServerOpen, "a server"),
+        (State::ClientOpen, "a client"),
+        (State::ClientPushed, "a client that pushes"),
+    ];
+    for (state, who) in open {
+        for (frame, bytes) in
+            each_type().into_iter().filter(|(f, _)| ["HELLO", "WELCOME", "SCHEMA"].contains(f))
+        {
+            let expect = Expect::Refused(Code::UNEXPECTED, "a second greeting");
+            all.push(BadFrame { name: format!("{frame} to {who} after the greeting"), state, bytes, expect });
+        }
+    }
+}
+
+fn greetings(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, code: Code, words: &'static str| {
+        all.push(BadFrame { name: name.to_owned(), state, bytes, expect: Expect::Refused(code, words) });
+    };
+    let about = |store: u64, head: u64| {
+        let replicas = [ReplicaId::from_u128(7)].into_iter();
+        About::new(StoreId(store), replicas, &[(Incarnation(90), 1)], head, schema().fingerprint(), NOW.0)
+    };
+    let hello = |version: u16, about: About, token: Option<&str>| {
+        let (version_min, version_max) = (version, version);
+        let token = token.map(str::to_owned);
+        Frame::Hello(Hello { version_min, version_max, capabilities: 0, about, token, offers: true }).encode()
+    };
+    let server = State::AuthorityGreeting;
+    bad(
+        "HELLO of a later version",
+        server,
+        hello(VERSION + 1, about(7, 0), None),
+        Code::VERSION,
+        "versions 2 to 2",
+    );
+    bad("HELLO of version 0", server, hello(0, about(7, 0), None), Code::VERSION, "versions 0 to 0");
+    let guarded = State::ServerGuarded;
+    bad("HELLO without a token", guarded, hello(1, about(7, 0), None), Code::UNAUTHORISED, "needed");
+    bad(
+        "HELLO with a wrong token",
+        guarded,
+        hello(1, about(7, 0), Some("bosS")),
+        Code::UNAUTHORISED,
+        "nothing",
+    );
+    bad("HELLO with an empty token", guarded, hello(1, about(7, 0), Some("")), Code::UNAUTHORISED, "nothing");
+    bad(
+        "HELLO to a server with an authority",
+        State::ServerOwned,
+        hello(1, about(7, 0), None),
+        Code::NOT_AUTHORITY,
+        "alone",
+    );
+    bad("HELLO of the same store", server, hello(1, about(9, 1), None), Code::SAME_STORE, "same store");
+    let welcome = |version: u16| {
+        let about = about(7, 5);
+        Frame::Welcome(Welcome { version, capabilities: 0, about, is_authority: false, rank: 0, known: None })
+            .encode()
+    };
+    let client = State::ClientGreeting;
+    bad("WELCOME in a later version", client, welcome(VERSION + 1), Code::VERSION, "version 2");
+    bad("WELCOME in version 0", client, welcome(0), Code::VERSION, "version 0");
+    let differs = policy("task", "tags", "counter");
+    for state in [State::AuthoritySchema, State::ClientSchema] {
+        let name = format!("SCHEMA that declares a field differently, {state:?}");
+        bad(&name, state, differs.clone(), Code::SCHEMA, "tags");
+    }
+}
+
+fn reading(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, words: &'static str| {
+        let expect = Expect::Refused(Code::UNEXPECTED, words);
+        all.push(BadFrame { name: name.to_owned(), state, bytes, expect });
+    };
+    let checkpoint = || Frame::Checkpoint(Checkpoint { seq: 5, digest: 0, count: 0, read: None }).encode();
+    let equal = || Frame::Equal { seq: 5, incarnation: None }.encode();
+    for (state, who) in [
+        (State::AuthorityOpen, "an authority that has asked for nothing"),
+        (State::ClientIdle, "a client that wants nothing"),
+        (State::ClientPushed, "a client that still pushes"),
+    ] {
+        bad(&format!("DELTA to {who}"), state, page(5), "a page that nobody asked for");
+        bad(&format!("EQUAL to {who}"), state, equal(), "EQUAL that nobody asked for");
+        if state != State::ClientPushed {
+            bad(&format!("CHECKPOINT to {who}"), state, checkpoint(), "a CHECKPOINT that nobody asked for");
+        }
+    }
+    bad(
+        "DELTA after the end of an upload",
+        State::AuthorityUploaded,
+        page(6),
+        "a page that nobody asked for",
+    );
+    bad("EQUAL in an upload", State::AuthorityUpload, equal(), "EQUAL that nobody asked for");
+    bad("DELTA that goes back", State::ServerCaughtUp, page(4), "a page that goes back");
+    bad("DELTA that goes back to 0", State::ServerCaughtUp, page(0), "a page that goes back");
+    for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen] {
+        let mut bad = |fault: &str, bytes: Vec<u8>, words| {
+            bad(&format!("SUBSCRIBE {fault}, {state:?}"), state, bytes, words)
+        };
+        bad("names an incarnation that was not told", subscribe(Some(1), 0, 0), "not told");
+        bad("names incarnation 2^64 - 2", subscribe(Some(u64::MAX - 1), 0, 0), "not told");
+        bad("from a position past the end", subscribe(Some(0), 9, 9), "never told");
+        bad("at a position past the end", subscribe(Some(0), 0, 1 << 40), "never told");
+    }
+    bad(
+        "SUBSCRIBE to a client that offers nothing",
+        State::ClientTaker,
+        subscribe(None, 0, 0),
+        "offers nothing",
+    );
+    let synced = |seq| Frame::Synced { seq }.encode();
+    bad("SYNCED for what was never sent", State::AuthorityOpen, synced(0), "SYNCED beyond");
+    bad("SYNCED beyond the head", State::ServerOpen, synced(1 << 40), "SYNCED beyond");
+    bad("SYNCED to a client that was not asked", State::ClientOpen, synced(0), "SYNCED beyond");
+    let rank = [entity(1), field(1, "title")].concat();
+    let stamps = [&[2][..], &[8; 16], &[0, 3, 2, 0]].concat();
+    let ranked = [vec![7, 4, 1], slice(&rank), slice(&stamps), vec![0xf6]].concat();
+    all.push(BadFrame {
+        name: "DELTA with a rank above the granted one in an upload".to_owned(),
+        state: State::AuthorityUpload,
+        bytes: ranked,
+        expect: Expect::Refused(Code::RANK, "granted rank 0"),
+    });
+}
+
+fn pushing(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, words: &'static str| {
+        let expect = Expect::Refused(Code::UNEXPECTED, words);
+        all.push(BadFrame { name: name.to_owned(), state, bytes, expect });
+    };
+    let one = [vec![1, 1], entity(1), field(1, "title")].concat();
+    let whole = |heard: u8| [vec![9, 0, heard, 5], slice(&one), slice(&edit(7, 1000)), vec![0xf6]].concat();
+    bad("PUSH to a server that judges nothing", State::ServerOpen, whole(0), "judges nothing");
+    bad("PUSH to a client", State::ClientOpen, whole(0), "judges nothing");
+    bad("PUSH to a client that pushes itself", State::ClientPushed, whole(0), "judges nothing");
+    bad("PUSH without edits to a client", State::ClientQuiet, push(0), "judges nothing");
+    bad(
+        "PUSH that has heard an answer that was not given",
+        State::AuthorityOpen,
+        whole(1),
+        "heard more answers",
+    );
+    bad("PUSH that has heard 100 answers", State::AuthorityOpen, whole(100), "heard more answers");
+    bad(
+        "PUSH without edits that has heard 2^64 - 1 answers",
+        State::AuthorityOpen,
+        push(u64::MAX),
+        "heard more answers",
+    );
+    for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
+        bad(&format!("ACK of nothing, {state:?}"), state, ack(None), "ACK of nothing");
+    }
+    let of = |index| Exception { index, code: Some(Code::RANK), message: "no".into() };
+    bad("ACK of an edit that was not pushed", State::ClientPushed, ack(Some(of(1))), "not pushed");
+    bad("ACK of edit 2^32 - 1", State::ClientPushed, ack(Some(of(u32::MAX))), "not pushed");
+    let known = Position { incarnation: Incarnation(90), seq: 1 };
+    bad("RESET to a client", State::ClientOpen, reset(Position::default()), "RESET from a server");
+    bad("RESET to a client of an authority", State::ClientPushed, reset(known), "RESET from a server");
+    bad("RESET for a position that is known", State::ServerOpen, reset(known), "that is known");
+    bad("a second RESET", State::AuthorityUpload, reset(Position::default()), "a second RESET");
+    bad(
+        "a second RESET after the upload",
+        State::AuthorityUploaded,
+        reset(Position::default()),
+        "a second RESET",
+    );
+}

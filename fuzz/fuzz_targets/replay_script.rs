@@ -1,0 +1,3 @@
+#![cfg_attr(fuzzing, no_main)]
+
+rivus_testkit::fuzz_merge!(rivus_fuzz::replay_script);
