@@ -1,5 +1,8 @@
 //! What the integration tests share.
 
+pub mod crash;
+pub mod random;
+
 use rivus::Schema;
 
 /// The schema of the process in `src/bin/writer.rs`.
