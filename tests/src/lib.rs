@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub mod crash;
+pub mod fleet;
 pub mod random;
 
 use rivus::Schema;

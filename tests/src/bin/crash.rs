@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use rivus_sqlite::{Options, SqliteStore, Synchronous};
 use rivus_tests::crash::campaign::{self, Campaign, Patience};
-use rivus_tests::crash::workload::{LOG_PAGES, World, steps};
+use rivus_tests::crash::workload::{LOG_PAGES, Step, World, steps};
+use rivus_tests::fleet;
 use rivus_tests::random::seed;
 
 #[derive(Parser)]
@@ -25,7 +26,11 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Kills the writer before and after each call that writes.
-    Kill,
+    Kill {
+        /// Every so-manieth call only.
+        #[arg(default_value_t = 1)]
+        each: usize,
+    },
     /// Makes so many images of what a loss of power leaves.
     Power {
         /// How many.
@@ -36,7 +41,33 @@ enum Command {
         synchronous: Synchronous,
     },
     /// Fails each call that writes, and each request for a lock.
-    Fail,
+    Fail {
+        /// Every so-manieth call only.
+        #[arg(default_value_t = 1)]
+        each: usize,
+    },
+    /// Runs so many fleets of a hub and three clients under faults.
+    Fleet {
+        /// How many.
+        #[arg(default_value_t = 200)]
+        runs: u64,
+    },
+    /// A process of a fleet.
+    #[command(hide = true)]
+    Member {
+        file: PathBuf,
+        #[arg(long)]
+        connect: Option<String>,
+    },
+    /// A process that edits another one's file.
+    #[command(hide = true)]
+    Side {
+        file: PathBuf,
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        edits: usize,
+    },
     /// The writer.
     #[command(hide = true)]
     Work {
@@ -44,7 +75,7 @@ enum Command {
         #[arg(value_parser = synchronous)]
         synchronous: Synchronous,
         seed: u64,
-        /// Tries a failed step again, so many times.
+        /// Tries a failed step again, so many times, the last time with the store opened again.
         retries: usize,
         busy_ms: u64,
     },
@@ -52,24 +83,51 @@ enum Command {
 
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
+        Command::Member { file, connect } => fleet::member::member(&file, connect.as_deref())?,
+        Command::Side { file, name, edits } => fleet::member::side(&file, &name, edits)?,
+        Command::Fleet { runs } => fleets(runs)?,
         Command::Work { file, synchronous, seed, retries, busy_ms } => {
             return Ok(work(&file, synchronous, seed, retries, Duration::from_millis(busy_ms)));
         }
-        Command::Kill => {
-            println!("{:?}", here(Synchronous::Full)?.kill(1, &mut bar("kills"))?);
+        Command::Kill { each } => {
+            println!("{:?}", here(Synchronous::Full)?.kill(each, &mut bar("kills"))?);
         }
         Command::Power { images, synchronous } => {
             println!("{:?}", here(synchronous)?.power(images, &mut bar("images"))?);
         }
-        Command::Fail => {
+        Command::Fail { each } => {
             let campaign = here(Synchronous::Full)?;
-            println!("{:?}", campaign.fail(1, &mut bar("failing calls"))?);
+            println!("{:?}", campaign.fail(each, &mut bar("failing calls"))?);
             for patience in [Patience::None, Patience::Some] {
-                println!("{patience:?} {:?}", campaign.busy(1, patience, &mut bar("refused locks"))?);
+                println!("{patience:?} {:?}", campaign.busy(each, patience, &mut bar("refused locks"))?);
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the fleets of so many seeds, and says what was slowest.
+fn fleets(runs: u64) -> Result<()> {
+    let program = std::env::current_exe()?;
+    let mut progress = bar("fleets");
+    let mut all = Vec::new();
+    for seed in (seed(campaign::SEED)..).take(usize::try_from(runs)?) {
+        all.push(fleet::run(&program, seed).with_context(|| format!("fleet of seed {seed}"))?);
+        progress(all.len(), usize::try_from(runs)?);
+    }
+    let sum = |of: fn(&fleet::Healed) -> usize| all.iter().map(of).sum::<usize>();
+    println!(
+        "{} fleets: {} edits acknowledged, {} kills, {} pauses, {} storms; slowest to converge {:?}, most round trips {:.2}, over open connections {:.2}",
+        all.len(),
+        sum(|healed| healed.acked),
+        sum(|healed| healed.kills),
+        sum(|healed| healed.pauses),
+        sum(|healed| healed.storms),
+        all.iter().map(|healed| healed.time).max().unwrap_or_default(),
+        all.iter().filter_map(|healed| healed.trips).fold(0.0, f64::max),
+        all.iter().filter_map(|healed| healed.trips_open).fold(0.0, f64::max),
+    );
+    Ok(())
 }
 
 fn here(synchronous: Synchronous) -> Result<Campaign> {
@@ -123,6 +181,13 @@ fn work(
                 return ExitCode::FAILURE;
             }
             left -= 1;
+            // An opening that the system would not let write stays so: SQLite opens for reading what it may not
+            // open for writing. What helps is to open again.
+            if left == 0
+                && let Err(error) = world.take(number, &Step::Open)
+            {
+                eprintln!("step {number}: {error:#}");
+            }
         }
         if writeln!(out, "acked {}", number + 1).and_then(|()| out.flush()).is_err() {
             return ExitCode::FAILURE;

@@ -190,7 +190,7 @@ mod traced {
         /// # Errors
         /// The seed, the point, and what is wrong there.
         pub fn fail(&self, each: usize, progress: Progress<'_>) -> Result<Tally> {
-            let kinds = [(Errno::EIO, 0), (Errno::EIO, 3), (Errno::ENOSPC, 0), (Errno::ENOSPC, 3)];
+            let kinds = [(Errno::EIO, 0), (Errno::EIO, 2), (Errno::ENOSPC, 0), (Errno::ENOSPC, 2)];
             self.refuse(Class::Write, each, &kinds, 5000, progress)
         }
 
@@ -200,7 +200,7 @@ mod traced {
         /// The seed, the point, and what is wrong there.
         pub fn busy(&self, each: usize, patience: Patience, progress: Progress<'_>) -> Result<Tally> {
             let (kinds, busy_ms): (&[_], _) = match patience {
-                Patience::None => (&[(Errno::EAGAIN, 0), (Errno::EAGAIN, 3)], 0),
+                Patience::None => (&[(Errno::EAGAIN, 0), (Errno::EAGAIN, 2)], 0),
                 Patience::Some => (&[(Errno::EAGAIN, 0)], 5000),
             };
             let tally = self.refuse(Class::Lock, each, kinds, busy_ms, progress)?;

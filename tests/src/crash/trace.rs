@@ -399,6 +399,6 @@ enum Stop {
 }
 
 /// `F_UNLCK` as it is in the first field of a lock request.
-const UNLOCK: [u8; 2] = (libc::F_UNLCK as u16).to_ne_bytes();
+const UNLOCK: [u8; 2] = [2, 0];
 /// No string ends a page early.
 const PAGE: u64 = 4096;
