@@ -45,6 +45,8 @@ const CLIENTS: usize = 3;
 const EVENTS: usize = 100;
 /// How long bytes take in one direction on a slow link.
 const WAY: Duration = Duration::from_millis(80);
+/// The same after a blackout: slow enough that what the machine needs hardly counts.
+const BLACKOUT_WAY: Duration = Duration::from_millis(200);
 /// How many edits a helper makes.
 const HELPER_EDITS: &str = "4";
 /// How long a process may take for something that it does at once.
@@ -88,8 +90,9 @@ pub fn run(program: &Path, seed: u64) -> Result<Healed> {
     if let Some(way) = fleet.way {
         let trips = |time: Duration| time.as_secs_f64() / (2.0 * way.as_secs_f64());
         fleet.healed.trips = Some(trips(fleet.healed.time));
-        fleet.blackout(way)?;
-        fleet.healed.trips_open = Some(trips(fleet.settle()?));
+        fleet.blackout()?;
+        let time = fleet.settle()?.as_secs_f64();
+        fleet.healed.trips_open = Some(time / (2.0 * BLACKOUT_WAY.as_secs_f64()));
         fleet.check()?;
     }
     fleet.healed.acked = fleet.acked.len();
@@ -267,14 +270,14 @@ impl Fleet {
     }
 
     /// All clients edit while nothing passes, then everything does.
-    fn blackout(&mut self, way: Duration) -> Result<()> {
+    fn blackout(&mut self) -> Result<()> {
         for which in 0..CLIENTS {
             self.client(which)?.proxy.set(Weather { open: true, up: Lane::Stall, down: Lane::Stall });
             for _ in 0..3 {
                 self.edit(which)?;
             }
         }
-        let lane = Lane::Delay(way);
+        let lane = Lane::Delay(BLACKOUT_WAY);
         self.clients.iter().for_each(|c| c.proxy.set(Weather { open: true, up: lane, down: lane }));
         Ok(())
     }
