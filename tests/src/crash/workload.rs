@@ -133,7 +133,7 @@ impl<S: Store, F: FnMut(Option<S>) -> Result<S>> World<S, F> {
     /// # Errors
     /// None that a sound machine gives.
     pub fn new(open: F) -> Result<Self> {
-        Ok(Self { device: None, hub: hub(1)?, open })
+        Ok(Self { device: None, hub: open_hub(MemoryStore::new(), 1)?, open })
     }
 
     /// Takes step `number`; an edit gives its stamp.
@@ -226,18 +226,18 @@ pub fn open_device<S: Store>(store: S, opening: usize) -> Result<Replica<S>> {
     Ok(Replica::open(store, schema()?, options)?)
 }
 
-/// A fresh hub. `opening` makes its random numbers.
+/// Opens the hub. `opening` makes its random numbers.
 ///
 /// # Errors
 /// None that a sound machine gives.
-pub fn hub(opening: usize) -> Result<Replica<MemoryStore>> {
+pub fn open_hub(store: MemoryStore, opening: usize) -> Result<Replica<MemoryStore>> {
     let options = OpenOptions {
         seeds: Seeds { store: HUB, ..seeds(0xb, opening) },
         slot: 0,
         admission: Admission::Refuse { drift_ms_max: 60_000 },
         rank: 0,
     };
-    let mut hub = Replica::open(MemoryStore::new(), schema()?, options)?;
+    let mut hub = Replica::open(store, schema()?, options)?;
     hub.become_authority()?;
     Ok(hub)
 }
