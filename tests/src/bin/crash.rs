@@ -1,7 +1,7 @@
 //! Crashes, losses of power and failing systems, all of them: `tests/` runs a share of the same.
 //!
-//! `rivus-test-crash kill|power|fail|busy|all` runs a campaign with a progress bar. `... work FILE` is the process that
-//! the campaigns stop.
+//! `rivus-test-crash kill|power|fail|fleet` runs a campaign with a progress bar and prints its figures; `RIVUS_TEST_SEED`
+//! sets the seed. The other commands are the processes that the campaigns stop.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -96,7 +96,7 @@ fn dump(db: &Db, out: &mut impl Write) -> Result<()> {
     let mut views = 0;
     for (id, view) in db.views("task")? {
         if let Some(Shown::Value(n)) = view.fields.get("n") {
-            held.push(format!("{id} {}", serde_number(n)));
+            held.push(format!("{id} {}", number_text(n)));
         }
         if let Some(Shown::Counter(sum)) = view.fields.get("views") {
             views = *sum;
@@ -107,6 +107,6 @@ fn dump(db: &Db, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-fn serde_number(value: &rivus::Value) -> String {
+fn number_text(value: &rivus::Value) -> String {
     if let rivus::Value::Int(n) = value { n.to_string() } else { "?".to_owned() }
 }
