@@ -46,6 +46,8 @@ enum Command {
         #[arg(default_value_t = 1)]
         each: usize,
     },
+    /// Refuses each request for a lock of a writer that waits.
+    Busy,
     /// Runs so many fleets of a hub and three clients under faults.
     Fleet {
         /// How many.
@@ -94,6 +96,10 @@ fn main() -> Result<ExitCode> {
         }
         Command::Power { images, synchronous } => {
             println!("{:?}", here(synchronous)?.power(images, &mut bar("images"))?);
+        }
+        Command::Busy => {
+            let campaign = here(Synchronous::Full)?;
+            println!("{:?}", campaign.busy(1, Patience::Some, &mut bar("refused locks"))?);
         }
         Command::Fail { each } => {
             let campaign = here(Synchronous::Full)?;

@@ -203,14 +203,7 @@ mod traced {
                 Patience::None => (&[(Errno::EAGAIN, 0), (Errno::EAGAIN, 2)], 0),
                 Patience::Some => (&[(Errno::EAGAIN, 0)], 5000),
             };
-            let tally = self.refuse(Class::Lock, each, kinds, busy_ms, progress)?;
-            ensure!(
-                patience == Patience::None || tally.reported == 0,
-                "seed {}: {} single refusals were not waited out",
-                self.seed,
-                tally.reported
-            );
-            Ok(tally)
+            self.refuse(Class::Lock, each, kinds, busy_ms, progress)
         }
 
         fn refuse(
@@ -253,6 +246,11 @@ mod traced {
             let acked = acked(&ended.said);
             let file = folder.path().join(FILE);
             tally.points += 1;
+            let waits = class == Class::Lock && how.1 > 0;
+            // SQLite steps down from a write lock to a read lock by asking for it. No other process can refuse that,
+            // but the harness can: SQLite calls it a failure of the system.
+            let waited = ended.stderr.is_empty() || ended.stderr.contains("disk I/O error");
+            ensure!(!waits || waited, "not waited out: {}", ended.stderr.trim());
             if ended.stderr.is_empty() {
                 ensure!(ended.status.success(), "it failed without a word: {}", ended.status);
                 tally.absorbed += 1;
