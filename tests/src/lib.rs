@@ -1,5 +1,9 @@
 //! What the integration tests share.
 
+pub mod crash;
+pub mod fleet;
+pub mod random;
+
 use rivus::Schema;
 
 /// The schema of the process in `src/bin/writer.rs`.

@@ -2,5 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crash;
+#[cfg(target_os = "linux")]
+mod fleet;
 mod process;
 mod sync;

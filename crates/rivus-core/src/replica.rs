@@ -188,8 +188,9 @@ impl<S: Store> Replica<S> {
             scratch: Scratch::default(),
             events: Vec::new(),
         };
-        replica.reload()?;
+        // Asked first: what others commit during the reading is then read again.
         replica.others = replica.store.others()?;
+        replica.reload()?;
         Ok(replica)
     }
 

@@ -74,10 +74,11 @@ fn configure(conn: &Connection, options: Options) -> rusqlite::Result<()> {
     };
     conn.execute_batch(&format!(
         "PRAGMA synchronous = {synchronous};
-         PRAGMA wal_autocheckpoint = {LOG_PAGES};
+         PRAGMA wal_autocheckpoint = {};
          PRAGMA journal_size_limit = {LOG_BYTES_KEPT};
          PRAGMA cache_size = -{CACHE_KIB};
-         PRAGMA trusted_schema = OFF;"
+         PRAGMA trusted_schema = OFF;",
+        options.log_pages
     ))?;
     match options.page_count_max {
         Some(max) => conn.execute_batch(&format!("PRAGMA max_page_count = {max}")),
@@ -182,8 +183,6 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
 
 /// Says that a file is ours: `Rivu`.
 pub(crate) const APPLICATION_ID: i64 = 0x5269_7675;
-/// After how many pages (of 4,096 bytes) the log is folded into the database.
-const LOG_PAGES: u32 = 4_000;
 /// The log file is cut down to this many bytes when it starts anew.
 const LOG_BYTES_KEPT: u32 = 64 << 20;
 /// How much of the database each connection keeps in memory.

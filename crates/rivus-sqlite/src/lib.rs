@@ -47,11 +47,18 @@ pub struct Options {
     pub busy_timeout: Duration,
     /// How many pages of 4,096 bytes the file may have; more is a full disk.
     pub page_count_max: Option<u32>,
+    /// After how many pages the write-ahead log is folded into the database.
+    pub log_pages: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { synchronous: Synchronous::Full, busy_timeout: Duration::from_secs(5), page_count_max: None }
+        Self {
+            synchronous: Synchronous::Full,
+            busy_timeout: Duration::from_secs(5),
+            page_count_max: None,
+            log_pages: LOG_PAGES,
+        }
     }
 }
 
@@ -169,5 +176,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// After how many pages (of 4,096 bytes) the log is folded into the database, unless told otherwise.
+const LOG_PAGES: u32 = 4_000;
 /// How many findings an integrity check reports.
 const FINDINGS_MAX: u32 = 5;

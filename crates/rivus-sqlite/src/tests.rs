@@ -15,8 +15,12 @@ fn folder() -> TempDir {
 }
 
 /// Quick where a loss of power is not the question.
-const QUICK: Options =
-    Options { synchronous: Synchronous::Off, busy_timeout: Duration::from_secs(60), page_count_max: None };
+const QUICK: Options = Options {
+    synchronous: Synchronous::Off,
+    busy_timeout: Duration::from_secs(60),
+    page_count_max: None,
+    log_pages: 4_000,
+};
 
 fn open(path: &Path) -> SqliteStore {
     SqliteStore::open(path, QUICK).unwrap()

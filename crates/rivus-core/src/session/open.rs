@@ -178,7 +178,11 @@ impl Session {
         let store = peer.store;
         let cursor = replica.cursor(store)?;
         let told = replica.peer(store)?.unwrap_or_default();
-        let lost = cursor.map(|c| c.position()).filter(|at| !knows(&peer.history, peer.head, *at));
+        let read = cursor.map(|c| c.position());
+        // What it accepted may be further on than what was read since.
+        let acked = replica.identity().authority.filter(|authority| authority.store == store);
+        let acked = acked.map(|a| Position { seq: a.acked, ..told.position }).filter(|at| at.seq > peer.head);
+        let lost = read.into_iter().chain(acked).find(|at| !knows(&peer.history, peer.head, *at));
         if peer.is_authority {
             self.meet(replica, &peer, now)?;
         }
@@ -192,10 +196,14 @@ impl Session {
             self.reading.plan(self.options.want);
             return Ok(());
         }
-        let met = replica.identity().authority.is_some_and(|authority| authority.met);
+        // Without a cursor nothing tells whether the authority has been restored since they met.
+        let met = cursor.is_some() && replica.identity().authority.is_some_and(|authority| authority.met);
         if (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
             // The authority first takes what this store has confirmed.
-            replica.update_authority(|authority| authority.met = false)?;
+            replica.update_authority(|authority| {
+                authority.met = false;
+                authority.acked = 0;
+            })?;
             let position = lost.unwrap_or_default();
             self.send(&Frame::Reset(Reset::new(position, &told.history)));
             return Ok(());

@@ -258,6 +258,10 @@ impl Session {
             "digests differ at one position"
         );
         self.events.push_back(SessionEvent::Diverged { ours, theirs: checkpoint.digest });
+        if !self.is_server() && self.peer()?.is_authority {
+            // It may have been restored and have gone on since: next time it first takes what is here.
+            replica.update_authority(|authority| authority.met = false)?;
+        }
         if !self.repaired && !self.is_server() {
             // Re-joining everything repairs what was lost; once a connection, or a fault would go in circles.
             self.repaired = true;

@@ -271,6 +271,38 @@ fn a_hub_restored_from_an_old_backup_regains_everything() {
 }
 
 #[test]
+fn a_hub_restored_after_a_sync_that_was_cut_anywhere_regains_everything() {
+    for case in 0..160 {
+        let (met_before, goes_on, cut) = (case % 2 == 1, case % 4 > 1, case / 4);
+        let (mut a, mut h) = (device(1), hub(9));
+        put(&mut h, 900, "h", "title", "of the hub");
+        put(&mut a, 1000, "t", "title", "before they met");
+        if met_before {
+            sync(&mut a, &mut h);
+        }
+        let backup = h.store().copy();
+        put(&mut a, 2000, "u", "title", "later");
+        let (mut client, mut served) = (client(Want::Once), server());
+        let now = Millis(100_000);
+        let ends = (
+            &mut End { replica: &mut a, session: &mut client, now },
+            &mut End { replica: &mut h, session: &mut served, now },
+        );
+        run(ends.0, ends.1, cut).unwrap();
+        let mut h = open(backup, 99, Admission::Refuse { drift_ms_max: 60_000 });
+        for n in 0..if goes_on { 20 } else { 0 } {
+            put(&mut h, 3000 + n, &format!("h{n}"), "title", "past what it had accepted");
+        }
+        for _ in 0..3 {
+            sync(&mut a, &mut h);
+        }
+        assert_eq!(shows(&h, "t", "title"), text("before they met"), "case {case}");
+        assert_eq!(shows(&h, "u", "title"), text("later"), "case {case}");
+        assert_same(&[&a, &h]);
+    }
+}
+
+#[test]
 fn a_copied_store_takes_a_new_id_and_no_edit_of_either_is_lost() {
     let (mut a, mut h) = (device(1), hub(9));
     put(&mut a, 1000, "t", "title", "shared");

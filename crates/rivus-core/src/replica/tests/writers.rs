@@ -10,17 +10,21 @@ struct Shared {
     commits: Rc<Cell<i64>>,
     own: i64,
     /// Runs once, before the next commit of this handle.
-    meanwhile: Rc<RefCell<Option<Box<dyn FnOnce()>>>>,
+    meanwhile: Meanwhile,
+    /// Runs once, before this handle next asks for others' commits.
+    before_others: Meanwhile,
 }
+
+type Meanwhile = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
 
 impl Shared {
     fn new() -> Self {
-        let (store, commits, meanwhile) = Default::default();
-        Self { store, commits, own: 0, meanwhile }
+        let (store, commits, meanwhile, before_others) = Default::default();
+        Self { store, commits, own: 0, meanwhile, before_others }
     }
 
     fn handle(&self) -> Self {
-        Self { meanwhile: Rc::default(), own: 0, ..self.clone() }
+        Self { meanwhile: Rc::default(), before_others: Rc::default(), own: 0, ..self.clone() }
     }
 
     fn open(&self, n: u64, slot: u32) -> Replica<Self> {
@@ -82,6 +86,10 @@ impl Store for Shared {
     }
 
     fn others(&self) -> Result<Option<i64>, StoreError> {
+        let meanwhile = self.before_others.borrow_mut().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         Ok(Some(self.commits.get() - self.own))
     }
 }
@@ -183,4 +191,20 @@ fn each_slot_keeps_its_id_and_an_authority_met_by_one_is_known_to_both() {
     drop((a, b));
     assert_eq!((store.open(3, 0).id(), store.open(4, 1).id()), (id_a, id_b));
     assert_eq!(store.open(4, 1).identity().replicas.len(), 2);
+}
+
+#[test]
+fn what_another_writer_does_to_the_identity_during_an_opening_is_seen() {
+    let store = Shared::new();
+    let mut a = store.open(1, 0);
+    let (handle, other) = (store.handle(), store.clone());
+    drop(store.open(2, 1));
+    *handle.before_others.borrow_mut() = Some(Box::new(move || {
+        other.open(1, 0).meet_authority(StoreId(9), 0).unwrap();
+    }));
+    let options = OpenOptions { seeds: seeds(2), slot: 1, admission: Admission::Off, rank: 0 };
+    let mut b = Replica::open(handle, schema(), options).unwrap();
+    must(act(&mut b, 1000, field("title", "x")));
+    act(&mut a, 1000, field("title", "y"));
+    assert_eq!(b.pending_count().unwrap(), 2);
 }
