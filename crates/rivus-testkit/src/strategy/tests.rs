@@ -121,3 +121,16 @@ fn shrinking_leaves_only_what_the_failure_needs() {
         );
     }
 }
+
+#[test]
+fn a_value_nested_to_the_limit_can_be_shown_in_every_field() {
+    let deep = (0..DEPTH_MAX).fold(Value::Null, |inner, _| Value::List(vec![inner]));
+    for field in ["title", "owner", "note"] {
+        let op = rivus_core::edit::Op::new("task", "e1", Action::Put(vec![(field.to_owned(), deep.clone())]));
+        let history = History { ranks: vec![0, 0], steps: vec![Step::Edit { on: 0, at: 1, op }] };
+        let script = Script::parse(history.to_replay().as_bytes()).unwrap();
+        let (mut out, mut refused) = (Vec::new(), Vec::new());
+        let ran = run(&script, StoreChoice::Memory, &mut Direct, &mut out, &mut refused, &mut |_, _| {});
+        assert!(ran.is_ok(), "{field}: {ran:?}");
+    }
+}
