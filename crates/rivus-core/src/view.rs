@@ -65,7 +65,11 @@ impl View {
             (class::LIFE, _) => self.deleted = is_dead(kind.life, register),
             (class::GROUP, _) => self.add_group(kind, parts.name, register)?,
             (class::FIELD, Slot::Field(field)) if holds_one(&field.ty) => {
-                self.set(parts.name, &resolve(&field.ty, register)?)?;
+                if let Some(value) = computed(&field.ty, register)? {
+                    self.fields.insert(parts.name.to_owned(), Shown::Value(value));
+                } else {
+                    self.set(parts.name, &resolve(&field.ty, register)?)?;
+                }
             }
             (class::FIELD, Slot::Open) => self.set(parts.name, register.newest().value)?,
             (class::KEY, Slot::Field(schema::Field { ty: FieldType::Set { wins }, .. })) => {
@@ -127,6 +131,8 @@ impl Serialize for View {
 impl Serialize for Shown {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
+            // One by one: around the values of a multi field the list may be a level more than a value may have.
+            Self::Value(Value::List(values)) => serializer.collect_seq(values.iter().map(Json)),
             Self::Value(value) => Json(value).serialize(serializer),
             Self::Set(keys) => serializer.collect_seq(keys),
             Self::Map(entries) => {
@@ -201,15 +207,12 @@ pub fn resolve<'a>(ty: &FieldType, register: &Register<'a>) -> Result<Cow<'a, [u
             let any = register.alive.iter().any(|c| c.value == TRUE);
             return Ok(Cow::Borrowed(if any { TRUE } else { register.newest().value }));
         }
-        FieldType::Multi => {
-            let all = register.alive.iter().map(|c| decode(c.value)).collect::<Result<_, _>>()?;
-            return Ok(Cow::Owned(Value::List(all).to_bytes()));
-        }
+        FieldType::Multi => return Ok(Cow::Owned(all(register)?.to_bytes())),
         FieldType::Set { .. } | FieldType::Map | FieldType::Counter => &newest,
     };
     let alive = &register.alive;
     let chosen = match resolver {
-        Resolver::Custom(custom) => return fold(custom, register),
+        Resolver::Custom(custom) => return Ok(Cow::Owned(fold(custom, register)?.to_bytes())),
         _ if alive.len() == 1 => register.newest(),
         Resolver::Newest => register.newest(),
         Resolver::Oldest => alive.first().unwrap_or(register.newest()),
@@ -225,7 +228,22 @@ pub fn resolve<'a>(ty: &FieldType, register: &Register<'a>) -> Result<Cow<'a, [u
     Ok(Cow::Borrowed(chosen.value))
 }
 
-fn fold<'a>(custom: &schema::CustomResolver, register: &Register<'a>) -> Result<Cow<'a, [u8]>, Corrupt> {
+/// What the field shows where that is made of the candidates and not one of them. It may be nested deeper than what is
+/// stored, so it does not go through bytes, whose reader refuses that.
+fn computed(ty: &FieldType, register: &Register<'_>) -> Result<Option<Value>, Corrupt> {
+    match ty {
+        FieldType::Multi => all(register).map(Some),
+        FieldType::Value { resolver: Resolver::Custom(custom), .. }
+        | FieldType::Custom { resolver: Resolver::Custom(custom) } => fold(custom, register).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn all(register: &Register<'_>) -> Result<Value, Corrupt> {
+    register.alive.iter().map(|c| decode(c.value)).collect::<Result<_, _>>().map(Value::List)
+}
+
+fn fold(custom: &schema::CustomResolver, register: &Register<'_>) -> Result<Value, Corrupt> {
     let values = register.alive.iter().map(|c| decode(c.value)).collect::<Result<Vec<_>, _>>()?;
     let candidates: Vec<_> = register
         .alive
@@ -233,7 +251,7 @@ fn fold<'a>(custom: &schema::CustomResolver, register: &Register<'a>) -> Result<
         .zip(&values)
         .map(|(c, value)| schema::Candidate { stamp: c.stamp, rank: c.rank, value })
         .collect();
-    Ok(Cow::Owned((custom.f)(&candidates).to_bytes()))
+    Ok((custom.f)(&candidates))
 }
 
 /// A stored value; the absent marker where only a value makes sense reads as null.

@@ -7,3 +7,6 @@ pub mod model;
 pub mod sim;
 pub mod strategy;
 pub mod zoo;
+
+/// The crate that the strategies are of, so that a test needs no other dependency.
+pub use proptest;
