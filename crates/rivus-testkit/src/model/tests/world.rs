@@ -140,7 +140,7 @@ impl World {
                 }),
             }
         }
-        self.real[to].join(Millis(0), &page, None, Trust::Peer, None).unwrap();
+        self.real[to].join(Millis(0), page.as_slice(), None, Trust::Peer, None).unwrap();
         self.check(to);
     }
 
