@@ -14,8 +14,9 @@ use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
+use crate::row::Row;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
-use crate::work::Work;
+use crate::work::{Work, damaged};
 
 /// What the sender of edits may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -142,17 +143,21 @@ impl<S: Store> Replica<S> {
         let mut exceptions = Vec::new();
         let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
         for edit in edits {
-            if taint.touches(edit) {
-                taint.add(edit, answer);
-                exceptions.push((edit.number, Verdict::Again));
-                continue;
-            }
-            if let Some((code, message)) = self.objection(now, edit, principal)? {
-                if code == Code::CLOCK_SKEW {
+            let exception = if taint.touches(edit) {
+                Some(Verdict::Again)
+            } else {
+                let objection = self.objection(now, edit, principal)?;
+                objection.map(|(code, message)| Verdict::Refused { code, message })
+            };
+            // Whose acceptance its author did not hear of is accepted again, whatever has changed since.
+            if let Some(verdict) = exception
+                && !self.holds(edit)?
+            {
+                if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
                     taint.all = Some(answer);
                 }
                 taint.add(edit, answer);
-                exceptions.push((edit.number, Verdict::Refused { code, message }));
+                exceptions.push((edit.number, verdict));
                 continue;
             }
             for entity in &edit.entities {
@@ -175,6 +180,24 @@ impl<S: Store> Replica<S> {
         }
         let seq = self.commit(finished, records, None, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
+    }
+
+    /// Whether the edit would change nothing.
+    fn holds(&self, edit: &Pushed<'_>) -> Result<bool, CommitError> {
+        for entity in &edit.entities {
+            let corrupt = |corrupt| damaged(&entity.kind, &entity.id, corrupt);
+            for (address, change) in &entity.changes {
+                let chunk = self.store.load(&entity.kind, &entity.id, address)?;
+                let (Some(chunk), Some(register)) = (chunk, register_of(change)) else { return Ok(false) };
+                let entry = Row::new(&chunk.bytes, chunk.seq).and_then(|row| row.find(address));
+                let Some(entry) = entry.map_err(corrupt)? else { return Ok(false) };
+                let shown = entry.shown().map_err(corrupt)?;
+                if shown.join(register) != shown {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Why an edit may not be accepted.

@@ -12,7 +12,7 @@ use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Clock, Force, Millis};
 use crate::code::Code;
 use crate::edit::{EditError, Finish, Op, Tx};
-use crate::identity::{IDENTITY_KEY, Seeds};
+use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
 use crate::pending::{Header, Pending};
 use crate::register::{Candidate, Register};
 use crate::row::{Change, Row};
@@ -311,11 +311,15 @@ impl<S: Store> Replica<S> {
         let mut clock = Clock::new(replica, self.clock.high_water());
         clock.correct(self.clock.correction_ms());
         let mut records = vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
-        for table in [Table::Cursor, Table::Peer] {
-            self.store.records(table, &[], &mut |key, _| {
-                records.push(RecordWrite::remove(table, key));
-                ControlFlow::Continue(())
-            })?;
+        self.store.records(Table::Cursor, &[], &mut |key, _| {
+            records.push(RecordWrite::remove(Table::Cursor, key));
+            ControlFlow::Continue(())
+        })?;
+        for (store, peer) in self.peers()? {
+            // Nobody has read the new store; but what others told of themselves is true still, and shows whether
+            // one of them is a copy.
+            let peer = Peer { read: Cursor::default(), ..peer };
+            records.push(RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode()));
         }
         let mut waiting = Vec::new();
         let mut failed = false;
