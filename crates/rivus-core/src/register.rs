@@ -11,6 +11,7 @@
 
 use std::ops::Deref;
 
+use crate::canary::{Canary, is_on};
 use crate::clock::{Instant, Stamp};
 use crate::id::{Incarnation, ReplicaId};
 
@@ -39,7 +40,8 @@ pub struct Candidate<'a> {
 impl Candidate<'_> {
     /// What stays when two candidates bear the same stamp: the greater rank and value, and the greater `saw`.
     fn reconcile(self, other: Self) -> Self {
-        let stronger = if (self.rank, self.value) >= (other.rank, other.value) { self } else { other };
+        let stays = is_on(Canary::FirstComeStays) || (self.rank, self.value) >= (other.rank, other.value);
+        let stronger = if stays { self } else { other };
         Self { saw: self.saw.max(other.saw), ..stronger }
     }
 }
@@ -171,10 +173,14 @@ impl<'a> Register<'a> {
         };
         let seen_last = state.newest().stamp.instant();
         assert!(stamp.instant() > seen_last, "a write is stamped above what its author saw");
-        let floor = floor_of(stamp, reach).max(state.floor);
+        let carried = if is_on(Canary::FloorNotCarried) { Stamp::LOWEST } else { state.floor };
+        let floor = floor_of(stamp, reach).max(carried);
         let mut seen = Vec::new();
         if floor < stamp {
             seen = union(state, None);
+            seen.retain(|s| {
+                !is_on(Canary::DirectParentsOnly) || state.alive.iter().any(|c| c.stamp.replica == s.replica)
+            });
             seen.retain(|s| s.replica != stamp.replica && s.instant.by(s.replica) >= floor);
         }
         Self { floor, alive: Alive::One([own]), seen }
@@ -220,6 +226,7 @@ impl<'a> Register<'a> {
             alive.extend(kept.filter(|c| c.stamp >= floor));
         }
         let mut seen = union(self, Some(other));
+        seen.retain(|_| !is_on(Canary::JoinForgetsSeen));
         let authors = authors(&alive);
         seen.retain(|s| s.instant.by(s.replica) >= floor && authors.binary_search(&s.replica).is_err());
         Self { floor, alive: alive.into(), seen }

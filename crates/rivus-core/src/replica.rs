@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::address::Parts;
 use crate::bytes::{Cut, Put, Reader};
+use crate::canary::{Canary, is_on};
 use crate::clock::{Admission, Clock, Force, Millis, Stamp};
 use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
@@ -207,6 +208,9 @@ impl<S: Store> Replica<S> {
         };
         replica.reload()?;
         replica.others = replica.store.others()?;
+        if is_on(Canary::IncarnationReused) && !replica.head()?.incarnations.is_empty() {
+            replica.incarnation = None;
+        }
         Ok(replica)
     }
 
@@ -384,6 +388,9 @@ impl<S: Store> Replica<S> {
             });
             match self.commit(finished, records.into_iter().collect(), None, Origin::Local) {
                 Ok(seq) => return Ok((value, Edited::Committed { stamp, registers, seq })),
+                Err(CommitError::Stale) if is_on(Canary::StaleIsDone) => {
+                    return Ok((value, Edited::Committed { stamp, registers, seq: 0 }));
+                }
                 Err(CommitError::Stale) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -454,7 +461,8 @@ impl<S: Store> Replica<S> {
                         let (due, early): (Vec<_>, Vec<_>) =
                             incoming.changes.iter().cloned().partition(|(_, c)| newest_time(c) <= aside);
                         joined.quarantined += early.len();
-                        records.extend(early.iter().filter_map(|(a, c)| quarantine(incoming, a, c)));
+                        let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
+                        records.extend(aside.filter_map(|(a, c)| quarantine(incoming, a, c)));
                         work.apply(at, &due)?;
                     } else {
                         work.apply(at, &incoming.changes)?;
@@ -527,7 +535,9 @@ impl<S: Store> Replica<S> {
                 })
             };
             let incoming = read().map_err(unreadable)?;
-            self.join(now, &[incoming], None, Trust::Peer, None)?;
+            if !is_on(Canary::ReleaseForgets) {
+                self.join(now, &[incoming], None, Trust::Peer, None)?;
+            }
             commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
         }
         Ok(due.len())
@@ -803,11 +813,15 @@ impl<S: Store> Replica<S> {
     ) -> Result<u64, CommitError> {
         let high_water = match high_water {
             Some(exactly) => HighWater::Set(exactly),
+            None if is_on(Canary::HighWaterNotKept) => HighWater::AtLeast(0),
             None => HighWater::AtLeast(self.clock.high_water()),
         };
         let mut batch = Batch { records, high_water, incarnation: self.incarnation, ..Batch::default() };
         self.scratch = std::mem::take(&mut finished.scratch);
         finished.fill(&mut batch);
+        if is_on(Canary::WithdrawKeepsDigest) && origin == Origin::Withdrawn {
+            batch.sums = crate::row::Sums::default();
+        }
         if batch.rows.is_empty() && batch.records.is_empty() {
             return Ok(self.store.head()?.seq);
         }

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use super::{Event, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, each_entry, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
+use crate::canary::{Canary, is_on};
 use crate::clock::{Clock, Force, Millis};
 use crate::code::Code;
 use crate::edit::{EditError, Finish, Op, Tx};
@@ -65,7 +66,7 @@ impl<S: Store> Replica<S> {
         let skewed = exceptions
             .values()
             .any(|v| matches!(v, Verdict::Refused { code, .. } if *code == Code::CLOCK_SKEW));
-        if skewed {
+        if skewed && !is_on(Canary::SkewNotCorrected) {
             let correction_ms = answer.clock.0.saturating_sub(now.0);
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
         }
@@ -132,7 +133,7 @@ impl<S: Store> Replica<S> {
             return Err(error.into());
         }
         let mut work = Work::new(&self.store);
-        for record in &accepted {
+        for record in accepted.iter().filter(|_| !is_on(Canary::AcceptForgotten)) {
             let edit = Pending::decode(record).map_err(|_| unreadable("a pending edit"))?;
             for entity in edit.entities {
                 let at = work.entity(entity.kind, entity.id);
@@ -378,7 +379,7 @@ impl<S: Store> Replica<S> {
                 let state = entry.state().map_err(corrupt)?;
                 let newest = *state.shown.newest();
                 let is_count = Parts::parse(entry.address).is_some_and(|p| p.class == class::COUNT);
-                if is_count
+                if is_count && !is_on(Canary::CounterWrittenAgain)
                     || state.seq < fork
                     || state.source.is_some()
                     || !own.contains(&newest.stamp.replica)

@@ -3,6 +3,7 @@
 use super::{
     Grants, Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, push, unexpected,
 };
+use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
 use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
@@ -143,7 +144,8 @@ impl Session {
         if let Some(known) = &welcome.known {
             let head = replica.head()?;
             let same = store == replica.identity().store;
-            if same || !knows(&head.incarnations, head.seq, known.position()) {
+            let forked = same || !knows(&head.incarnations, head.seq, known.position());
+            if forked && !is_on(Canary::ForkIgnored) {
                 return self.start_over(replica, known, now);
             }
         }
@@ -193,7 +195,7 @@ impl Session {
             return Ok(());
         }
         let met = replica.identity().authority.is_some_and(|authority| authority.met);
-        if (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
+        if !is_on(Canary::NoUpload) && (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
             // The authority first takes what this store has confirmed.
             replica.update_authority(|authority| authority.met = false)?;
             let position = lost.unwrap_or_default();

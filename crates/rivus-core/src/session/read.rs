@@ -1,6 +1,7 @@
 //! Reading the other side's changes: subscribe, join pages, compare digests.
 
 use super::{Session, SessionError, SessionEvent, Want, unexpected};
+use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::id::Incarnation;
@@ -110,7 +111,8 @@ impl Session {
         if !self.reading.is_subscribed() || uploads_over {
             return Err(unexpected("a page that nobody asked for"));
         }
-        let page = self.decoder.page(bytes, store)?;
+        let mut page = self.decoder.page(bytes, store)?;
+        page.rows.retain(|row| !is_on(Canary::UnknownDropped) || replica.schema().kind(&row.kind).is_some());
         if let Some(rank_max) = self.reading.rank_max
             && page.rows.iter().any(|row| row.rank() > rank_max)
         {
@@ -130,7 +132,11 @@ impl Session {
             return Err(unexpected("a page that goes back"));
         }
         let incarnation = self.heard_of(header.incarnation, header.at)?;
-        let done = if header.more { self.reading.cursor.done } else { header.at };
+        let done = if header.more && !is_on(Canary::CursorOfOneNumber) {
+            self.reading.cursor.done
+        } else {
+            header.at
+        };
         let cursor = Cursor { incarnation, done, at: header.at };
         let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
         self.reading.cursor = cursor;

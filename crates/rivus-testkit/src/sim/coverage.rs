@@ -68,8 +68,8 @@ sometimes! {
     FramesLost = "connection cut with frames under way",
     /// A connection goes on in one direction alone.
     OneWay = "one-way link",
-    /// A frame that comes twice, late or not at all is found out.
-    BadOrder = "frame lost, doubled or out of order refused",
+    /// A frame that comes twice, late or not at all ends the connection.
+    BadOrder = "connection ended by a frame lost, doubled or late",
     /// An authority comes back from a backup.
     HubRestored = "hub restored from a backup",
     /// An edit is made while an earlier one is under way.
@@ -119,6 +119,8 @@ impl Coverage {
 /// A table, one event a line.
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Sometimes::ALL.iter().try_for_each(|event| writeln!(f, "{:>12}  {}", self.count(*event), event.text()))
+        Sometimes::ALL
+            .iter()
+            .try_for_each(|event| writeln!(f, "{:>12}  {}", self.count(*event), event.text()))
     }
 }

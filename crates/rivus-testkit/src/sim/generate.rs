@@ -57,7 +57,13 @@ fn site(rng: &mut Rng, number: usize, calm: bool, mixed: bool, drift: Option<u64
     };
     let skew_ms = match rng.below(100) {
         _ if calm => rng.between(-500, 500),
-        0 => if rng.chance(1, 2) { 10 * YEAR_MS } else { -10 * YEAR_MS },
+        0 => {
+            if rng.chance(1, 2) {
+                10 * YEAR_MS
+            } else {
+                -10 * YEAR_MS
+            }
+        }
         1..5 => rng.between(-3 * DAY_MS, 3 * DAY_MS),
         5..25 => rng.between(-300_000, 300_000),
         _ => rng.between(-3000, 3000),
@@ -140,7 +146,9 @@ impl Maker {
             0..3 => Fault::Cut(frames),
             3 => Fault::Forward(frames),
             4 => Fault::Backward(frames),
-            _ => Fault::Noise { lost: percent(rng, 31), doubled: percent(rng, 51), swapped: percent(rng, 31) },
+            _ => {
+                Fault::Noise { lost: percent(rng, 31), doubled: percent(rng, 51), swapped: percent(rng, 31) }
+            }
         }
     }
 
@@ -256,7 +264,8 @@ impl Maker {
         for _ in 0..1 + self.rng.below(3) {
             self.edit(on);
             let (from, to) = self.pair();
-            let (from, to) = if self.shape == Shape::Peers { (on, if to == on { from } else { to }) } else { (from, to) };
+            let (from, to) =
+                if self.shape == Shape::Peers { (on, if to == on { from } else { to }) } else { (from, to) };
             if self.rng.chance(2, 3) && from != to {
                 self.push(Action::Sync { from, to, fault: Fault::None });
             }
@@ -276,6 +285,13 @@ impl Maker {
         let id = edits::task(&mut self.rng);
         self.op(from, |rng| edits::inc(rng, &id));
         self.push(Action::Copy { from, to });
+        let slow = self.rng.chance(1, 3);
+        if slow {
+            // Both clocks are behind what the store has met, so that both copies go on with the same stamps.
+            for on in [from, to] {
+                self.push(Action::SetClock { on, by_ms: -YEAR_MS });
+            }
+        }
         for on in [from, to, from, to] {
             match self.rng.below(4) {
                 0 => self.push(Action::Edit { on, ops: vec![edits::inc(&mut Rng::new(7), &id)] }),

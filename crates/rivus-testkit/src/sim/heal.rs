@@ -62,7 +62,7 @@ fn difference(world: &World<'_>, sites: &[usize]) -> Result<Option<String>, Find
         }
         let aside = replica.quarantined().map_err(store)?;
         if aside > 0 {
-            return Ok(Some(format!("{} keeps {aside} registers aside", name(*site))));
+            return Ok(Some(format!("{} keeps {aside} registers aside: {:?} {:?}", name(*site), world.places[*site].now(world.passed_ms), world.places.iter().map(|p| p.replica.as_ref().map(|r| (r.admission(), r.clock().clone()))).collect::<Vec<_>>())));
         }
         let digest = replica.head().map_err(store)?.digest.shown;
         match first {
@@ -96,7 +96,8 @@ fn finish(world: &mut World<'_>, sites: &[usize], invariants: &[&dyn Invariant])
         let hash = super::views::hash(replica).map_err(store)?;
         let same = shown.iter().find(|(_, v, h)| *v == version && *h != hash);
         if let Some((other, ..)) = same {
-            let text = format!("{} and {} have equal digests and show different views", name(*other), name(site));
+            let text =
+                format!("{} and {} have equal digests and show different views", name(*other), name(site));
             return Err((Oracle::Convergence, text));
         }
         shown.push((site, version, hash));

@@ -57,6 +57,8 @@ pub(super) enum Moved {
     Arrives(End, Vec<u8>),
     /// It is under way, or lost.
     Away,
+    /// A frame is missing, doubled or late: the stream ends there.
+    Spoiled,
     /// The network has ended the connection.
     Broken,
     /// Nothing is under way.
@@ -116,8 +118,9 @@ impl Link {
             Fault::Forward(after) if self.frames > after && to == End::Client => Moved::Away,
             Fault::Backward(after) if self.frames > after && to == End::Server => Moved::Away,
             Fault::Noise { lost, doubled, swapped } => {
-                let bad = [lost, doubled, swapped].into_iter().any(|percent| self.rng.chance(percent.into(), 100));
-                if bad { Moved::Broken } else { Moved::Arrives(to, frame) }
+                let percents = [lost, doubled, swapped];
+                let spoiled = percents.into_iter().any(|percent| self.rng.chance(percent.into(), 100));
+                if spoiled { Moved::Spoiled } else { Moved::Arrives(to, frame) }
             }
             _ => Moved::Arrives(to, frame),
         }

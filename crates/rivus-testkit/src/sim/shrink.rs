@@ -30,7 +30,10 @@ pub fn shrink(plan: &Plan, failure: &Failure, runs_max: usize) -> Shrunk {
         let before = search.best.clone();
         search.halves(&matching(plan, |action| matches!(action, Action::Edit { .. })), Part::Steps);
         search.halves(&matching(plan, is_sync), Part::Steps);
-        search.halves(&matching(plan, |action| !is_sync(action) && !matches!(action, Action::Edit { .. })), Part::Steps);
+        search.halves(
+            &matching(plan, |action| !is_sync(action) && !matches!(action, Action::Edit { .. })),
+            Part::Steps,
+        );
         search.halves(&matching(plan, has_fault), Part::Faults);
         if search.best == before {
             break;
@@ -43,7 +46,11 @@ pub fn shrink(plan: &Plan, failure: &Failure, runs_max: usize) -> Shrunk {
 fn is_sync(action: &Action) -> bool {
     matches!(
         action,
-        Action::Sync { .. } | Action::Connect { .. } | Action::Carry { .. } | Action::Quiet { .. } | Action::Cut { .. }
+        Action::Sync { .. }
+            | Action::Connect { .. }
+            | Action::Carry { .. }
+            | Action::Quiet { .. }
+            | Action::Cut { .. }
     )
 }
 

@@ -69,7 +69,8 @@ impl Place {
 
     /// What the clock here reads when `passed_ms` have passed since the beginning.
     pub(super) fn now(&self, passed_ms: i64) -> Millis {
-        let drift = passed_ms / 1_000_000 * self.plan.drift_ppm + passed_ms % 1_000_000 * self.plan.drift_ppm / 1_000_000;
+        let drift = passed_ms / 1_000_000 * self.plan.drift_ppm
+            + passed_ms % 1_000_000 * self.plan.drift_ppm / 1_000_000;
         Millis(BEGIN_MS + passed_ms + drift + self.plan.skew_ms + self.set_ms)
     }
 

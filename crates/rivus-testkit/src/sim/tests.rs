@@ -16,7 +16,11 @@ fn dev() {
         coverage.add(&outcome.coverage);
         frames += outcome.frames;
         if let Some(failure) = outcome.failure {
-            let key = format!("{:?} {}", failure.oracle, failure.finding.chars().filter(|c| c.is_alphabetic()).take(40).collect::<String>());
+            let key = format!(
+                "{:?} {}",
+                failure.oracle,
+                failure.finding.chars().filter(|c| c.is_alphabetic()).take(40).collect::<String>()
+            );
             let n = found.len();
             let entry = found.entry(key).or_default();
             entry.0 += 1;
@@ -31,4 +35,24 @@ fn dev() {
         println!("==== {count} x {key}\n{text}");
     }
     assert!(found.is_empty());
+}
+
+#[test]
+fn every_canary_is_found() {
+    use rivus_core::canary::{Canary, switch};
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for canary in Canary::ALL {
+        switch(Some(canary));
+        let found = (0..4000).find_map(|seed| {
+            let failure = run(&Plan::new(Flavour::Core, seed)).failure?;
+            Some((seed, failure))
+        });
+        switch(None);
+        match found {
+            Some((seed, failure)) => println!("{canary:?}: {:?} after {} runs: {failure}", failure.oracle, seed + 1),
+            None => missed.push(canary),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }

@@ -8,9 +8,11 @@ use std::ops::ControlFlow;
 
 use rivus_core::address::{Parts, class};
 use rivus_core::clock::Stamp;
-use rivus_core::register::{Candidate, Register, Seen};
+use rivus_core::register::{Candidate, Reach, Register, Seen};
 use rivus_core::row::Row;
+use rivus_core::schema::{Schema, Slot};
 use rivus_core::store::Store;
+use rivus_core::view::reach;
 
 use super::Oracle;
 use super::coverage::{Coverage, Sometimes};
@@ -172,7 +174,8 @@ impl Witness {
             if found.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         found?;
-        let head = head.map_err(|error| (Oracle::Store, format!("a store that runs cannot be read: {error}")))?;
+        let head =
+            head.map_err(|error| (Oracle::Store, format!("a store that runs cannot be read: {error}")))?;
         Ok((head.seq, changed_at))
     }
 
@@ -215,7 +218,10 @@ impl Witness {
         look: Look,
     ) -> Result<(), Finding> {
         now.check().map_err(|malformed| {
-            (Oracle::Register, format!("{} at {} is malformed: {malformed}", self.place(at), super::name(site)))
+            (
+                Oracle::Register,
+                format!("{} at {} is malformed: {malformed}", self.place(at), super::name(site)),
+            )
         })?;
         let slots = &mut self.held[site];
         if slots.len() <= at {
@@ -288,7 +294,12 @@ impl Witness {
     }
 
     /// Notes an acknowledged edit; what it wrote must show at its site at once.
-    pub(super) fn acknowledge(&mut self, mut edit: Edit, registers: usize, changed: &[usize]) -> Result<(), Finding> {
+    pub(super) fn acknowledge(
+        &mut self,
+        mut edit: Edit,
+        registers: usize,
+        changed: &[usize],
+    ) -> Result<(), Finding> {
         let held = &self.held[edit.site];
         edit.addresses = changed
             .iter()
@@ -312,6 +323,24 @@ impl Witness {
     pub(super) fn restamped(&mut self, site: usize, seq: u64, stamp: Stamp) {
         for edit in self.edits.iter_mut().filter(|edit| edit.site == site && edit.seq == seq) {
             edit.stamp = stamp;
+        }
+    }
+
+    /// Whether the site's own write of this stamp bears a floor above the one that its schema's margin gives.
+    pub(super) fn carries(&self, site: usize, at: usize, stamp: Stamp, schema: &Schema) -> bool {
+        let Some(held) = self.held[site].get(at).and_then(Option::as_ref).filter(|held| held.shows(stamp)) else {
+            return false;
+        };
+        let (kind, _, address) = &self.names[at];
+        let parts = Parts::parse(address).filter(|parts| parts.class == class::FIELD);
+        let slot = parts.and_then(|parts| schema.kind(kind).map(|kind| kind.slot(parts.name)));
+        let Some(Slot::Field(field)) = slot else { return false };
+        match reach(field.ty.margin()) {
+            Reach::Ticks(ticks) => {
+                let own = stamp.time.saturating_add(1).saturating_sub(ticks);
+                held.floor.generation == stamp.generation && held.floor.time > own
+            }
+            _ => false,
         }
     }
 

@@ -205,6 +205,10 @@ impl<'p> World<'p> {
                     rebuilt: false,
                 };
                 self.witness.acknowledge(edit, registers, &changed)?;
+                let schema = self.places[on].plan.version.schema();
+                if changed.iter().any(|at| self.witness.carries(on, *at, stamp, schema)) {
+                    self.coverage.hit(Sometimes::FloorRaised);
+                }
                 self.rises(on, stamp)?;
             }
             Err(EditError::Commit(CommitError::Store(StoreError::Io(_)))) => self.touch(on, Look::Onward),
@@ -335,7 +339,9 @@ impl<'p> World<'p> {
     pub(super) fn carry(&mut self, from: usize, frames: usize) -> Result<(), Finding> {
         let mut quiet = 0;
         for _ in 0..frames {
-            let Some(at) = self.links.iter().position(|link| link.site(End::Client) == from) else { return Ok(()) };
+            let Some(at) = self.links.iter().position(|link| link.site(End::Client) == from) else {
+                return Ok(());
+            };
             let mut link = self.links.swap_remove(at);
             let moved = self.move_one(&mut link)?;
             match moved {
@@ -353,7 +359,10 @@ impl<'p> World<'p> {
             }
         }
         if frames == FRAMES_MAX {
-            return Err((Oracle::Liveness, format!("{} and its peer exchange frames without end", name(from))));
+            return Err((
+                Oracle::Liveness,
+                format!("{} and its peer exchange frames without end", name(from)),
+            ));
         }
         Ok(())
     }
@@ -379,6 +388,10 @@ impl<'p> World<'p> {
             Moved::Away => {
                 self.coverage.hit(Sometimes::OneWay);
                 Ok(Carried::On)
+            }
+            Moved::Spoiled => {
+                self.coverage.hit(Sometimes::BadOrder);
+                Ok(Carried::Over)
             }
             Moved::Broken => {
                 self.coverage.hit(Sometimes::FramesLost);
@@ -543,6 +556,9 @@ impl<'p> World<'p> {
         read.map_err(|error| broken(&error))?;
         if replica.clock().correction_ms() != 0 {
             self.coverage.hit(Sometimes::SkewCorrected);
+            // The clock goes back to what the authority believes, which is safe: nobody else holds those stamps.
+            self.places[site].last.clear();
+            self.places[site].high_water = 0;
         }
         for (seq, stamp) in now {
             self.witness.restamped(site, seq, stamp);
@@ -562,8 +578,7 @@ impl<'p> World<'p> {
             SessionError::Copied => {
                 let place = &mut self.places[site];
                 place.is_double = false;
-                let event =
-                    if place.was_restored { Sometimes::BackupFound } else { Sometimes::CloneFound };
+                let event = if place.was_restored { Sometimes::BackupFound } else { Sometimes::CloneFound };
                 self.coverage.hit(event);
                 let pending = place.replica.as_ref().map_or(Ok(0), |r| r.pending_count());
                 if pending.is_ok_and(|pending| pending > 0) {
@@ -658,7 +673,9 @@ impl<'p> World<'p> {
 
     fn copy(&mut self, from: usize, to: usize) -> Result<(), Finding> {
         let is_there = self.places[to].replica.is_some() || self.places[to].down.is_some();
-        if is_there || !self.places[to].plan.is_copy || self.places[to].plan.version != self.places[from].plan.version
+        if is_there
+            || !self.places[to].plan.is_copy
+            || self.places[to].plan.version != self.places[from].plan.version
         {
             return Ok(());
         }
