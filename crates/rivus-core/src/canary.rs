@@ -7,10 +7,10 @@
 /// One deliberate mistake.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Canary {
-    /// A write stamps the floor of its own margin and forgets the one it saw.
-    FloorNotCarried,
-    /// A write has seen the candidates alone, not what they had seen.
-    DirectParentsOnly,
+    /// A join keeps its own floor.
+    OwnFloorStays,
+    /// A stamp that was seen last counts as not seen.
+    SeenIsStrict,
     /// A join keeps no seen entries.
     JoinForgetsSeen,
     /// Of two contents under one stamp the one that was here first stays.
@@ -47,13 +47,17 @@ pub enum Canary {
     ForkIgnored,
     /// Kinds that are not declared are not joined.
     UnknownDropped,
+    /// A refused edit is taken back and not kept.
+    RefusedNotKept,
+    /// A store does not know its own newest position.
+    EndUnknown,
 }
 
 impl Canary {
     /// Every canary.
-    pub const ALL: [Self; 20] = [
-        Self::FloorNotCarried,
-        Self::DirectParentsOnly,
+    pub const ALL: [Self; 22] = [
+        Self::OwnFloorStays,
+        Self::SeenIsStrict,
         Self::JoinForgetsSeen,
         Self::FirstComeStays,
         Self::HighWaterNotKept,
@@ -72,6 +76,8 @@ impl Canary {
         Self::NoUpload,
         Self::ForkIgnored,
         Self::UnknownDropped,
+        Self::RefusedNotKept,
+        Self::EndUnknown,
     ];
 }
 

@@ -173,14 +173,10 @@ impl<'a> Register<'a> {
         };
         let seen_last = state.newest().stamp.instant();
         assert!(stamp.instant() > seen_last, "a write is stamped above what its author saw");
-        let carried = if is_on(Canary::FloorNotCarried) { Stamp::LOWEST } else { state.floor };
-        let floor = floor_of(stamp, reach).max(carried);
+        let floor = floor_of(stamp, reach).max(state.floor);
         let mut seen = Vec::new();
         if floor < stamp {
             seen = union(state, None);
-            seen.retain(|s| {
-                !is_on(Canary::DirectParentsOnly) || state.alive.iter().any(|c| c.stamp.replica == s.replica)
-            });
             seen.retain(|s| s.replica != stamp.replica && s.instant.by(s.replica) >= floor);
         }
         Self { floor, alive: Alive::One([own]), seen }
@@ -198,7 +194,7 @@ impl<'a> Register<'a> {
                 std::cmp::Ordering::Greater => *mine,
             });
         }
-        let floor = self.floor.max(other.floor);
+        let floor = if is_on(Canary::OwnFloorStays) { self.floor } else { self.floor.max(other.floor) };
         let (self_seen, other_seen) = (union(self, None), union(other, None));
         let mut alive: Vec<Candidate<'a>> = Vec::new();
         let (mut left, mut right) = (self.alive.iter().peekable(), other.alive.iter().peekable());
@@ -316,7 +312,10 @@ fn floor_of(own: Stamp, reach: Reach) -> Stamp {
 /// Whether a write of this stamp is among what was seen, sorted by replica.
 fn covers(seen: &[Seen], stamp: Stamp) -> bool {
     let found = seen.binary_search_by(|s| s.replica.cmp(&stamp.replica)).ok();
-    found.and_then(|at| seen.get(at)).is_some_and(|s| s.instant >= stamp.instant())
+    let seen = found.and_then(|at| seen.get(at));
+    seen.is_some_and(|s| {
+        s.instant > stamp.instant() || s.instant == stamp.instant() && !is_on(Canary::SeenIsStrict)
+    })
 }
 
 /// Whose the candidates are, sorted.

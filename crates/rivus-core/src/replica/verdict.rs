@@ -435,7 +435,7 @@ impl Waiting {
 }
 
 fn rejected_records(waiting: &[Waiting], rejected: &[(u64, Code, String)], records: &mut Vec<RecordWrite>) {
-    for (key, code, message) in rejected {
+    for (key, code, message) in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
         let Some(edit) = waiting.iter().find(|edit| edit.key == *key) else { continue };
         let mut value = Vec::new();
         value.extend_from_slice(&code.0.to_be_bytes());

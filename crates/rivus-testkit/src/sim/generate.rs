@@ -337,6 +337,10 @@ impl Maker {
         for id in ids {
             self.op(writer, |rng| edits::body(rng, id));
         }
+        if self.rng.chance(1, 2) {
+            // The row moves behind the others, and the long value in it is older than they are.
+            self.op(writer, |rng| edits::note_of(rng, "b0"));
+        }
         self.push(Action::Connect { from: reader, to: writer });
         let frames = u16::try_from(4 + self.rng.below(4)).unwrap_or(4);
         self.push_after(10, Action::Carry { from: reader, frames });

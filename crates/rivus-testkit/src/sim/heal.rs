@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use rivus_core::session::Want;
+use rivus_core::view::Shown;
 
 use super::coverage::Sometimes;
 use super::plan::{Fault, Flavour, Shape, Version};
@@ -62,7 +63,7 @@ fn difference(world: &World<'_>, sites: &[usize]) -> Result<Option<String>, Find
         }
         let aside = replica.quarantined().map_err(store)?;
         if aside > 0 {
-            return Ok(Some(format!("{} keeps {aside} registers aside: {:?} {:?}", name(*site), world.places[*site].now(world.passed_ms), world.places.iter().map(|p| p.replica.as_ref().map(|r| (r.admission(), r.clock().clone()))).collect::<Vec<_>>())));
+            return Ok(Some(format!("{} keeps {aside} registers aside", name(*site))));
         }
         let digest = replica.head().map_err(store)?.digest.shown;
         match first {
@@ -115,7 +116,13 @@ fn kept(world: &World<'_>, sites: &[usize]) -> Result<(), Finding> {
         let all = world.places[site].replica.as_ref().map_or(Ok(Vec::new()), |replica| replica.rejected());
         let all = all.map_err(|error| (Oracle::Store, format!("{} cannot be read: {error}", name(site))))?;
         rejected.extend(all.iter().map(|edit| (site, edit.key)));
+        let lost = world.places[site].refused.iter().find(|key| !rejected.contains(&(site, **key)));
+        if let Some(key) = lost {
+            let text = format!("{} was told that its edit {key} is refused, and has not kept it", name(site));
+            return Err((Oracle::Acknowledged, text));
+        }
     }
+    counters(world, site)?;
     world.witness.kept(site, |edit: &Edit| rejected.contains(&(edit.site, edit.seq)))
 }
 
@@ -134,4 +141,23 @@ fn count_unknown(world: &mut World<'_>, sites: &[usize]) {
     if unknown && world.plan.flavour <= Flavour::Full {
         world.coverage.hit(Sometimes::UnknownForwarded);
     }
+}
+
+/// Every counter stands at the sum of what was added to it.
+fn counters(world: &World<'_>, site: usize) -> Result<(), Finding> {
+    let new = world.places.iter().find(|place| place.plan.version == Version::New && place.replica.is_some());
+    let Some(replica) = new.and_then(|place| place.replica.as_ref()) else { return Ok(()) };
+    for ((kind, id, field), sum) in world.witness.counters() {
+        let view = replica.view(kind, id);
+        let view = view.map_err(|error| (Oracle::Store, format!("{} cannot be read: {error}", name(site))))?;
+        let shown = match view.as_ref().and_then(|view| view.fields.get(field)) {
+            Some(Shown::Counter(shown)) => *shown,
+            _ => 0,
+        };
+        if shown != sum {
+            let text = format!("counter {field} of {kind} {id} stands at {shown}, and {sum} was added to it");
+            return Err((Oracle::Acknowledged, text));
+        }
+    }
+    Ok(())
 }

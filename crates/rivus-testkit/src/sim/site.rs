@@ -1,6 +1,6 @@
 //! One site as it runs: a process with a replica, or what is left of it, and its clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rivus_core::clock::{Admission, Millis};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
@@ -42,6 +42,12 @@ pub(super) struct Place {
     /// It holds a copy, or a backup, or has been copied: stamps may meet that differ.
     pub(super) is_double: bool,
     pub(super) was_restored: bool,
+    /// Somebody may hold another continuation of its history.
+    pub(super) may_fork: bool,
+    /// It died in a commit that may have been of verdicts.
+    pub(super) died_after: bool,
+    /// Which edits were said to be refused, by their keys.
+    pub(super) refused: BTreeSet<u64>,
     pub(super) quarantined: usize,
     /// The greatest high-water that its store has kept.
     pub(super) high_water: u64,
@@ -62,6 +68,9 @@ impl Place {
             last: BTreeMap::new(),
             is_double: false,
             was_restored: false,
+            may_fork: false,
+            died_after: false,
+            refused: BTreeSet::new(),
             quarantined: 0,
             high_water: 0,
         }

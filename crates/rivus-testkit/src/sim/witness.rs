@@ -75,6 +75,8 @@ pub(super) struct Edit {
     pub(super) stamp: Stamp,
     pub(super) step: usize,
     pub(super) addresses: Vec<usize>,
+    /// What it added to counters: kind, id, field, how much.
+    pub(super) incs: Vec<(String, String, String, i64)>,
     /// The store was set back to before it, or shares its stamps with a copy.
     pub(super) excused: bool,
     /// It has been in an outbox that was made anew: it may have come to nothing.
@@ -315,14 +317,23 @@ impl Witness {
             );
             return Err((Oracle::OwnWrites, text));
         }
+        // Copies may use one stamp twice; then the greater value stays.
+        for other in self.edits.iter_mut().filter(|other| other.stamp == edit.stamp) {
+            other.excused = true;
+            edit.excused = true;
+        }
         self.edits.push(edit);
         Ok(())
     }
 
-    /// Notes a commit that nobody was told of: what it wrote may show up.
+    /// A pending edit was made anew, and bears another stamp.
     pub(super) fn restamped(&mut self, site: usize, seq: u64, stamp: Stamp) {
-        for edit in self.edits.iter_mut().filter(|edit| edit.site == site && edit.seq == seq) {
+        let held = &self.held[site];
+        let edits = self.edits.iter_mut().filter(|edit| edit.site == site && edit.seq == seq);
+        for edit in edits.filter(|edit| edit.stamp != stamp) {
             edit.stamp = stamp;
+            let shows = |at: &usize| held[*at].as_ref().is_some_and(|held| held.shows(stamp));
+            edit.addresses = (0..held.len()).filter(shows).collect();
         }
     }
 
@@ -430,10 +441,24 @@ impl Witness {
         }
     }
 
-    /// Edits of the site that are pending were made anew.
-    pub(super) fn mark_rebuilt(&mut self, site: usize, pending: impl Fn(u64) -> bool) {
-        for edit in self.edits.iter_mut().filter(|edit| edit.site == site && pending(edit.seq)) {
-            edit.rebuilt = true;
+    /// Verdicts came to the site: edits that are neither pending nor held there were refused, or came to nothing.
+    pub(super) fn mark_rebuilt(&mut self, site: usize, is_pending: impl Fn(u64) -> bool) {
+        let held = &self.held[site];
+        for edit in self.edits.iter_mut().filter(|edit| edit.site == site && !is_pending(edit.seq)) {
+            let holds = |at: &usize| held.get(*at).and_then(Option::as_ref).is_some_and(|h| h.covers(edit.stamp));
+            edit.rebuilt |= !edit.addresses.iter().all(holds);
         }
+    }
+
+    /// What each counter must stand at, where no edit of it is excused.
+    pub(super) fn counters(&self) -> BTreeMap<(&str, &str, &str), i128> {
+        let mut sums: BTreeMap<(&str, &str, &str), Option<i128>> = BTreeMap::new();
+        for edit in &self.edits {
+            for (kind, id, field, by) in &edit.incs {
+                let sum = sums.entry((kind, id, field)).or_insert(Some(0));
+                *sum = if edit.excused || edit.rebuilt { None } else { sum.map(|sum| sum + i128::from(*by)) };
+            }
+        }
+        sums.into_iter().filter_map(|(counter, sum)| Some((counter, sum?))).collect()
     }
 }

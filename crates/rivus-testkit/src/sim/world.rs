@@ -201,6 +201,7 @@ impl<'p> World<'p> {
                     stamp,
                     step: self.step,
                     addresses: Vec::new(),
+                    incs: counted(ops),
                     excused,
                     rebuilt: false,
                 };
@@ -560,10 +561,10 @@ impl<'p> World<'p> {
             self.places[site].last.clear();
             self.places[site].high_water = 0;
         }
-        for (seq, stamp) in now {
-            self.witness.restamped(site, seq, stamp);
+        for (seq, stamp) in &now {
+            self.witness.restamped(site, *seq, *stamp);
         }
-        self.witness.mark_rebuilt(site, |_| true);
+        self.witness.mark_rebuilt(site, |key| now.iter().any(|(seq, _)| *seq == key));
         Ok(())
     }
 
@@ -577,6 +578,10 @@ impl<'p> World<'p> {
             SessionError::Goaway { .. } => return Ok(()),
             SessionError::Copied => {
                 let place = &mut self.places[site];
+                if !place.may_fork {
+                    let text = format!("{} takes itself for a copy, and is none", name(site));
+                    return Err((Oracle::Session, text));
+                }
                 place.is_double = false;
                 let event = if place.was_restored { Sometimes::BackupFound } else { Sometimes::CloneFound };
                 self.coverage.hit(event);
@@ -617,6 +622,9 @@ impl<'p> World<'p> {
         self.stop(on)?;
         let Some(store) = self.places[on].down.take() else { return Ok(()) };
         self.start(on, store)?;
+        if std::mem::take(&mut self.places[on].died_after) {
+            return self.made_anew(on);
+        }
         self.touch(on, Look::Onward);
         Ok(())
     }
@@ -627,7 +635,10 @@ impl<'p> World<'p> {
         let store = replica.into_store();
         match store.died() {
             Some(Death::Before) => self.coverage.hit(Sometimes::DiedBefore),
-            Some(Death::After) => self.coverage.hit(Sometimes::DiedAfter),
+            Some(Death::After) => {
+                self.coverage.hit(Sometimes::DiedAfter);
+                self.places[on].died_after = true;
+            }
             None => {}
         }
         self.note_number(store.trace());
@@ -661,6 +672,8 @@ impl<'p> World<'p> {
         place.high_water = 0;
         place.was_restored = true;
         place.is_double = true;
+        place.may_fork = true;
+        place.refused.clear();
         if place.is_hub {
             self.coverage.hit(Sometimes::HubRestored);
         }
@@ -686,8 +699,9 @@ impl<'p> World<'p> {
         let rank = self.places[from].plan.rank;
         self.places[to].plan.rank = rank;
         self.start(to, store)?;
+        self.places[to].is_double = true;
         for site in [from, to] {
-            self.places[site].is_double = true;
+            self.places[site].may_fork = true;
         }
         self.touch(to, Look::Onward);
         Ok(())
@@ -712,7 +726,12 @@ impl<'p> World<'p> {
         for event in replica.poll_events() {
             match event {
                 Event::Clash { .. } => self.coverage.hit(Sometimes::Clash),
-                Event::Rejected(_) => self.coverage.hit(Sometimes::RefusedRebuilt),
+                Event::Rejected(rejected) => {
+                    place.refused.insert(rejected.key);
+                    if replica.pending_count().is_ok_and(|pending| pending > 0) {
+                        self.coverage.hit(Sometimes::RefusedRebuilt);
+                    }
+                }
                 _ => {}
             }
         }
@@ -778,4 +797,13 @@ enum Carried {
 
 fn broken(error: &StoreError) -> Finding {
     (Oracle::Store, format!("a store that runs cannot be used: {error}"))
+}
+
+/// What an edit adds to which counters.
+fn counted(ops: &[Op]) -> Vec<(String, String, String, i64)> {
+    let inc = |op: &Op| match &op.action {
+        EditAction::Inc { field, by } => Some((op.kind.clone(), op.id.clone(), field.clone(), *by)),
+        _ => None,
+    };
+    ops.iter().filter_map(inc).collect()
 }
