@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::address::{self, LIFE};
 use crate::clock::{Clock, ClockError, Force, Instant, Millis, Stamp, TIME_END};
 use crate::id::ReplicaId;
-use crate::pending::{self, Header};
+use crate::pending::{Header, Ops};
 use crate::register::{Candidate, Reach, Register, Saw};
 use crate::row::{Change, Entry};
 use crate::schema::{Field, FieldType, Group, Kind, Life, Schema, Slot};
@@ -97,8 +97,7 @@ pub struct Tx<'s, S> {
     /// By entity, as they are staged.
     intents: SmallVec<[Intents; 1]>,
     /// The operations in their stored form, if the edit will have to be judged by an authority.
-    ops: Option<Vec<u8>>,
-    op_count: u64,
+    ops: Option<Ops>,
     registers: usize,
     bytes: usize,
     replica: ReplicaId,
@@ -122,8 +121,7 @@ impl<'s, S: Store> Tx<'s, S> {
             work,
             schema,
             intents: SmallVec::new(),
-            ops: keep_ops.then(pending::start),
-            op_count: 0,
+            ops: keep_ops.then(Ops::default),
             registers: 0,
             bytes: 0,
             replica,
@@ -207,8 +205,7 @@ impl<'s, S: Store> Tx<'s, S> {
             }
         };
         if wrote && let Some(ops) = &mut self.ops {
-            pending::put_op(ops, op);
-            self.op_count += 1;
+            ops.push(op);
         }
         Ok(())
     }
@@ -429,22 +426,26 @@ impl<'s, S: Store> Tx<'s, S> {
         let newest = intents.filter_map(|(_, intent)| intent.newest).max();
         let stamp = clock.tick(how.now, newest, how.force)?;
         let header = Header { stamp, rank: how.rank, saw: how.saw, force: how.force };
-        let mut record = self.ops.map(|ops| header.record(self.op_count, ops));
         let mut work = self.work;
-        for (index, intents) in self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty()) {
+        let change = |register| match self.ops {
+            None => Change::Join { register, source: None },
+            Some(_) => Change::Pend(register),
+        };
+        let written = self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty());
+        let deltas = written.map(|(index, intents)| {
             let at = At::new(index);
-            let changes = match &mut record {
-                None => {
-                    delta(&work, at, intents, header, |register| Change::Join { register, source: None })?
-                }
-                Some(record) => {
-                    let changes = delta(&work, at, intents, header, Change::Pend)?;
-                    let staged = work.staged(at);
-                    pending::put_entity(record, staged.kind(), staged.id(), &changes);
-                    changes
-                }
-            };
-            work.apply(at, &changes)?;
+            delta(&work, at, intents, header, change).map(|changes| (at, changes))
+        });
+        let deltas: SmallVec<[_; 1]> = deltas.collect::<Result<_, _>>()?;
+        let record = self.ops.as_ref().map(|ops| {
+            let named = deltas.iter().map(|(at, changes)| {
+                let staged = work.staged(*at);
+                (staged.kind(), staged.id(), changes.as_slice())
+            });
+            ops.record(header, &named.collect::<SmallVec<[_; 1]>>())
+        });
+        for (at, changes) in &deltas {
+            work.apply(*at, changes)?;
         }
         Ok((work, Some(Made { stamp, record, registers: self.registers })))
     }

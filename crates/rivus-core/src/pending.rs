@@ -3,11 +3,12 @@
 //! Owns the byte form. The delta is what is pushed; the operations are what is done again when an earlier edit
 //! was refused and this one must be rebuilt on what remains.
 
+use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Force, Stamp};
 use crate::edit::{Action, Op};
 use crate::id::{Incarnation, ReplicaId};
-use crate::register::{Register, Saw};
+use crate::register::{Candidate, Register, Saw};
 use crate::row::{Change, decode_register, encode_register};
 use crate::value::Value;
 
@@ -24,28 +25,88 @@ pub struct Header {
     pub force: Force,
 }
 
+mod mark {
+    pub(super) const FORCE: u8 = 1;
+    pub(super) const SAW: u8 = 2;
+    /// The edit is a put of one plain field that is all of its delta: neither is written twice.
+    pub(super) const ONE_PUT: u8 = 4;
+    pub(super) const KNOWN: u8 = 7;
+}
+
 impl Header {
-    /// Goes on with an outbox record that has its operations; the entities follow.
-    pub(crate) fn record(self, op_count: u64, ops: Vec<u8>) -> Vec<u8> {
-        let mut out = ops;
-        let len = u32::try_from(out.len().saturating_sub(OPS_START.len())).unwrap_or(u32::MAX);
-        if let Some(start) = out.first_chunk_mut() {
-            *start = len.to_be_bytes();
-        }
-        out.push(u8::from(self.force == Force::Yes) | u8::from(self.saw.is_some()) << 1);
+    fn encode(self, out: &mut Vec<u8>, marks: u8) {
+        let force = if self.force == Force::Yes { mark::FORCE } else { 0 };
+        let saw = if self.saw.is_some() { mark::SAW } else { 0 };
+        out.push(marks | force | saw);
         out.stamp(self.stamp);
         out.push(self.rank);
         if let Some(saw) = self.saw {
             out.extend_from_slice(&saw.incarnation.0.to_be_bytes());
             out.varint(saw.done);
         }
-        out.varint(op_count);
+    }
+
+    /// Starts the outbox record of an edit; its entities follow.
+    pub(crate) fn record(self, ops: &Ops, out: &mut Vec<u8>) {
+        self.encode(out, 0);
+        out.varint(ops.count);
+        out.slice(&ops.bytes);
+    }
+
+    /// Writes the whole outbox record of an edit that puts `value`, as canonical bytes, into one plain field.
+    pub(crate) fn record_one_put(
+        self,
+        kind: &str,
+        id: &str,
+        address: &[u8],
+        value: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        self.encode(out, mark::ONE_PUT);
+        out.slice(kind.as_bytes());
+        out.slice(id.as_bytes());
+        out.slice(address);
+        out.extend_from_slice(value);
+    }
+}
+
+/// The operations of an edit in their stored form.
+#[derive(Debug, Default)]
+pub(crate) struct Ops {
+    count: u64,
+    bytes: Vec<u8>,
+    is_one_put: bool,
+}
+
+impl Ops {
+    /// Appends an operation.
+    pub(crate) fn push(&mut self, op: &Op) {
+        self.is_one_put = self.count == 0 && matches!(&op.action, Action::Put(fields) if fields.len() == 1);
+        self.count += 1;
+        put_op(&mut self.bytes, op);
+    }
+
+    /// Writes the outbox record.
+    pub(crate) fn record(&self, header: Header, delta: &[(&str, &str, &[(&[u8], Change<'_>)])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self.is_one_put
+            && let [(kind, id, [(address, change)])] = delta
+            && Parts::parse(address).is_some_and(|parts| parts.class == class::FIELD)
+            && let Some(only) = change.register().and_then(Register::as_plain)
+        {
+            header.record_one_put(kind, id, address, only.value, &mut out);
+            return out;
+        }
+        header.record(self, &mut out);
+        for (kind, id, changes) in delta {
+            put_entity(&mut out, kind, id, changes);
+        }
         out
     }
 }
 
 /// Appends one entity of the delta to an outbox record.
-pub(crate) fn put_entity(out: &mut Vec<u8>, kind: &str, id: &str, changes: &[(&[u8], Change<'_>)]) {
+fn put_entity(out: &mut Vec<u8>, kind: &str, id: &str, changes: &[(&[u8], Change<'_>)]) {
     out.slice(kind.as_bytes());
     out.slice(id.as_bytes());
     out.varint(changes.len() as u64);
@@ -72,8 +133,8 @@ pub struct PendingEntity<'a> {
 pub struct Pending<'a> {
     /// Stamp, rank and the rest.
     pub header: Header,
-    op_count: u64,
-    ops: &'a [u8],
+    /// None if they follow from the delta.
+    ops: Option<(u64, &'a [u8])>,
     /// The delta.
     pub entities: Vec<PendingEntity<'a>>,
 }
@@ -85,18 +146,26 @@ impl<'a> Pending<'a> {
     /// [`Cut`] if the bytes are none.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Cut> {
         let mut reader = Reader::new(bytes);
-        let len = u32::from_be_bytes(reader.array()?);
-        let ops = reader.take(usize::try_from(len).map_err(|_| Cut)?)?;
         let marks = reader.u8()?;
+        if marks & !mark::KNOWN != 0 {
+            return Err(Cut);
+        }
         let stamp = reader.stamp()?;
         let rank = reader.u8()?;
-        let saw = if marks & 2 == 0 {
+        let saw = if marks & mark::SAW == 0 {
             None
         } else {
             Some(Saw { incarnation: Incarnation(reader.u64()?), done: reader.varint()? })
         };
-        let force = if marks & 1 == 0 { Force::No } else { Force::Yes };
-        let op_count = reader.varint()?;
+        let force = if marks & mark::FORCE == 0 { Force::No } else { Force::Yes };
+        let header = Header { stamp, rank, saw, force };
+        if marks & mark::ONE_PUT != 0 {
+            let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
+            let register = Register::plain(Candidate { stamp, rank, saw, value: reader.rest() });
+            let entity = PendingEntity { kind, id, registers: vec![(address, register)] };
+            return Ok(Self { header, ops: None, entities: vec![entity] });
+        }
+        let ops = (reader.varint()?, reader.slice()?);
         let mut entities = Vec::new();
         while !reader.is_empty() {
             let (kind, id) = (reader.str()?, reader.str()?);
@@ -107,7 +176,7 @@ impl<'a> Pending<'a> {
             }
             entities.push(PendingEntity { kind, id, registers });
         }
-        Ok(Self { header: Header { stamp, rank, saw, force }, op_count, ops, entities })
+        Ok(Self { header, ops: Some(ops), entities })
     }
 
     /// The operations, in order.
@@ -115,10 +184,20 @@ impl<'a> Pending<'a> {
     /// # Errors
     /// [`Cut`] if they are unreadable.
     pub fn ops(&self) -> Result<Vec<Op>, Cut> {
-        let mut reader = Reader::new(self.ops);
-        let ops = (0..self.op_count).map(|_| op(&mut reader)).collect::<Result<_, _>>()?;
+        let Some((count, bytes)) = self.ops else { return self.put().map(|op| vec![op]) };
+        let mut reader = Reader::new(bytes);
+        let ops = (0..count).map(|_| op(&mut reader)).collect::<Result<_, _>>()?;
         reader.end()?;
         Ok(ops)
+    }
+
+    /// The put that made the only register.
+    fn put(&self) -> Result<Op, Cut> {
+        let entity = self.entities.first().ok_or(Cut)?;
+        let (address, register) = entity.registers.first().ok_or(Cut)?;
+        let name = Parts::parse(address).ok_or(Cut)?.name.to_owned();
+        let value = Value::decode(register.newest().value).map_err(|_| Cut)?;
+        Ok(Op::new(entity.kind, entity.id, Action::Put(vec![(name, value)])))
     }
 
     /// The replica that made the edit.
@@ -128,20 +207,7 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// With what a record begins: the length of its operations, once that is known.
-const OPS_START: [u8; 4] = [0; 4];
-/// How much room a record gets to begin with, in bytes.
-const RECORD_BYTES_USUAL: usize = 192;
-
-/// Starts a record; the operations follow.
-pub(crate) fn start() -> Vec<u8> {
-    let mut out = Vec::with_capacity(RECORD_BYTES_USUAL);
-    out.extend_from_slice(&OPS_START);
-    out
-}
-
-/// Appends an operation.
-pub(crate) fn put_op(out: &mut Vec<u8>, op: &Op) {
+fn put_op(out: &mut Vec<u8>, op: &Op) {
     let field = |out: &mut Vec<u8>, tag: u8, field: &str| {
         out.push(tag);
         out.slice(field.as_bytes());

@@ -49,18 +49,26 @@ impl Candidate<'_> {
 impl Candidate<'_> {
     /// Appends what [`Register::encode_canonical`] appends of a plain register.
     pub(crate) fn encode_canonical(&self, out: &mut Vec<u8>) {
-        let mut stamp = [0; 26];
-        let (instant, replica) = stamp.split_at_mut(10);
-        let (generation, time) = instant.split_at_mut(2);
-        generation.copy_from_slice(&self.stamp.generation.to_be_bytes());
-        time.copy_from_slice(&self.stamp.time.to_be_bytes());
-        replica.copy_from_slice(&self.stamp.replica.0);
-        out.reserve(2 * stamp.len() + 17 + self.value.len());
-        out.extend_from_slice(&stamp);
-        out.extend_from_slice(&1_u64.to_be_bytes());
-        out.extend_from_slice(&stamp);
-        out.push(self.rank);
-        out.extend_from_slice(&(self.value.len() as u64).to_be_bytes());
+        // All but the value in one piece: this is made twice for every edit.
+        let mut head = [0; 69];
+        let mut rest = head.as_mut_slice();
+        let mut put = |bytes: &[u8]| {
+            if let Some((place, after)) = std::mem::take(&mut rest).split_at_mut_checked(bytes.len()) {
+                place.copy_from_slice(bytes);
+                rest = after;
+            }
+        };
+        for is_floor in [true, false] {
+            put(&self.stamp.generation.to_be_bytes());
+            put(&self.stamp.time.to_be_bytes());
+            put(&self.stamp.replica.0);
+            if is_floor {
+                put(&1_u64.to_be_bytes());
+            }
+        }
+        put(&[self.rank]);
+        put(&(self.value.len() as u64).to_be_bytes());
+        out.extend_from_slice(&head);
         out.extend_from_slice(self.value);
     }
 }

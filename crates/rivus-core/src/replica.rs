@@ -255,15 +255,10 @@ impl<S: Store> Replica<S> {
                 self.identity = identity;
                 return Ok(());
             }
-            let batch = Batch {
-                unchanged: vec![RecordRead {
-                    table: Table::Identity,
-                    key: IDENTITY_KEY.to_vec(),
-                    value: found,
-                }],
-                records: vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())],
-                ..Batch::default()
-            };
+            let unchanged = [RecordRead { table: Table::Identity, key: IDENTITY_KEY.to_vec(), value: found }];
+            let records = [RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
+            let (unchanged, records) = (unchanged.as_slice().into(), records.as_slice().into());
+            let batch = Batch { unchanged, records, ..Batch::default() };
             match self.store.commit(batch) {
                 Ok(_) => {
                     self.identity = identity;
@@ -816,18 +811,24 @@ impl<S: Store> Replica<S> {
             None if is_on(Canary::HighWaterNotKept) => HighWater::AtLeast(0),
             None => HighWater::AtLeast(self.clock.high_water()),
         };
-        let mut batch = Batch { records, high_water, incarnation: self.incarnation, ..Batch::default() };
         self.scratch = std::mem::take(&mut finished.scratch);
-        finished.fill(&mut batch);
         if is_on(Canary::WithdrawKeepsDigest) && origin == Origin::Withdrawn {
-            batch.sums = crate::row::Sums::default();
+            finished.sums = crate::row::Sums::default();
         }
-        if batch.rows.is_empty() && batch.records.is_empty() {
+        let (reads, rows) = finished.rows();
+        if rows.is_empty() && records.is_empty() {
             return Ok(self.store.head()?.seq);
         }
-        batch.unchanged = self.identity_read();
-        let wrote_rows = !batch.rows.is_empty();
-        let seq = self.store.commit(batch)?;
+        let wrote_rows = !rows.is_empty();
+        let seq = self.store.commit(Batch {
+            reads: reads.into(),
+            unchanged: self.identity_read().into(),
+            rows: rows.into(),
+            records: records.into(),
+            high_water,
+            sums: finished.sums,
+            incarnation: self.incarnation,
+        })?;
         if wrote_rows {
             self.incarnation = None;
         }
@@ -881,7 +882,7 @@ fn each_entry<S: Store>(
 }
 
 fn commit_records<S: Store>(store: &mut S, records: Vec<RecordWrite>) -> Result<(), StoreError> {
-    match store.commit(Batch { records, ..Batch::default() }) {
+    match store.commit(Batch { records: records.into(), ..Batch::default() }) {
         Ok(_) => Ok(()),
         Err(CommitError::Store(error)) => Err(error),
         Err(CommitError::Stale) => Err(StoreError::Busy("records moved".to_owned())),

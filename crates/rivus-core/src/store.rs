@@ -86,6 +86,13 @@ pub struct Head {
     pub digest: Digest,
 }
 
+/// Where a store has found a row, in a number of its own, so that the commit need not look for it again.
+///
+/// A hint: it counts only while the row there bears the seq that goes with it, which no two rows share. At
+/// worst the commit is stale. 0 says nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Place(pub u64);
+
 /// One row as loaded: an entity, or one chunk of a large one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Chunk<'s> {
@@ -93,6 +100,8 @@ pub struct Chunk<'s> {
     pub start: Cow<'s, [u8]>,
     /// The seq of its last write.
     pub seq: u64,
+    /// Where it is.
+    pub place: Place,
     /// The packed row.
     pub bytes: Cow<'s, [u8]>,
 }
@@ -118,9 +127,11 @@ pub struct RowRead<'b> {
     /// The entity's id.
     pub id: &'b str,
     /// The chunk's first address.
-    pub start: Vec<u8>,
+    pub start: Cow<'b, [u8]>,
     /// The seq at which it was read; 0 if it was not there.
     pub seq: u64,
+    /// Where it was read.
+    pub place: Place,
 }
 
 /// A row to write.
@@ -129,7 +140,7 @@ pub struct RowWrite<'b> {
     /// The row, and the seq at which it was read.
     pub row: RowRead<'b>,
     /// The new packed row.
-    pub bytes: Vec<u8>,
+    pub bytes: Cow<'b, [u8]>,
 }
 
 /// The key of a record.
@@ -190,13 +201,13 @@ pub enum HighWater {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch<'b> {
     /// Rows that must not have moved.
-    pub reads: Vec<RowRead<'b>>,
+    pub reads: Cow<'b, [RowRead<'b>]>,
     /// Records that must not have changed.
-    pub unchanged: Vec<RecordRead>,
+    pub unchanged: Cow<'b, [RecordRead]>,
     /// Rows to write, in the order in which they take their seqs. No row twice.
-    pub rows: Vec<RowWrite<'b>>,
+    pub rows: Cow<'b, [RowWrite<'b>]>,
     /// Records to write, in order.
-    pub records: Vec<RecordWrite>,
+    pub records: Cow<'b, [RecordWrite]>,
     /// The clock.
     pub high_water: HighWater,
     /// Added to the digest.
@@ -208,10 +219,10 @@ pub struct Batch<'b> {
 impl Default for Batch<'_> {
     fn default() -> Self {
         Self {
-            reads: Vec::new(),
-            unchanged: Vec::new(),
-            rows: Vec::new(),
-            records: Vec::new(),
+            reads: Cow::Borrowed(&[]),
+            unchanged: Cow::Borrowed(&[]),
+            rows: Cow::Borrowed(&[]),
+            records: Cow::Borrowed(&[]),
             high_water: HighWater::AtLeast(0),
             sums: Sums::default(),
             incarnation: None,

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::Stamp;
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
-use crate::store::{Batch, CommitError, RowRead, RowWrite, Store, StoreError};
+use crate::store::{CommitError, Place, RowRead, RowWrite, Store, StoreError};
 
 /// One transaction's staged rows.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(crate) struct Scratch {
     pub(crate) value: Vec<u8>,
     pub(crate) hashing: Vec<u8>,
     pub(crate) packing: Vec<u8>,
+    pub(crate) record: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +80,7 @@ impl Names {
 struct StagedChunk<'s> {
     start: Cow<'s, [u8]>,
     read_seq: u64,
+    place: Place,
     /// Empty while the row does not exist.
     bytes: Cow<'s, [u8]>,
     written: bool,
@@ -180,12 +182,17 @@ impl<'s, S: Store> Work<'s, S> {
             }
         }
         let chunk = match store.load(staged.kind(), staged.id(), address)? {
-            Some(chunk) => {
-                StagedChunk { start: chunk.start, read_seq: chunk.seq, bytes: chunk.bytes, written: false }
-            }
+            Some(chunk) => StagedChunk {
+                start: chunk.start,
+                read_seq: chunk.seq,
+                place: chunk.place,
+                bytes: chunk.bytes,
+                written: false,
+            },
             None => StagedChunk {
                 start: Cow::Borrowed(&[]),
                 read_seq: 0,
+                place: Place::default(),
                 bytes: Cow::Borrowed(&[]),
                 written: false,
             },
@@ -272,6 +279,7 @@ impl<'s, S: Store> Work<'s, S> {
                     let chunk = StagedChunk {
                         start: Cow::Owned(start),
                         read_seq: 0,
+                        place: Place::default(),
                         bytes: Cow::Owned(bytes),
                         written: true,
                     };
@@ -300,6 +308,7 @@ impl<'s, S: Store> Work<'s, S> {
                     entity: finished.entities.len(),
                     start: chunk.start.into_owned(),
                     seq: chunk.read_seq,
+                    place: chunk.place,
                     bytes: if chunk.written { Some(chunk.bytes.into_owned()) } else { None },
                 });
             }
@@ -316,7 +325,7 @@ pub(crate) struct Finished {
     /// Each with whether its view changed.
     entities: SmallVec<[(Names, bool); 1]>,
     pub(crate) clashes: Vec<Stamp>,
-    sums: Sums,
+    pub(crate) sums: Sums,
     pub(crate) scratch: Scratch,
 }
 
@@ -325,6 +334,7 @@ struct FinishedRow {
     entity: usize,
     start: Vec<u8>,
     seq: u64,
+    place: Place,
     bytes: Option<Vec<u8>>,
 }
 
@@ -335,18 +345,19 @@ impl Finished {
         changed.map(|(names, _)| (names.kind(), names.id()))
     }
 
-    /// Moves rows and sums into a batch.
-    pub(crate) fn fill<'b>(&'b mut self, batch: &mut Batch<'b>) {
-        batch.sums.add(self.sums);
-        batch.rows = Vec::with_capacity(self.rows.len());
-        for row in self.rows.drain(..) {
+    /// The rows that were only read, and those to write.
+    pub(crate) fn rows(&self) -> (Vec<RowRead<'_>>, Vec<RowWrite<'_>>) {
+        let (mut reads, mut rows) = (Vec::new(), Vec::with_capacity(self.rows.len()));
+        for row in &self.rows {
             let Some((names, _)) = self.entities.get(row.entity) else { continue };
-            let read = RowRead { kind: names.kind(), id: names.id(), start: row.start, seq: row.seq };
-            match row.bytes {
-                None => batch.reads.push(read),
-                Some(bytes) => batch.rows.push(RowWrite { row: read, bytes }),
+            let (kind, id) = (names.kind(), names.id());
+            let read = RowRead { kind, id, start: Cow::Borrowed(&row.start), seq: row.seq, place: row.place };
+            match &row.bytes {
+                None => reads.push(read),
+                Some(bytes) => rows.push(RowWrite { row: read, bytes: Cow::Borrowed(bytes) }),
             }
         }
+        (reads, rows)
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use rivus_core::id::Incarnation;
 use rivus_core::store::{
-    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store,
-    StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, RecordKey, RecordRead, RecordWrite,
+    Store, StoreError, Table,
 };
 use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -24,6 +24,7 @@ impl Store for SqliteStore {
                 start: Cow::Owned(row.get(0)?),
                 seq: row.get::<_, i64>(1)?.cast_unsigned(),
                 bytes: Cow::Owned(row.get(2)?),
+                place: Place(row.get::<_, i64>(3)?.cast_unsigned()),
             })
         };
         let found = self.conn.prepare_cached(LOAD);
@@ -168,7 +169,7 @@ fn typed<T>(column: usize, value: FromSqlResult<T>) -> rusqlite::Result<T> {
 fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u64>> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let before = bare_head(&transaction)?;
-    for read in &batch.unchanged {
+    for read in batch.unchanged.iter() {
         if held(&transaction, read)? != read.value {
             return Ok(None);
         }
@@ -178,7 +179,7 @@ fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u6
         let first = (before.seq + 1).cast_signed();
         transaction.prepare_cached(OPEN)?.execute((first, incarnation.0.cast_signed()))?;
     }
-    for record in batch.records {
+    for record in batch.records.iter() {
         write_record(&transaction, record, seq)?;
     }
     let high_water = match batch.high_water {
@@ -203,20 +204,25 @@ fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u6
 /// did not move is seen from how many rows the write itself found.
 fn write_rows(conn: &Connection, batch: &Batch<'_>, mut seq: u64) -> rusqlite::Result<Option<u64>> {
     let mut seq_of = conn.prepare_cached(SEQ)?;
-    for read in &batch.reads {
-        let found = seq_of.query_row((read.kind, read.id, &read.start), |row| row.get::<_, i64>(0));
+    for read in batch.reads.iter() {
+        let found = seq_of.query_row((read.kind, read.id, &*read.start), |row| row.get::<_, i64>(0));
         if found.optional()?.unwrap_or(0).cast_unsigned() != read.seq {
             return Ok(None);
         }
     }
-    let (mut insert, mut update) = (conn.prepare_cached(INSERT)?, conn.prepare_cached(UPDATE)?);
-    for write in &batch.rows {
+    let mut insert = conn.prepare_cached(INSERT)?;
+    let (mut update, mut update_at) = (conn.prepare_cached(UPDATE)?, conn.prepare_cached(UPDATE_AT)?);
+    for write in batch.rows.iter() {
         seq += 1;
         let (row, new) = (&write.row, seq.cast_signed());
         let written = if row.seq == 0 {
-            insert.execute(params![row.kind, row.id, row.start, new, write.bytes])?
+            insert.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes])?
+        } else if row.place == Place::default() {
+            let old = row.seq.cast_signed();
+            update.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes, old])?
         } else {
-            update.execute(params![row.kind, row.id, row.start, new, write.bytes, row.seq.cast_signed()])?
+            let (place, old) = (row.place.0.cast_signed(), row.seq.cast_signed());
+            update_at.execute(params![place, new, &*write.bytes, old])?
         };
         if written == 0 {
             return Ok(None);
@@ -231,13 +237,14 @@ fn held(conn: &Connection, read: &RecordRead) -> rusqlite::Result<Option<Vec<u8>
     find.query_row((read.table as u8, &read.key), |row| row.get(0)).optional()
 }
 
-fn write_record(conn: &Connection, record: RecordWrite, seq: u64) -> rusqlite::Result<()> {
-    let key = match record.key {
-        RecordKey::Bytes(bytes) => bytes,
-        RecordKey::CommitSeq => seq.to_be_bytes().to_vec(),
+fn write_record(conn: &Connection, record: &RecordWrite, seq: u64) -> rusqlite::Result<()> {
+    let seq = seq.to_be_bytes();
+    let key = match &record.key {
+        RecordKey::Bytes(bytes) => bytes.as_slice(),
+        RecordKey::CommitSeq => &seq,
     };
     let table = record.table as u8;
-    match record.value {
+    match &record.value {
         Some(value) => conn.prepare_cached(PUT)?.execute((table, key, value))?,
         None => conn.prepare_cached(REMOVE)?.execute((table, key))?,
     };
@@ -246,7 +253,7 @@ fn write_record(conn: &Connection, record: RecordWrite, seq: u64) -> rusqlite::R
 
 const HEAD: &str = "SELECT seq, high_water, shown, confirmed, count FROM head";
 const INCARNATIONS: &str = "SELECT id, first FROM incarnation ORDER BY first";
-const LOAD: &str = "SELECT start, seq, state FROM entity
+const LOAD: &str = "SELECT start, seq, state, rowid FROM entity
     WHERE kind = ?1 AND id = ?2 AND start <= ?3 ORDER BY start DESC LIMIT 1";
 const CHANGES: &str = "SELECT kind, id, seq, state FROM entity WHERE scope = 0 AND seq > ?1 ORDER BY seq";
 /// Steps from kind to kind; a plain DISTINCT would go through every entity.
@@ -263,6 +270,7 @@ const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VA
     ON CONFLICT (kind, id, start) DO NOTHING";
 const UPDATE: &str =
     "UPDATE entity SET seq = ?4, state = ?5 WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?6";
+const UPDATE_AT: &str = "UPDATE entity SET seq = ?2, state = ?3 WHERE rowid = ?1 AND seq = ?4";
 const OPEN: &str = "INSERT INTO incarnation (first, id) VALUES (?1, ?2)";
 const MOVE_HEAD: &str =
     "UPDATE head SET seq = ?1, high_water = ?2, shown = ?3, confirmed = ?4, count = ?5 WHERE one = 1";

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use rivus_core::id::Incarnation;
 use rivus_core::row::Sums;
 use rivus_core::store::{
-    Batch, CommitError, Head, HighWater, RecordWrite, RowRead, RowWrite, Store, Table, conformance,
+    Batch, CommitError, Head, HighWater, Place, RecordWrite, RowRead, RowWrite, Store, Table, conformance,
 };
 use tempfile::TempDir;
 
@@ -23,14 +23,14 @@ fn open(path: &Path) -> SqliteStore {
 }
 
 fn row<'b>(id: &'b str, seq: u64, bytes: &[u8]) -> Batch<'b> {
-    let row = RowRead { kind: "task", id, start: Vec::new(), seq };
-    Batch { rows: vec![RowWrite { row, bytes: bytes.to_vec() }], ..Batch::default() }
+    let row = RowRead { kind: "task", id, start: Vec::new().into(), seq, place: Place::default() };
+    Batch { rows: vec![RowWrite { row, bytes: bytes.to_vec().into() }].into(), ..Batch::default() }
 }
 
 /// A store with one of everything.
 fn furnish(store: &mut SqliteStore) {
     let batch = Batch {
-        records: vec![RecordWrite::put(Table::Outbox, *b"key", b"value".to_vec())],
+        records: vec![RecordWrite::put(Table::Outbox, *b"key", b"value".to_vec())].into(),
         high_water: HighWater::AtLeast(u64::MAX - 5),
         sums: Sums { shown: u128::MAX, confirmed: 1 << 100, count: 1 },
         incarnation: Some(Incarnation(u64::MAX)),
@@ -266,7 +266,7 @@ fn a_full_disk_loses_nothing() {
     furnish(&mut store);
     let before = content(&store);
     let too_large = || {
-        let records = vec![RecordWrite::put(Table::Outbox, *b"key", vec![1; 300_000])];
+        let records = vec![RecordWrite::put(Table::Outbox, *b"key", vec![1; 300_000])].into();
         Batch { records, incarnation: Some(Incarnation(4)), ..row("a", 1, b"small") }
     };
     for _ in 0..2 {

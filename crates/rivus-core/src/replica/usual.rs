@@ -4,11 +4,15 @@
 //! operations and policies, entities or registers that are not held, and deleted ones. Typing into a
 //! form makes nothing but such edits; a test holds the two ways to the same store, byte for byte.
 
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
 use super::{Edited, Event, Origin, Replica};
 use crate::address::{self, LIFE, class};
 use crate::clock::{Force, Millis};
 use crate::edit::{Action, EditError, Op};
-use crate::pending::{self, Header};
+use crate::pending::Header;
 use crate::register::{Candidate, Register};
 use crate::row::{self, Change, Digested, Row};
 use crate::schema::{FieldType, Life, Schema, Slot};
@@ -59,43 +63,43 @@ impl<S: Store> Replica<S> {
         let register = Register::plain(Candidate { stamp, rank, saw, value: &scratch.value });
         let pends = self.identity.authority.is_some();
         let change = if pends { Change::Pend(register) } else { Change::Join { register, source: None } };
-        let changes = [(scratch.address.as_slice(), change)];
-        let mut records = Vec::with_capacity(1);
-        if pends {
-            let mut ops = pending::start();
-            pending::put_op(&mut ops, op);
-            let mut record = Header { stamp, rank, saw, force: Force::No }.record(1, ops);
-            pending::put_entity(&mut record, &op.kind, &op.id, &changes);
-            records.push(RecordWrite {
-                table: Table::Outbox,
-                key: RecordKey::CommitSeq,
-                value: Some(record),
-            });
-        }
+        let records = pends.then(|| {
+            let mut record = std::mem::take(&mut scratch.record);
+            record.clear();
+            let header = Header { stamp, rank, saw, force: Force::No };
+            header.record_one_put(&op.kind, &op.id, &scratch.address, &scratch.value, &mut record);
+            [RecordWrite { table: Table::Outbox, key: RecordKey::CommitSeq, value: Some(record) }]
+        });
         let mut digested = Digested::new(&mut scratch.hashing, &op.kind, &op.id);
-        let [(_, change)] = &changes;
-        if !spot.apply(change, &mut scratch.packing, &mut digested) {
+        if !spot.apply(&change, &mut scratch.packing, &mut digested) {
             return Ok(None);
         }
         let sums = digested.sums;
         let read = |chunk: &Chunk<'_>| RowRead {
             kind: &op.kind,
             id: &op.id,
-            start: chunk.start.to_vec(),
+            start: Cow::Owned(chunk.start.to_vec()),
             seq: chunk.seq,
+            place: chunk.place,
         };
-        let rows = vec![RowWrite { row: read(chunk), bytes: scratch.packing.clone() }];
-        let reads = other.iter().map(|_| read(&first)).collect();
-        let high_water = HighWater::AtLeast(self.clock.high_water());
-        let unchanged = self.identity_read();
-        let batch =
-            Batch { reads, rows, records, high_water, sums, incarnation: self.incarnation, unchanged };
+        let rows = [RowWrite { row: read(chunk), bytes: Cow::Borrowed(&scratch.packing) }];
+        let reads: SmallVec<[_; 1]> = other.iter().map(|_| read(&first)).collect();
+        let batch = Batch {
+            reads: Cow::Borrowed(&reads),
+            unchanged: self.identity_read().into(),
+            rows: Cow::Borrowed(&rows),
+            records: Cow::Borrowed(records.as_ref().map_or(&[], |one| one.as_slice())),
+            high_water: HighWater::AtLeast(self.clock.high_water()),
+            sums,
+            incarnation: self.incarnation,
+        };
         let seq = match self.store.commit(batch) {
             Ok(seq) => seq,
             Err(CommitError::Stale) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         self.incarnation = None;
+        scratch.record = records.and_then(|[record]| record.value).unwrap_or_default();
         if self.watching {
             let (kind, id) = (op.kind.clone(), op.id.clone());
             self.events.push(Event::Changed { kind, id, origin: Origin::Local });

@@ -75,6 +75,8 @@ impl<'a> Change<'a> {
 pub struct Digested<'b> {
     buffer: &'b mut Vec<u8>,
     prefix: usize,
+    /// Where the address that was gone to last ends.
+    address: usize,
     /// Where confirmed and pending are kept apart, the two digests differ.
     pub sums: Sums,
     /// Stamps that were met with two different contents: the mark of a copied database.
@@ -110,23 +112,27 @@ impl<'b> Digested<'b> {
             buffer.extend_from_slice(part.as_bytes());
         }
         let prefix = buffer.len();
-        Self { buffer, prefix, sums: Sums::default(), clashes: Vec::new() }
+        Self { buffer, prefix, address: prefix, sums: Sums::default(), clashes: Vec::new() }
     }
 
     /// The register's summand of the digest.
     pub fn hash(&mut self, address: &[u8], register: &Register<'_>) -> u128 {
-        self.buffer.truncate(self.prefix);
-        self.buffer.extend_from_slice(&(address.len() as u64).to_be_bytes());
-        self.buffer.extend_from_slice(address);
+        self.at(address);
         register.encode_canonical(self.buffer);
         xxh3_128(self.buffer)
     }
 
-    /// The same of a plain register.
-    pub(super) fn hash_plain(&mut self, address: &[u8], only: &Candidate<'_>) -> u128 {
+    /// Goes to an address.
+    pub(super) fn at(&mut self, address: &[u8]) {
         self.buffer.truncate(self.prefix);
         self.buffer.extend_from_slice(&(address.len() as u64).to_be_bytes());
         self.buffer.extend_from_slice(address);
+        self.address = self.buffer.len();
+    }
+
+    /// The summand of a plain register at the address that was gone to last.
+    pub(super) fn hash_plain(&mut self, only: &Candidate<'_>) -> u128 {
+        self.buffer.truncate(self.address);
         only.encode_canonical(self.buffer);
         xxh3_128(self.buffer)
     }

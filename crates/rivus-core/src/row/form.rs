@@ -51,17 +51,37 @@ pub(super) fn plain(bytes: &[u8]) -> Option<Candidate<'_>> {
     Some(Candidate { value: reader.rest(), ..only })
 }
 
-/// The only candidate of a register that has one.
+/// The value of the only candidate of a register that has one, found without reading stamps.
 #[inline]
-pub(super) fn sole(bytes: &[u8]) -> Option<Candidate<'_>> {
+pub(super) fn sole_value(bytes: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(bytes);
-    if reader.u8().ok()? & PLAIN != 0 {
-        return plain(bytes);
+    let head = reader.u8().ok()?;
+    if head & PLAIN != 0 {
+        skip_candidate(&mut reader, head).ok()?;
+        return Some(reader.rest());
     }
-    let (_floor, 1) = (reader.stamp().ok()?, reader.varint().ok()?) else { return None };
+    skip_stamp(&mut reader).ok()?;
+    let 1 = reader.varint().ok()? else { return None };
     let marks = reader.u8().ok()?;
-    let only = candidate(&mut reader, marks).ok()?;
-    Some(Candidate { value: reader.slice().ok()?, ..only })
+    skip_candidate(&mut reader, marks).ok()?;
+    reader.slice().ok()
+}
+
+#[inline(always)]
+fn skip_stamp(reader: &mut Reader<'_>) -> Result<(), Cut> {
+    reader.varint()?;
+    reader.take(size_of::<u64>() + size_of::<ReplicaId>()).map(drop)
+}
+
+#[inline(always)]
+fn skip_candidate(reader: &mut Reader<'_>, marks: u8) -> Result<(), Cut> {
+    skip_stamp(reader)?;
+    reader.take(usize::from(marks & RANK != 0))?;
+    if marks & SAW != 0 {
+        reader.take(size_of::<u64>())?;
+        reader.varint()?;
+    }
+    Ok(())
 }
 
 /// Appends a register; its end is known from outside.

@@ -4,7 +4,7 @@
 //! and no stamp is met twice. All else is left to `step`; a test holds the two to the same bytes and sums.
 
 use super::change::{Change, Digested, Sums};
-use super::form::{encode_plain, plain, sole};
+use super::form::{encode_plain, plain, sole_value};
 use super::{CHUNK_BYTES_MAX, ConfirmedForm, Corrupt, Entries, Entry, Forms, Row, VERSION, flag};
 use crate::address::LIFE;
 use crate::bytes::{Put, Reader};
@@ -42,7 +42,8 @@ pub(super) fn usual<'a>(
     if old.stamp == new.stamp {
         return Ok(None);
     }
-    let mut hash = |candidate: &Candidate<'_>| digested.hash_plain(entry.address, candidate);
+    digested.at(entry.address);
+    let mut hash = |candidate: &Candidate<'_>| digested.hash_plain(candidate);
     let Forms { seq, source: held_source, shown, confirmed } = forms;
     if pends {
         if old.stamp > new.stamp {
@@ -123,7 +124,7 @@ pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
         let body = rest.slice().ok()?;
         let end = row.entries.len() - rest.remaining();
         let [flags, len, tail @ ..] = body else { return None };
-        let is_here = usize::from(*len) == address.len() && tail.starts_with(address);
+        let is_here = usize::from(*len) == address.len() && begins(tail, address);
         if is_here {
             found = Some(Place { start, end });
         } else if flags & flag::SEQ == 0 {
@@ -137,11 +138,17 @@ pub(crate) fn spot<'a>(row: Row<'a>, address: &[u8]) -> Option<Spot<'a>> {
     Some(Spot { row, entry, shown: plain(entry.forms().ok()?.shown)?, place, fresh })
 }
 
+/// As `starts_with`, without a call: addresses are short, and most differ early.
+#[inline(always)]
+fn begins(bytes: &[u8], with: &[u8]) -> bool {
+    bytes.len() >= with.len() && bytes.iter().zip(with).all(|(one, other)| one == other)
+}
+
 /// Whether the entity that begins with this row shows, as far as that can be told at a glance.
 pub(crate) fn shows(row: Row<'_>) -> bool {
     let first = row.entries().next_entry().ok().flatten().filter(|first| first.address == LIFE);
-    let only = first.and_then(|first| sole(first.forms().ok()?.shown));
-    only.is_some_and(|only| only.value == crate::view::TRUE)
+    let only = first.and_then(|first| sole_value(first.forms().ok()?.shown));
+    only == Some(crate::view::TRUE)
 }
 
 fn entry_at(row: Row<'_>, place: Place) -> Option<Entry<'_>> {

@@ -13,7 +13,7 @@ mod shared;
 
 use std::ops::ControlFlow;
 
-use super::{Batch, CommitError, Head, HighWater, RecordWrite, RowRead, RowWrite, Store, Table};
+use super::{Batch, CommitError, Head, HighWater, Place, RecordWrite, RowRead, RowWrite, Store, Table};
 use crate::id::Incarnation;
 use crate::row::Sums;
 
@@ -26,6 +26,7 @@ pub fn run<S: Store>(mut open: impl FnMut() -> S) {
         rows::an_empty_store_has_nothing::<S>,
         rows::each_row_takes_the_next_seq,
         rows::a_stale_commit_changes_nothing,
+        rows::a_place_is_worth_only_what_its_seq_is,
         rows::chunks_are_found_by_the_floor_of_their_start,
         rows::pages_deliver_each_row_once,
         rows::kinds_and_ids_are_sorted_and_paged,
@@ -72,11 +73,11 @@ const SEEDS: u64 = 4;
 const KIND: &str = "task";
 
 fn read<'b>(kind: &'b str, id: &'b str, start: &[u8], seq: u64) -> RowRead<'b> {
-    RowRead { kind, id, start: start.to_vec(), seq }
+    RowRead { kind, id, start: start.to_vec().into(), seq, place: Place::default() }
 }
 
 fn write<'b>(kind: &'b str, id: &'b str, start: &[u8], seq: u64, bytes: &[u8]) -> RowWrite<'b> {
-    RowWrite { row: read(kind, id, start, seq), bytes: bytes.to_vec() }
+    RowWrite { row: read(kind, id, start, seq), bytes: bytes.to_vec().into() }
 }
 
 /// A row of [`KIND`] that is one chunk.
@@ -85,11 +86,11 @@ fn row<'b>(id: &'b str, seq: u64, bytes: &[u8]) -> RowWrite<'b> {
 }
 
 fn rows(rows: Vec<RowWrite<'_>>) -> Batch<'_> {
-    Batch { rows, ..Batch::default() }
+    Batch { rows: rows.into(), ..Batch::default() }
 }
 
 fn records(records: Vec<RecordWrite>) -> Batch<'static> {
-    Batch { records, ..Batch::default() }
+    Batch { records: records.into(), ..Batch::default() }
 }
 
 /// The chunk that holds an address, as (start, seq, bytes).
@@ -157,8 +158,8 @@ fn assert_stale(store: &mut impl Store, batch: Batch<'_>) {
 /// A batch that touches whatever a batch can touch.
 fn loaded(rows: Vec<RowWrite<'_>>) -> Batch<'_> {
     Batch {
-        rows,
-        records: vec![RecordWrite::put(Table::Outbox, *b"loaded", b"x".to_vec())],
+        rows: rows.into(),
+        records: vec![RecordWrite::put(Table::Outbox, *b"loaded", b"x".to_vec())].into(),
         high_water: HighWater::AtLeast(u64::MAX),
         sums: Sums { shown: 1, confirmed: 2, count: 3 },
         incarnation: Some(Incarnation(77)),

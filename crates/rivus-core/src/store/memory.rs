@@ -9,29 +9,30 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use records::{Key, Records};
+use records::Records;
 
 use super::{
-    Batch, Changed, Chunk, CommitError, Head, HighWater, RecordKey, RecordRead, RowRead, Store, StoreError,
-    Table,
+    Batch, Changed, Chunk, CommitError, Head, HighWater, Place, RecordKey, RecordRead, RowRead, Store,
+    StoreError, Table,
 };
 
-#[expect(clippy::disallowed_types, reason = "looked up by id only, never iterated; its hasher is fixed")]
-type Ids = std::collections::HashMap<Id, Chunks, BuildHasherDefault<FixedHasher>>;
+#[expect(clippy::disallowed_types, reason = "looked up by key only, never iterated; its keys are hashes")]
+type Index = std::collections::HashMap<u64, Chunks, BuildHasherDefault<KeyIsHash>>;
 
-/// An entity's id, without a detour if it is not longer than a UUID as text.
-type Id = SmallVec<[u8; 36]>;
-
-/// The chunks of an entity by start, as indexes into the rows.
-type Chunks = SmallVec<[u32; 2]>;
+/// Rows of one hash in order of kind, id and start: nearly always the chunks of one entity, of which nearly
+/// always there is one.
+type Chunks = SmallVec<[u32; 4]>;
 
 /// Keeps everything in memory; gone when dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     head: Head,
-    kinds: BTreeMap<Arc<str>, Ids>,
+    /// Each with its number.
+    kinds: BTreeMap<Arc<str>, u32>,
+    /// By hash of kind and id, as indexes into the rows.
+    index: Index,
     rows: Vec<Slot>,
     /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
     log: Vec<(u64, u32)>,
@@ -39,26 +40,63 @@ pub struct MemoryStore {
     records: [Records; Table::ALL.len()],
 }
 
-#[derive(Debug)]
+/// A row.
+#[derive(Clone, Debug)]
 struct Slot {
     seq: u64,
+    kind: u32,
+    id_len: u32,
+    start_len: u32,
+    /// Id, start and packed row in one piece: who compares the id needs the row next.
     bytes: Vec<u8>,
-    start: Box<[u8]>,
-    id: Box<str>,
-    kind: Arc<str>,
 }
 
 impl Slot {
-    /// Takes new bytes, in the memory that the old ones have if that is enough and not far too much: it is at hand,
-    /// and the store does not scatter.
-    fn put(&mut self, bytes: Vec<u8>) {
-        let room = self.bytes.capacity();
-        if (bytes.len()..=2 * bytes.len()).contains(&room) {
-            self.bytes.clear();
-        } else {
-            self.bytes = Vec::with_capacity(bytes.len() + bytes.len() / 16);
+    fn new(seq: u64, kind: u32, row: &RowRead<'_>, packed: &[u8]) -> Self {
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let (id_len, start_len) = (len(row.id.as_bytes()), len(&row.start));
+        let bytes = [row.id.as_bytes(), &row.start, packed].concat();
+        Self { seq, kind, id_len, start_len, bytes }
+    }
+
+    fn id(&self) -> &[u8] {
+        self.bytes.get(..self.id_len as usize).unwrap_or_default()
+    }
+
+    fn start(&self) -> &[u8] {
+        self.bytes.get(self.id_len as usize..self.packed_at()).unwrap_or_default()
+    }
+
+    fn packed(&self) -> &[u8] {
+        self.bytes.get(self.packed_at()..).unwrap_or_default()
+    }
+
+    fn packed_at(&self) -> usize {
+        self.id_len as usize + self.start_len as usize
+    }
+
+    /// What rows of one hash are ordered by.
+    fn key(&self) -> (u32, &[u8], &[u8]) {
+        (self.kind, self.id(), self.start())
+    }
+
+    fn is_of(&self, kind: u32, id: &str) -> bool {
+        self.kind == kind && self.id() == id.as_bytes()
+    }
+
+    /// Takes a new packed row, in the memory that the old one has if that is enough and not far too much: it is at
+    /// hand, and the store does not scatter.
+    fn put(&mut self, packed: &[u8]) {
+        let head = self.packed_at();
+        let (room, len) = (self.bytes.capacity(), head + packed.len());
+        self.bytes.truncate(head);
+        if room < len {
+            self.bytes.reserve_exact(packed.len() + packed.len() / 4);
         }
-        self.bytes.extend_from_slice(&bytes);
+        self.bytes.extend_from_slice(packed);
+        if room > 2 * len {
+            self.bytes.shrink_to_fit();
+        }
     }
 }
 
@@ -72,17 +110,11 @@ impl MemoryStore {
     /// A copy of the whole store, as copying a database file would make.
     #[must_use]
     pub fn copy(&self) -> Self {
-        let rows = self.rows.iter().map(|slot| Slot {
-            seq: slot.seq,
-            bytes: slot.bytes.clone(),
-            start: slot.start.clone(),
-            id: slot.id.clone(),
-            kind: Arc::clone(&slot.kind),
-        });
         Self {
             head: self.head.clone(),
             kinds: self.kinds.clone(),
-            rows: rows.collect(),
+            index: self.index.clone(),
+            rows: self.rows.clone(),
             log: self.log.clone(),
             records: self.records.clone(),
         }
@@ -98,35 +130,49 @@ impl MemoryStore {
         self.records.get(table as usize).expect("every table has its records")
     }
 
-    fn chunks(&self, kind: &str, id: &str) -> Option<&Chunks> {
-        self.kinds.get(kind)?.get(id.as_bytes())
-    }
-
-    /// Where the chunk with this very start is, if there is one.
-    fn find(&self, row: &RowRead<'_>) -> Option<u32> {
-        let chunks = self.chunks(row.kind, row.id)?;
-        let place = chunks.binary_search_by(|at| (*self.slot(*at).start).cmp(&row.start)).ok()?;
-        chunks.get(place).copied()
+    /// The row of this entity with the greatest start at or below `address`.
+    fn find(&self, kind: &str, id: &str, address: &[u8]) -> Option<u32> {
+        let kind = *self.kinds.get(kind)?;
+        let chunks = self.index.get(&hash(kind, id))?;
+        let found = match chunks.as_slice() {
+            [only] => Some(only),
+            several => {
+                let is_after = |slot: &Slot| slot.key() > (kind, id.as_bytes(), address);
+                let after = several.partition_point(|at| !is_after(self.slot(*at)));
+                after.checked_sub(1).and_then(|before| several.get(before))
+            }
+        };
+        found.copied().filter(|at| self.slot(*at).is_of(kind, id))
     }
 
     /// Where the row is, if it is; or that it has moved.
     fn unmoved(&self, row: &RowRead<'_>) -> Result<Option<u32>, CommitError> {
-        let found = self.find(row);
+        let hinted = row.place.0.checked_sub(1).and_then(|at| u32::try_from(at).ok());
+        let is_there =
+            |at: &u32| row.seq > 0 && self.rows.get(*at as usize).is_some_and(|s| s.seq == row.seq);
+        if let Some(at) = hinted.filter(is_there) {
+            return Ok(Some(at));
+        }
+        let has_start = |at: &u32| self.slot(*at).start() == &*row.start;
+        let found = self.find(row.kind, row.id, &row.start).filter(has_start);
         let seq = found.map_or(0, |at| self.slot(at).seq);
         if seq == row.seq { Ok(found) } else { Err(CommitError::Stale) }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows")]
-    fn insert(&mut self, row: RowRead<'_>, seq: u64, bytes: Vec<u8>) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows or kinds")]
+    fn insert(&mut self, row: &RowRead<'_>, seq: u64, packed: &[u8]) -> u32 {
         let at = self.rows.len() as u32;
-        let kind: Arc<str> =
-            self.kinds.get_key_value(row.kind).map_or(row.kind.into(), |(kind, _)| Arc::clone(kind));
-        let ids = self.kinds.entry(Arc::clone(&kind)).or_default();
-        let chunks = ids.entry(Id::from_slice(row.id.as_bytes())).or_default();
-        let rows = &self.rows;
-        let before = |at: &u32| rows.get(*at as usize).is_some_and(|slot| *slot.start < *row.start);
-        chunks.insert(chunks.partition_point(before), at);
-        self.rows.push(Slot { seq, bytes, start: row.start.into(), id: row.id.into(), kind });
+        let next = self.kinds.len() as u32;
+        let kind = match self.kinds.get(row.kind) {
+            Some(kind) => *kind,
+            None => *self.kinds.entry(row.kind.into()).or_insert(next),
+        };
+        let slot = Slot::new(seq, kind, row, packed);
+        let (rows, chunks) = (&self.rows, self.index.entry(hash(kind, row.id)).or_default());
+        let is_before = |at: &u32| rows.get(*at as usize).is_some_and(|other| other.key() < slot.key());
+        let place = chunks.partition_point(is_before);
+        chunks.insert(place, at);
+        self.rows.push(slot);
         at
     }
 
@@ -134,6 +180,21 @@ impl MemoryStore {
         if self.log.len() > 2 * self.rows.len() + 64 {
             let rows = &self.rows;
             self.log.retain(|(seq, row)| rows.get(*row as usize).is_some_and(|slot| slot.seq == *seq));
+        }
+    }
+
+    fn write_records(&mut self, batch: &Batch<'_>) {
+        for record in batch.records.iter() {
+            let seq = self.head.seq.to_be_bytes();
+            let key = match &record.key {
+                RecordKey::Bytes(bytes) => bytes.as_slice(),
+                RecordKey::CommitSeq => &seq,
+            };
+            let Some(records) = self.records.get_mut(record.table as usize) else { continue };
+            match &record.value {
+                Some(value) => records.insert(key, value),
+                None => records.remove(key),
+            }
         }
     }
 }
@@ -144,12 +205,10 @@ impl Store for MemoryStore {
     }
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
-        let Some(chunks) = self.chunks(kind, id) else { return Ok(None) };
-        let after = chunks.partition_point(|at| *self.slot(*at).start <= *address);
-        let found = after.checked_sub(1).and_then(|at| chunks.get(at));
-        Ok(found.map(|at| {
-            let slot = self.slot(*at);
-            Chunk { start: Cow::Borrowed(&slot.start), seq: slot.seq, bytes: Cow::Borrowed(&slot.bytes) }
+        Ok(self.find(kind, id, address).map(|at| {
+            let slot = self.slot(at);
+            let (start, bytes) = (Cow::Borrowed(slot.start()), Cow::Borrowed(slot.packed()));
+            Chunk { start, seq: slot.seq, place: Place(u64::from(at) + 1), bytes }
         }))
     }
 
@@ -158,14 +217,21 @@ impl Store for MemoryStore {
         after: u64,
         visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
     ) -> Result<Head, StoreError> {
+        let mut kinds = vec![""; self.kinds.len()];
+        for (name, kind) in &self.kinds {
+            if let Some(place) = kinds.get_mut(*kind as usize) {
+                *place = name;
+            }
+        }
         let first = self.log.partition_point(|(seq, _)| *seq <= after);
         for (seq, row) in self.log.iter().skip(first) {
             let slot = self.slot(*row);
             if slot.seq != *seq {
                 continue;
             }
-            let changed = Changed { kind: &slot.kind, id: &slot.id, seq: *seq, bytes: &slot.bytes };
-            if visit(changed).is_break() {
+            let kind = kinds.get(slot.kind as usize).copied().unwrap_or_default();
+            let id = std::str::from_utf8(slot.id()).unwrap_or_default();
+            if visit(Changed { kind, id, seq: *seq, bytes: slot.packed() }).is_break() {
                 break;
             }
         }
@@ -177,13 +243,10 @@ impl Store for MemoryStore {
     }
 
     fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
-        let Some(ids) = self.kinds.get(kind) else { return Ok(Vec::new()) };
-        let mut ids: Vec<&str> = ids
-            .values()
-            .filter_map(|chunks| chunks.first())
-            .map(|at| &*self.slot(*at).id)
-            .filter(|id| after.is_none_or(|after| *id > after))
-            .collect();
+        let Some(kind) = self.kinds.get(kind) else { return Ok(Vec::new()) };
+        let first = self.rows.iter().filter(|slot| slot.kind == *kind && slot.start_len == 0);
+        let ids = first.filter_map(|slot| std::str::from_utf8(slot.id()).ok());
+        let mut ids: Vec<&str> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
         ids.sort_unstable();
         Ok(ids.into_iter().take(limit).map(str::to_owned).collect())
     }
@@ -205,7 +268,7 @@ impl Store for MemoryStore {
         }
         batch.reads.iter().try_for_each(|read| self.unmoved(read).map(drop))?;
         let mut places: SmallVec<[_; 4]> = SmallVec::new();
-        for write in &batch.rows {
+        for write in batch.rows.iter() {
             places.push(self.unmoved(&write.row)?);
         }
         if let Some(incarnation) = batch.incarnation
@@ -213,15 +276,15 @@ impl Store for MemoryStore {
         {
             self.head.incarnations.push((incarnation, self.head.seq + 1));
         }
-        for (write, place) in batch.rows.into_iter().zip(places) {
+        for (write, place) in batch.rows.iter().zip(places) {
             self.head.seq += 1;
             let seq = self.head.seq;
             let at = match place {
-                None => self.insert(write.row, seq, write.bytes),
+                None => self.insert(&write.row, seq, &write.bytes),
                 Some(at) => {
                     if let Some(slot) = self.rows.get_mut(at as usize) {
                         slot.seq = seq;
-                        slot.put(write.bytes);
+                        slot.put(&write.bytes);
                     }
                     at
                 }
@@ -229,17 +292,7 @@ impl Store for MemoryStore {
             self.log.push((seq, at));
         }
         self.compact_log();
-        for record in batch.records {
-            let key = match record.key {
-                RecordKey::Bytes(bytes) => Key::new(&bytes),
-                RecordKey::CommitSeq => Key::new(&self.head.seq.to_be_bytes()),
-            };
-            let Some(records) = self.records.get_mut(record.table as usize) else { continue };
-            match record.value {
-                Some(value) => records.insert(key, value),
-                None => records.remove(&key),
-            };
-        }
+        self.write_records(&batch);
         self.head.high_water = match batch.high_water {
             HighWater::AtLeast(time) => self.head.high_water.max(time),
             HighWater::Set(time) => time,
@@ -249,20 +302,24 @@ impl Store for MemoryStore {
     }
 }
 
-/// Hashes ids the same way in every run.
-#[derive(Debug, Default)]
-struct FixedHasher(u64);
+fn hash(kind: u32, id: &str) -> u64 {
+    xxh3_64_with_seed(id.as_bytes(), u64::from(kind))
+}
 
-impl Hasher for FixedHasher {
+/// Takes a key for its hash: it is one.
+#[derive(Debug, Default)]
+struct KeyIsHash(u64);
+
+impl Hasher for KeyIsHash {
     fn finish(&self) -> u64 {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = self.0.rotate_left(31) ^ xxh3_64(bytes);
-    }
+    fn write(&mut self, _bytes: &[u8]) {}
 
-    fn write_usize(&mut self, _length: usize) {}
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
 }
 
 #[cfg(test)]
@@ -278,8 +335,10 @@ mod tests {
     #[test]
     fn a_copy_goes_its_own_way() {
         let write = |seq, bytes: &[u8]| {
-            let row = RowRead { kind: "task", id: "a", start: Vec::new(), seq };
-            Batch { rows: vec![crate::store::RowWrite { row, bytes: bytes.to_vec() }], ..Batch::default() }
+            let row =
+                RowRead { kind: "task", id: "a", start: Cow::Borrowed(&[]), seq, place: Place::default() };
+            let row = crate::store::RowWrite { row, bytes: bytes.to_vec().into() };
+            Batch { rows: vec![row].into(), ..Batch::default() }
         };
         let mut store = MemoryStore::new();
         store.commit(write(0, b"1")).unwrap();

@@ -139,10 +139,10 @@ impl SimStore {
 
     fn hash(&mut self, batch: &Batch<'_>) {
         let mut trace = self.trace;
-        for row in &batch.rows {
+        for row in batch.rows.iter() {
             trace = xxh3_64_with_seed(row.row.id.as_bytes(), xxh3_64_with_seed(&row.bytes, trace));
         }
-        for record in &batch.records {
+        for record in batch.records.iter() {
             let key = match &record.key {
                 RecordKey::Bytes(bytes) => bytes.as_slice(),
                 RecordKey::CommitSeq => &[],

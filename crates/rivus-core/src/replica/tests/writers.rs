@@ -40,6 +40,7 @@ impl Store for Shared {
         Ok(found.map(|chunk| Chunk {
             start: chunk.start.into_owned().into(),
             seq: chunk.seq,
+            place: chunk.place,
             bytes: chunk.bytes.into_owned().into(),
         }))
     }

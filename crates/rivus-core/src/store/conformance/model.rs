@@ -51,8 +51,8 @@ impl Model {
     pub(super) fn note(&mut self, rows: Vec<RowWrite<'static>>) {
         for write in rows {
             self.seq += 1;
-            let start = STARTS.into_iter().find(|start| *start == write.row.start).unwrap();
-            self.rows.insert((write.row.kind, write.row.id, start), (self.seq, write.bytes));
+            let start = STARTS.into_iter().find(|start| *start == &*write.row.start).unwrap();
+            self.rows.insert((write.row.kind, write.row.id, start), (self.seq, write.bytes.into_owned()));
         }
     }
 
@@ -146,9 +146,10 @@ pub(super) fn a_random_workload_matches_a_map<S: Store>(store: &mut S, seed: u64
             assert_stale(store, loaded(picked));
             continue;
         }
-        let reads = model.pick_rows(&mut random, step).into_iter().map(|write| write.row).collect();
+        let reads: Vec<_> = model.pick_rows(&mut random, step).into_iter().map(|write| write.row).collect();
         let records = model.pick_records(&mut random, model.seq + picked.len() as u64);
-        let committed = store.commit(Batch { reads, records, ..rows(picked.clone()) });
+        let committed =
+            store.commit(Batch { reads: reads.into(), records: records.into(), ..rows(picked.clone()) });
         model.note(picked);
         assert_eq!(committed, Ok(model.seq), "seed {seed}, step {step}");
         if random.below(2) == 0 {

@@ -66,9 +66,9 @@ pub(super) fn a_commit_seq_key_names_the_last_row<S: Store>(store: &mut S) {
         value: value.map(<[u8]>::to_vec),
     };
     let three = rows(vec![row("a", 0, b"x"), row("b", 0, b"x"), row("c", 0, b"x")]);
-    store.commit(Batch { records: vec![commit_seq(Some(b"first"))], ..three }).unwrap();
+    store.commit(Batch { records: vec![commit_seq(Some(b"first"))].into(), ..three }).unwrap();
     store
-        .commit(Batch { records: vec![commit_seq(Some(b"second"))], ..rows(vec![row("b", 2, b"y")]) })
+        .commit(Batch { records: vec![commit_seq(Some(b"second"))].into(), ..rows(vec![row("b", 2, b"y")]) })
         .unwrap();
     let outbox = |store: &S| {
         let found = records_from(store, Table::Outbox, b"").into_iter();
@@ -121,16 +121,18 @@ pub(super) fn digest_sums_wrap<S: Store>(store: &mut S) {
 pub(super) fn an_incarnation_comes_with_rows<S: Store>(store: &mut S) {
     let opening = |id| Batch { incarnation: Some(Incarnation(id)), ..Batch::default() };
     let (first, second) = (Incarnation(u64::MAX), Incarnation(3));
-    store.commit(Batch { records: vec![put(Table::Peer, b"k", b"v")], ..opening(u64::MAX) }).unwrap();
+    store.commit(Batch { records: vec![put(Table::Peer, b"k", b"v")].into(), ..opening(u64::MAX) }).unwrap();
     assert!(store.head().unwrap().incarnations.is_empty(), "a commit without rows opens nothing");
-    store.commit(Batch { rows: vec![row("a", 0, b"x"), row("b", 0, b"x")], ..opening(u64::MAX) }).unwrap();
+    store
+        .commit(Batch { rows: vec![row("a", 0, b"x"), row("b", 0, b"x")].into(), ..opening(u64::MAX) })
+        .unwrap();
     assert_eq!(store.head().unwrap().incarnations, [(first, 1)]);
     store.commit(rows(vec![row("a", 1, b"y")])).unwrap();
     store.commit(opening(3)).unwrap();
     assert_eq!(store.head().unwrap().incarnations, [(first, 1)]);
-    store.commit(Batch { rows: vec![row("c", 0, b"x"), row("b", 2, b"x")], ..opening(3) }).unwrap();
+    store.commit(Batch { rows: vec![row("c", 0, b"x"), row("b", 2, b"x")].into(), ..opening(3) }).unwrap();
     let third = Incarnation(1 << 63);
-    store.commit(Batch { rows: vec![row("d", 0, b"x")], ..opening(third.0) }).unwrap();
+    store.commit(Batch { rows: vec![row("d", 0, b"x")].into(), ..opening(third.0) }).unwrap();
     let all = [(first, 1), (second, 4), (third, 6)];
     assert_eq!(Whole::of(store).head.incarnations, all, "oldest first, each at its first seq");
 }
@@ -143,8 +145,8 @@ pub(super) fn unchanged_records<S: Store>(store: &mut S) {
         value: value.map(<[u8]>::to_vec),
     };
     let put = |value: &[u8], unchanged| Batch {
-        unchanged: vec![unchanged],
-        records: vec![RecordWrite::put(Table::Identity, b"who".to_vec(), value.to_vec())],
+        unchanged: vec![unchanged].into(),
+        records: vec![RecordWrite::put(Table::Identity, b"who".to_vec(), value.to_vec())].into(),
         ..Batch::default()
     };
     let stale = Err(CommitError::Stale);

@@ -41,12 +41,15 @@ pub(super) fn a_stale_commit_changes_nothing<S: Store>(store: &mut S) {
     assert_stale(store, loaded(vec![row("a", 1, b"a2"), write(KIND, "a", b"n", 2, b"elsewhere")]));
     assert_stale(store, loaded(vec![write("other", "b", b"", 4, b"another kind"), new()]));
     // Rows that were only read.
-    let reading = |reads| Batch { reads, ..loaded(vec![new(), row("b", 4, b"b3")]) };
+    let reading = |reads: Vec<super::RowRead<'static>>| Batch {
+        reads: reads.into(),
+        ..loaded(vec![new(), row("b", 4, b"b3")])
+    };
     assert_stale(store, reading(vec![read(KIND, "a", b"", 1), read(KIND, "a", b"m", 1)]));
     assert_stale(store, reading(vec![read(KIND, "a", b"", 0)]));
     assert_stale(store, reading(vec![read(KIND, "a", b"q", 2)]));
     assert_stale(store, reading(vec![read(KIND, "c", b"", 3)]));
-    assert_stale(store, Batch { rows: Vec::new(), ..reading(vec![read(KIND, "b", b"", 3)]) });
+    assert_stale(store, Batch { rows: Vec::new().into(), ..reading(vec![read(KIND, "b", b"", 3)]) });
     let reads = vec![
         read(KIND, "a", b"", 1),
         read(KIND, "a", b"m", 2),
@@ -56,6 +59,24 @@ pub(super) fn a_stale_commit_changes_nothing<S: Store>(store: &mut S) {
     ];
     assert_eq!(store.commit(reading(reads)), Ok(6), "a batch that nothing moved under goes in");
     assert_eq!(load(store, KIND, "b", b"").unwrap().2, b"b3");
+}
+
+pub(super) fn a_place_is_worth_only_what_its_seq_is<S: Store>(store: &mut S) {
+    let chunk = write(KIND, "a", b"m", 0, b"second chunk");
+    store.commit(rows(vec![row("a", 0, b"a1"), chunk, row("b", 0, b"b1")])).unwrap();
+    let place = |store: &S, id, address: &[u8]| store.load(KIND, id, address).unwrap().unwrap().place;
+    let at = |place, mut write: super::RowWrite<'static>| {
+        write.row.place = place;
+        write
+    };
+    for (id, start, seq) in [("a", &b""[..], 1), ("a", b"m", 2), ("b", b"", 3)] {
+        let place = place(store, id, start);
+        assert_stale(store, loaded(vec![at(place, write(KIND, id, start, seq + 50, b"early"))]));
+        let now = store.commit(rows(vec![at(place, write(KIND, id, start, seq, b"new"))])).unwrap();
+        assert_stale(store, loaded(vec![at(place, write(KIND, id, start, seq, b"late"))]));
+        assert_eq!(load(store, KIND, id, start), Some((start.to_vec(), now, b"new".to_vec())));
+    }
+    assert_eq!(page(store, 0, 9).0.len(), 3, "the same rows as before");
 }
 
 pub(super) fn chunks_are_found_by_the_floor_of_their_start<S: Store>(store: &mut S) {

@@ -16,7 +16,7 @@ pub(super) fn each_sees_the_commits_of_the_other<S: Store>(a: &mut S, b: &mut S)
     assert_eq!(a.commit(rows(vec![row("a", 3, b"by a again")])), Ok(4));
     let record = RecordWrite::put(Table::Identity, *b"k", b"v".to_vec());
     let sums = Sums { shown: u128::MAX, confirmed: 0, count: -1 };
-    b.commit(Batch { records: vec![record], high_water: HighWater::Set(9), sums, ..Batch::default() })
+    b.commit(Batch { records: vec![record].into(), high_water: HighWater::Set(9), sums, ..Batch::default() })
         .unwrap();
     let whole = Whole::of(a);
     assert_eq!(whole, Whole::of(b), "both see the same");
@@ -31,7 +31,7 @@ pub(super) fn the_slower_of_two_is_stale<S: Store>(a: &mut S, b: &mut S) {
     a.commit(rows(vec![row("a", seen_by_both, b"2"), row("new", 0, b"by a")])).unwrap();
     assert_stale(b, loaded(vec![row("other", 0, b"x"), row("a", seen_by_both, b"lost")]));
     assert_stale(b, loaded(vec![row("other", 0, b"x"), row("new", 0, b"lost")]));
-    let reads = vec![read(KIND, "a", b"", seen_by_both)];
+    let reads = vec![read(KIND, "a", b"", seen_by_both)].into();
     assert_stale(b, Batch { reads, ..loaded(vec![row("other", 0, b"x")]) });
     let now = load(b, KIND, "a", b"").unwrap().1;
     assert_eq!(b.commit(rows(vec![row("a", now, b"3")])), Ok(4), "loading again is enough");

@@ -3,93 +3,136 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-/// Records in order of their keys. Those of the outbox come in ascending order and leave from the front: they lie
-/// in a row, and only what comes out of order takes a tree.
+/// Records in order of their keys. Those of the outbox have keys of 8 bytes, come in ascending order and leave from
+/// the front: they lie in a row, and only what is otherwise takes a tree.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
-    row: VecDeque<(Key, Vec<u8>)>,
-    tree: BTreeMap<Key, Vec<u8>>,
+    row: VecDeque<InRow>,
+    /// Where the values of the row are, one behind the other.
+    blocks: VecDeque<Block>,
+    /// The number of the first block.
+    first: u32,
+    tree: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct InRow {
+    key: u64,
+    block: u32,
+    start: u32,
+    len: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Block {
+    bytes: Vec<u8>,
+    /// How many records have their value here.
+    live: u32,
+}
+
+/// How much a block takes before the next is begun, in bytes.
+const BLOCK_BYTES: usize = 64 << 10;
+
 impl Records {
-    fn place(&self, key: &Key) -> Result<usize, usize> {
-        self.row.binary_search_by(|(at, _)| at.cmp(key))
+    /// Where the key is in the row, if it is there.
+    fn place(&self, key: &[u8]) -> Option<usize> {
+        let key = u64::from_be_bytes(key.try_into().ok()?);
+        self.row.binary_search_by_key(&key, |at| at.key).ok()
+    }
+
+    fn value(&self, at: &InRow) -> &[u8] {
+        let (start, len) = (at.start as usize, at.len as usize);
+        let block = self.blocks.get(at.block.wrapping_sub(self.first) as usize);
+        block.and_then(|block| block.bytes.get(start..start + len)).unwrap_or_default()
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let key = Key::new(key);
-        let in_row = self.place(&key).ok().and_then(|at| self.row.get(at)).map(|(_, value)| value);
-        in_row.or_else(|| self.tree.get(&key)).map(Vec::as_slice)
+        let in_row = self.place(key).and_then(|at| self.row.get(at));
+        in_row.map(|at| self.value(at)).or_else(|| self.tree.get(key).map(Vec::as_slice))
     }
 
-    pub(super) fn insert(&mut self, key: Key, value: Vec<u8>) {
-        if self.row.back().is_none_or(|(last, _)| *last < key) && !self.tree.contains_key(&key) {
-            self.row.push_back((key, value));
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) {
+        let number =
+            key.try_into().ok().map(u64::from_be_bytes).filter(|_| u32::try_from(value.len()).is_ok());
+        let Some(number) = number else {
+            self.tree.insert(key.to_vec(), value.to_vec());
             return;
-        }
-        match self.place(&key).ok().and_then(|at| self.row.get_mut(at)) {
-            Some((_, held)) => *held = value,
-            None => drop(self.tree.insert(key, value)),
+        };
+        let is_last = self.row.back().is_none_or(|last| last.key < number);
+        if is_last && (self.tree.is_empty() || !self.tree.contains_key(key)) {
+            let added = self.add(number, value);
+            self.row.push_back(added);
+        } else if let Ok(at) = self.row.binary_search_by_key(&number, |at| at.key) {
+            let added = self.add(number, value);
+            let held = self.row.get_mut(at).map(|place| std::mem::replace(place, added));
+            held.into_iter().for_each(|held| self.release(held));
+        } else {
+            self.tree.insert(key.to_vec(), value.to_vec());
         }
     }
 
-    pub(super) fn remove(&mut self, key: &Key) {
-        match self.place(key) {
-            Ok(at) => drop(self.row.remove(at)),
-            Err(_) => drop(self.tree.remove(key)),
+    /// Puts a value at the end of the blocks.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "blocks are small, but for a single long value of u32 length"
+    )]
+    fn add(&mut self, key: u64, value: &[u8]) -> InRow {
+        if self.blocks.back().is_none_or(|last| last.bytes.len() + value.len() > BLOCK_BYTES) {
+            let bytes = Vec::with_capacity(BLOCK_BYTES.max(value.len()));
+            self.blocks.push_back(Block { bytes, live: 0 });
+        }
+        let block = self.first.wrapping_add(self.blocks.len() as u32 - 1);
+        let start = self.blocks.back_mut().map_or(0, |last| {
+            let start = last.bytes.len();
+            last.bytes.extend_from_slice(value);
+            last.live += 1;
+            start as u32
+        });
+        InRow { key, block, start, len: value.len() as u32 }
+    }
+
+    /// Counts a value as gone, and frees blocks that have none left.
+    fn release(&mut self, held: InRow) {
+        let at = held.block.wrapping_sub(self.first) as usize;
+        let Some(block) = self.blocks.get_mut(at) else { return };
+        block.live -= 1;
+        if block.live == 0 {
+            *block = Block::default();
+        }
+        while self.blocks.front().is_some_and(|first| first.live == 0) {
+            self.blocks.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        let removed = self.place(key).and_then(|at| self.row.remove(at));
+        match removed {
+            Some(held) => self.release(held),
+            None => drop(self.tree.remove(key)),
         }
     }
 
     /// Visits the records at or above `from`, ascending, until the visitor breaks off.
     pub(super) fn visit(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
-        let from = Key::new(from);
-        let first = self.row.partition_point(|(key, _)| *key < from);
-        let mut row = self.row.iter().skip(first).map(|(key, value)| (key, value)).peekable();
-        let mut tree = self.tree.range(from..).peekable();
-        let mut buffer = Vec::new();
+        let first = self.row.partition_point(|at| at.key.to_be_bytes().as_slice() < from);
+        let mut row = self.row.iter().skip(first).map(|at| (at.key.to_be_bytes(), at)).peekable();
+        let mut tree = self.tree.range(from.to_vec()..).peekable();
         loop {
             let row_first = match (row.peek(), tree.peek()) {
                 (None, None) => return,
-                (Some((one, _)), Some((two, _))) => one < two,
+                (Some((one, _)), Some((two, _))) => one.as_slice() < two.as_slice(),
                 (one, _) => one.is_some(),
             };
-            let Some((key, value)) = (if row_first { row.next() } else { tree.next() }) else { return };
-            if visit(key.read(&mut buffer), value).is_break() {
+            let visited = if row_first {
+                row.next().map(|(key, at)| visit(&key, self.value(at)))
+            } else {
+                tree.next().map(|(key, value)| visit(key, value))
+            };
+            if visited.is_none_or(|flow| flow.is_break()) {
                 return;
             }
         }
-    }
-}
-
-/// A record's key. Its first bytes are compared as a number: most keys are not longer.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Key {
-    /// Padded with zeros.
-    first: u64,
-    /// How many of them there are.
-    len: u8,
-    rest: Box<[u8]>,
-}
-
-impl Key {
-    pub(super) fn new(bytes: &[u8]) -> Self {
-        if let Some((first, rest)) = bytes.split_first_chunk() {
-            return Self { first: u64::from_be_bytes(*first), len: 8, rest: rest.into() };
-        }
-        let (mut first, mut len) = ([0; 8], 0);
-        for (to, from) in first.iter_mut().zip(bytes) {
-            *to = *from;
-            len += 1;
-        }
-        Self { first: u64::from_be_bytes(first), len, rest: Box::default() }
-    }
-
-    /// The bytes, in a buffer.
-    fn read<'b>(&self, buffer: &'b mut Vec<u8>) -> &'b [u8] {
-        buffer.clear();
-        buffer.extend(self.first.to_be_bytes().iter().take(usize::from(self.len)));
-        buffer.extend_from_slice(&self.rest);
-        buffer
     }
 }
 
@@ -111,10 +154,11 @@ mod tests {
                 _ => [&(pick % 100).to_be_bytes()[..], &[7, 0]].concat(),
             };
             if pick % 7 < 4 {
-                records.insert(Key::new(&key), step.to_be_bytes().to_vec());
-                model.insert(key.clone(), step.to_be_bytes().to_vec());
+                let value = step.to_be_bytes().repeat(usize::try_from(pick % 200).unwrap());
+                records.insert(&key, &value);
+                model.insert(key.clone(), value);
             } else {
-                records.remove(&Key::new(&key));
+                records.remove(&key);
                 model.remove(&key);
             }
             assert_eq!(records.get(&key), model.get(&key).map(Vec::as_slice));
@@ -127,5 +171,20 @@ mod tests {
             });
             assert!(seen.into_iter().eq(model.range(from..).map(|(k, v)| (k.clone(), v.clone()))));
         }
+    }
+
+    #[test]
+    fn what_has_left_the_row_takes_no_room() {
+        let mut records = Records::default();
+        for at in 0..10_000_u64 {
+            records.insert(&at.to_be_bytes(), &[7; 100]);
+            // The first stays for ever.
+            if at > 3 {
+                records.remove(&(at - 2).to_be_bytes());
+            }
+        }
+        let held: usize = records.blocks.iter().map(|block| block.bytes.capacity()).sum();
+        assert!(held <= 3 * BLOCK_BYTES, "{held} bytes are held");
+        assert_eq!(records.get(&0_u64.to_be_bytes()), Some(&[7; 100][..]));
     }
 }
