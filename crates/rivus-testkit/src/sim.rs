@@ -13,12 +13,14 @@
     reason = "plans name their own sites and coverage its own events: a simulator that loses count must stop there"
 )]
 
+mod account;
 pub mod coverage;
 mod edits;
 mod generate;
 mod heal;
 mod link;
 pub mod plan;
+mod reference;
 mod replay;
 mod rng;
 mod schema;
@@ -35,6 +37,7 @@ use std::panic::AssertUnwindSafe;
 
 use rivus_core::replica::Replica;
 
+pub use account::Account;
 use coverage::Coverage;
 use plan::name;
 pub use plan::{Flavour, Plan};

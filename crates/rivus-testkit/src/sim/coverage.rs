@@ -74,6 +74,8 @@ sometimes! {
     HubRestored = "hub restored from a backup",
     /// An edit is made while an earlier one is under way.
     EditInFlight = "edit made while a push is under way",
+    /// A run goes along with the reference model.
+    Modelled = "run beside the reference model",
     /// A transaction of several entities is read by another replica.
     TransactionRead = "transaction of several entities read",
 }

@@ -21,12 +21,12 @@ impl Plan {
         let calm = rng.chance(1, 4);
         let mixed = shape != Shape::Peers && rng.chance(1, 3);
         let mut count = 2 + rng.below(if flavour == Flavour::Core { 3 } else { 4 });
-        if mixed {
+        let copies = if !calm && rng.chance(1, 4) { 1 } else { 0 };
+        if mixed || copies > 0 {
             count = count.max(3);
         }
-        let drift = if rng.chance(1, 2) { Some(60_000) } else { None };
+        let drift = if rng.chance(1, if calm { 4 } else { 2 }) { Some(60_000) } else { None };
         let mut sites: Vec<_> = (0..count).map(|n| site(&mut rng, n, calm, mixed, drift)).collect();
-        let copies = if !calm && rng.chance(1, 4) { 1 } else { 0 };
         for _ in 0..copies {
             let copy = Site { is_copy: true, ..site(&mut rng, count, calm, false, drift) };
             sites.push(copy);
@@ -173,7 +173,7 @@ impl Maker {
                 let by_ms = self.rng.between(-DAY_MS, DAY_MS);
                 self.push(Action::SetClock { on, by_ms });
             }
-            81 if self.rng.chance(1, 2) => self.poison(),
+            81 => self.poison(),
             82..84 => self.backup(),
             84..87 => self.copy(),
             87..92 if self.shape == Shape::Hub => self.regrade(),
@@ -182,7 +182,7 @@ impl Maker {
                 self.push(Action::Overtake { on });
                 self.edit(on);
             }
-            94 if full || self.rng.chance(1, 3) => self.large(),
+            94 if full || self.rng.chance(2, 3) => self.large(),
             95 if full || self.rng.chance(1, 3) => self.wide(),
             96..98 => self.lifes(),
             _ => self.sync(),
@@ -215,6 +215,15 @@ impl Maker {
     /// Everybody writes one field within its margin, then some meet.
     fn tie(&mut self) {
         let id = edits::task(&mut self.rng);
+        if let Some(old) = self.sites.iter().position(|site| site.version == Version::Old) {
+            // The older schema knows no margin here, and a newer writer sees what it wrote.
+            let new = 1 + self.rng.below(self.count - 1);
+            self.edit_field(old, 20, "task", &id, "due");
+            for from in [old, new] {
+                self.push_after(50, Action::Sync { from, to: 0, fault: Fault::None });
+            }
+            self.edit_field(new, 20, "task", &id, "due");
+        }
         let field = *self.rng.pick(&["due", "due", "owner"]);
         for on in 0..self.sites.len() {
             self.edit_field(on, 20, "task", &id, field);
@@ -285,12 +294,8 @@ impl Maker {
         let id = edits::task(&mut self.rng);
         self.op(from, |rng| edits::inc(rng, &id));
         self.push(Action::Copy { from, to });
-        let slow = self.rng.chance(1, 3);
-        if slow {
-            // Both clocks are behind what the store has met, so that both copies go on with the same stamps.
-            for on in [from, to] {
-                self.push(Action::SetClock { on, by_ms: -YEAR_MS });
-            }
+        if self.rng.chance(1, 2) {
+            self.clash(from, to);
         }
         for on in [from, to, from, to] {
             match self.rng.below(4) {
@@ -305,6 +310,22 @@ impl Maker {
                 self.push(Action::Sync { from: on, to: 0, fault: Fault::None });
             }
             self.op(to, |rng| edits::inc(rng, &id));
+        }
+    }
+
+    /// Both clocks are behind what the store has met, so that both copies go on with the same stamps; then two others
+    /// meet who have heard of one copy each.
+    fn clash(&mut self, from: usize, to: usize) {
+        let id = edits::task(&mut self.rng);
+        for on in [from, to] {
+            self.push(Action::SetClock { on, by_ms: -YEAR_MS });
+            self.edit_field(on, 10, "task", &id, "title");
+        }
+        let others: Vec<usize> = (0..self.count).filter(|site| *site != from).collect();
+        if let ([one, two, ..], Shape::Peers) = (others.as_slice(), self.shape) {
+            self.push(Action::Sync { from, to: *one, fault: Fault::None });
+            self.push(Action::Sync { from: to, to: *two, fault: Fault::None });
+            self.push(Action::Sync { from: *one, to: *two, fault: Fault::None });
         }
     }
 

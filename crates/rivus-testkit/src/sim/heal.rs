@@ -149,7 +149,8 @@ fn counters(world: &World<'_>, site: usize) -> Result<(), Finding> {
     let Some(replica) = new.and_then(|place| place.replica.as_ref()) else { return Ok(()) };
     for ((kind, id, field), sum) in world.witness.counters() {
         let view = replica.view(kind, id);
-        let view = view.map_err(|error| (Oracle::Store, format!("{} cannot be read: {error}", name(site))))?;
+        let view =
+            view.map_err(|error| (Oracle::Store, format!("{} cannot be read: {error}", name(site))))?;
         let shown = match view.as_ref().and_then(|view| view.fields.get(field)) {
             Some(Shown::Counter(shown)) => *shown,
             _ => 0,

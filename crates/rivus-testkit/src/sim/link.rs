@@ -10,6 +10,7 @@ use rivus_core::session::{Session, SessionOptions};
 
 use super::plan::Fault;
 use super::rng::Rng;
+use crate::model::Known;
 
 /// How many frames may be under way in one direction.
 const WINDOW: usize = 3;
@@ -39,8 +40,8 @@ pub(super) struct Link {
     /// By [`End`].
     pub(super) sites: [usize; 2],
     sessions: [Session; 2],
-    /// Frames on their way to this end.
-    under_way: [VecDeque<Vec<u8>>; 2],
+    /// Frames on their way to this end, pages with what their sender knew.
+    under_way: [VecDeque<(Vec<u8>, Option<Known>)>; 2],
     fault: Fault,
     frames: u16,
     rng: Rng,
@@ -54,7 +55,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) enum Moved {
     /// It arrives here.
-    Arrives(End, Vec<u8>),
+    Arrives(End, Vec<u8>, Option<Known>),
     /// It is under way, or lost.
     Away,
     /// A frame is missing, doubled or late: the stream ends there.
@@ -103,15 +104,15 @@ impl Link {
         self.sessions.iter().all(Session::is_closed)
     }
 
-    pub(super) fn send(&mut self, to: End, frame: Vec<u8>) {
-        self.under_way[to as usize].push_back(frame);
+    pub(super) fn send(&mut self, to: End, frame: Vec<u8>, known: Option<Known>) {
+        self.under_way[to as usize].push_back((frame, known));
     }
 
     /// The next frame that is under way.
     pub(super) fn next(&mut self) -> Moved {
         let to = End::BOTH.into_iter().find(|end| !self.under_way[*end as usize].is_empty());
         let Some(to) = to else { return Moved::Nothing };
-        let Some(frame) = self.under_way[to as usize].pop_front() else { return Moved::Nothing };
+        let Some((frame, known)) = self.under_way[to as usize].pop_front() else { return Moved::Nothing };
         self.frames = self.frames.saturating_add(1);
         match self.fault {
             Fault::Cut(after) if self.frames > after => Moved::Broken,
@@ -120,9 +121,9 @@ impl Link {
             Fault::Noise { lost, doubled, swapped } => {
                 let percents = [lost, doubled, swapped];
                 let spoiled = percents.into_iter().any(|percent| self.rng.chance(percent.into(), 100));
-                if spoiled { Moved::Spoiled } else { Moved::Arrives(to, frame) }
+                if spoiled { Moved::Spoiled } else { Moved::Arrives(to, frame, known) }
             }
-            _ => Moved::Arrives(to, frame),
+            _ => Moved::Arrives(to, frame, known),
         }
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Edit {
     pub(super) excused: bool,
     /// It has been in an outbox that was made anew: it may have come to nothing.
     pub(super) rebuilt: bool,
+    /// What it added to counters may count twice.
+    pub(super) counts_twice: bool,
 }
 
 impl Edit {
@@ -136,6 +138,12 @@ impl Witness {
         self.names.push((kind.to_owned(), id.to_owned(), address.into()));
         self.writes.push(Vec::new());
         at
+    }
+
+    /// The entity of an address.
+    pub(super) fn entity(&self, at: usize) -> (String, String) {
+        let (kind, id, _) = &self.names[at];
+        (kind.clone(), id.clone())
     }
 
     /// Where an address is, in words.
@@ -326,6 +334,22 @@ impl Witness {
         Ok(())
     }
 
+    /// Nobody was told whether this was added to counters.
+    pub(super) fn unsure(&mut self, site: usize, incs: Vec<(String, String, String, i64)>) {
+        let (stamp, addresses) = (Stamp::LOWEST, Vec::new());
+        self.edits.push(Edit {
+            site,
+            seq: 0,
+            stamp,
+            step: 0,
+            addresses,
+            incs,
+            excused: true,
+            rebuilt: false,
+            counts_twice: false,
+        });
+    }
+
     /// A pending edit was made anew, and bears another stamp.
     pub(super) fn restamped(&mut self, site: usize, seq: u64, stamp: Stamp) {
         let held = &self.held[site];
@@ -339,7 +363,8 @@ impl Witness {
 
     /// Whether the site's own write of this stamp bears a floor above the one that its schema's margin gives.
     pub(super) fn carries(&self, site: usize, at: usize, stamp: Stamp, schema: &Schema) -> bool {
-        let Some(held) = self.held[site].get(at).and_then(Option::as_ref).filter(|held| held.shows(stamp)) else {
+        let Some(held) = self.held[site].get(at).and_then(Option::as_ref).filter(|held| held.shows(stamp))
+        else {
             return false;
         };
         let (kind, _, address) = &self.names[at];
@@ -445,8 +470,16 @@ impl Witness {
     pub(super) fn mark_rebuilt(&mut self, site: usize, is_pending: impl Fn(u64) -> bool) {
         let held = &self.held[site];
         for edit in self.edits.iter_mut().filter(|edit| edit.site == site && !is_pending(edit.seq)) {
-            let holds = |at: &usize| held.get(*at).and_then(Option::as_ref).is_some_and(|h| h.covers(edit.stamp));
+            let holds =
+                |at: &usize| held.get(*at).and_then(Option::as_ref).is_some_and(|h| h.covers(edit.stamp));
             edit.rebuilt |= !edit.addresses.iter().all(holds);
+        }
+    }
+
+    /// What the site added to counters until now may count twice.
+    pub(super) fn excuse_counters(&mut self, site: usize) {
+        for edit in self.edits.iter_mut().filter(|edit| edit.site == site) {
+            edit.counts_twice = true;
         }
     }
 
@@ -456,7 +489,11 @@ impl Witness {
         for edit in &self.edits {
             for (kind, id, field, by) in &edit.incs {
                 let sum = sums.entry((kind, id, field)).or_insert(Some(0));
-                *sum = if edit.excused || edit.rebuilt { None } else { sum.map(|sum| sum + i128::from(*by)) };
+                *sum = if edit.excused || edit.rebuilt || edit.counts_twice {
+                    None
+                } else {
+                    sum.map(|sum| sum + i128::from(*by))
+                };
             }
         }
         sums.into_iter().filter_map(|(counter, sum)| Some((counter, sum?))).collect()

@@ -15,11 +15,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::coverage::{Coverage, Sometimes};
 use super::link::{End, Link, Moved};
 use super::plan::{Action, Death, Fault, Flavour, Plan, Shape};
+use super::reference::{Reference, covers};
 use super::rng::mixed;
 use super::site::{Backup, Place, seeds};
 use super::store::SimStore;
 use super::witness::{Edit, Finding, Look, Witness};
 use super::{Oracle, name};
+use crate::model::Known;
 
 /// More frames than any honest exchange takes: beyond, the two go in circles.
 const FRAMES_MAX: usize = 20_000;
@@ -44,6 +46,7 @@ pub(super) struct World<'p> {
     /// The network is whole from now on.
     pub(super) healing: bool,
     touched: Vec<(usize, Look)>,
+    reference: Option<Reference>,
 }
 
 impl<'p> World<'p> {
@@ -72,6 +75,7 @@ impl<'p> World<'p> {
             frames: 0,
             healing: false,
             touched: Vec::new(),
+            reference: covers(plan).then(|| Reference::new(plan)),
         };
         for number in 0..world.places.len() {
             world.witness.forget(number);
@@ -79,6 +83,13 @@ impl<'p> World<'p> {
                 let store = world.fresh_store()?;
                 world.start(number, store)?;
             }
+            let place = &world.places[number];
+            if let (Some(reference), Some(replica)) = (&mut world.reference, &place.replica) {
+                reference.add(replica, place.plan.rank);
+            }
+        }
+        if world.reference.is_some() {
+            world.coverage.hit(Sometimes::Modelled);
         }
         Ok(world)
     }
@@ -183,6 +194,9 @@ impl<'p> World<'p> {
         let now = place.now(self.passed_ms);
         let Some(replica) = &mut place.replica else { return Ok(()) };
         let edited = replica.edit(now, ops);
+        if let Some(reference) = &mut self.reference {
+            reference.edit(on, now, ops, edited.as_ref().ok())?;
+        }
         let retried = edited.is_ok() && replica.store_mut().take_retried();
         let after_copy = !replica.identity().former.is_empty();
         if retried {
@@ -204,6 +218,7 @@ impl<'p> World<'p> {
                     incs: counted(ops),
                     excused,
                     rebuilt: false,
+                    counts_twice: false,
                 };
                 self.witness.acknowledge(edit, registers, &changed)?;
                 let schema = self.places[on].plan.version.schema();
@@ -212,7 +227,10 @@ impl<'p> World<'p> {
                 }
                 self.rises(on, stamp)?;
             }
-            Err(EditError::Commit(CommitError::Store(StoreError::Io(_)))) => self.touch(on, Look::Onward),
+            Err(EditError::Commit(CommitError::Store(StoreError::Io(_)))) => {
+                self.witness.unsure(on, counted(ops));
+                self.touch(on, Look::Onward);
+            }
             Err(EditError::Commit(error)) => {
                 return Err((Oracle::Store, format!("an edit at {} failed: {error}", name(on))));
             }
@@ -377,8 +395,8 @@ impl<'p> World<'p> {
         }
         let moved = link.next();
         match moved {
-            Moved::Arrives(end, frame) => {
-                self.arrive(link, end, &frame)?;
+            Moved::Arrives(end, frame, known) => {
+                self.arrive(link, end, &frame, known.as_ref())?;
                 let over = link.failed.iter().any(|failed| *failed) || link.is_closed();
                 if over {
                     self.last_words(link)?;
@@ -422,7 +440,11 @@ impl<'p> World<'p> {
                     Some(&tag::ACK) => self.see_answer(&frame),
                     _ => {}
                 }
-                link.send(end.other(), frame);
+                let known = match (&self.reference, frame.first()) {
+                    (Some(reference), Some(&tag::DELTA)) => Some(reference.known(site)),
+                    _ => None,
+                };
+                link.send(end.other(), frame, known);
                 Ok(true)
             }
             Ok(None) => Ok(false),
@@ -441,38 +463,37 @@ impl<'p> World<'p> {
         }
     }
 
-    fn arrive(&mut self, link: &mut Link, end: End, frame: &[u8]) -> Result<(), Finding> {
+    fn arrive(
+        &mut self,
+        link: &mut Link,
+        end: End,
+        frame: &[u8],
+        known: Option<&Known>,
+    ) -> Result<(), Finding> {
         let site = link.site(end);
         self.touch(site, Look::Onward);
         let place = &mut self.places[site];
         let now = place.now(self.passed_ms);
-        let Some(replica) = &mut place.replica else {
+        if place.replica.is_none() {
             link.failed[end as usize] = true;
             return Ok(());
-        };
+        }
         if frame.first() == Some(&tag::ACK) {
             link.pushes = link.pushes.saturating_sub(1);
         }
         if frame.first() == Some(&tag::RESET) {
             self.see_reset(link, end.other())?;
-            return self.arrive_now(link, end, frame, now);
         }
+        let Some(replica) = &mut self.places[site].replica else { return Ok(()) };
         if let Err(error) = link.session(end).handle(replica, frame, now) {
             self.failed(link, end, &error)?;
         }
-        self.events(link, end)
-    }
-
-    fn arrive_now(
-        &mut self,
-        link: &mut Link,
-        end: End,
-        frame: &[u8],
-        now: rivus_core::clock::Millis,
-    ) -> Result<(), Finding> {
-        let Some(replica) = &mut self.places[link.site(end)].replica else { return Ok(()) };
-        if let Err(error) = link.session(end).handle(replica, frame, now) {
-            self.failed(link, end, &error)?;
+        if let Some(known) = known {
+            let changed = self.look_at(site, Look::Onward)?;
+            let entities = changed.iter().map(|at| self.witness.entity(*at)).collect();
+            if let Some(reference) = &mut self.reference {
+                reference.deliver(site, known, &entities);
+            }
         }
         self.events(link, end)
     }
@@ -560,6 +581,11 @@ impl<'p> World<'p> {
             // The clock goes back to what the authority believes, which is safe: nobody else holds those stamps.
             self.places[site].last.clear();
             self.places[site].high_water = 0;
+            if self.places[site].may_fork {
+                // An edit that was made anew for the clock, and comes back pending with a backup, cannot be known for
+                // the same one: its counters count twice.
+                self.witness.excuse_counters(site);
+            }
         }
         for (seq, stamp) in &now {
             self.witness.restamped(site, *seq, *stamp);
@@ -612,7 +638,7 @@ impl<'p> World<'p> {
             let Ok(Some(frame)) = link.session(end).poll_transmit(replica, now) else { continue };
             self.note(&frame);
             if !link.failed[end.other() as usize] {
-                self.arrive(link, end.other(), &frame)?;
+                self.arrive(link, end.other(), &frame, None)?;
             }
         }
         Ok(())
@@ -764,6 +790,9 @@ impl<'p> World<'p> {
             self.coverage.hit(Sometimes::QuarantineReleased);
         }
         place.quarantined = aside;
+        if let Some(reference) = &self.reference {
+            reference.compare(site, replica)?;
+        }
         if self.step % 4 == 0 || self.plan.flavour == Flavour::Full {
             let computed = replica.recompute_digest().map_err(|error| broken(&error))?;
             if computed != head.digest {
