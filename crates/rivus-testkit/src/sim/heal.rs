@@ -122,8 +122,9 @@ fn kept(world: &World<'_>, sites: &[usize]) -> Result<(), Finding> {
             return Err((Oracle::Acknowledged, text));
         }
     }
-    counters(world, site)?;
-    world.witness.kept(site, |edit: &Edit| rejected.contains(&(edit.site, edit.seq)))
+    let is_rejected = |edit: &Edit| rejected.contains(&(edit.site, edit.seq));
+    counters(world, site, is_rejected)?;
+    world.witness.kept(site, is_rejected)
 }
 
 /// What a site holds beyond its schema it has passed on, or had from somebody who did.
@@ -144,10 +145,10 @@ fn count_unknown(world: &mut World<'_>, sites: &[usize]) {
 }
 
 /// Every counter stands at the sum of what was added to it.
-fn counters(world: &World<'_>, site: usize) -> Result<(), Finding> {
+fn counters(world: &World<'_>, site: usize, is_rejected: impl Fn(&Edit) -> bool) -> Result<(), Finding> {
     let new = world.places.iter().find(|place| place.plan.version == Version::New && place.replica.is_some());
     let Some(replica) = new.and_then(|place| place.replica.as_ref()) else { return Ok(()) };
-    for ((kind, id, field), sum) in world.witness.counters() {
+    for ((kind, id, field), sum) in world.witness.counters(is_rejected) {
         let view = replica.view(kind, id);
         let view =
             view.map_err(|error| (Oracle::Store, format!("{} cannot be read: {error}", name(site))))?;

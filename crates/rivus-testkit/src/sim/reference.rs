@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rivus_core::clock::Millis;
-use rivus_core::edit::Op;
+use rivus_core::edit::{Action as EditAction, Op};
 use rivus_core::replica::{Edited, Replica};
+use rivus_core::value::Value;
 
 use super::Oracle;
 use super::plan::{Action, Plan, Shape, name};
@@ -30,12 +31,17 @@ pub(super) fn covers(plan: &Plan) -> bool {
         | Action::Copy { .. }
         | Action::Overtake { .. } => true,
         // An entity of several rows may be cut between two pages.
-        Action::Edit { ops, .. } => ops.len() > 50,
+        Action::Edit { ops, .. } => ops.len() > 50 || ops.iter().any(is_long),
         _ => false,
     };
     plan.shape != Shape::Hub
         && plan.sites.iter().all(|site| site.drift_ms_max.is_none())
         && !plan.steps.iter().flatten().any(|step| beyond(&step.action))
+}
+
+fn is_long(op: &Op) -> bool {
+    let text = |value: &Value| matches!(value, Value::Text(text) if text.len() > 1000);
+    matches!(&op.action, EditAction::Put(fields) if fields.iter().any(|(_, value)| text(value)))
 }
 
 impl Reference {
