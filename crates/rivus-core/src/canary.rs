@@ -31,8 +31,6 @@ pub enum Canary {
     AcceptForgotten,
     /// Taking an edit back leaves the digest as it was.
     WithdrawKeepsDigest,
-    /// A copy writes its counters again.
-    CounterWrittenAgain,
     /// A commit that was overtaken counts as done.
     StaleIsDone,
     /// What comes due is dropped.
@@ -55,7 +53,7 @@ pub enum Canary {
 
 impl Canary {
     /// Every canary.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 21] = [
         Self::OwnFloorStays,
         Self::SeenIsStrict,
         Self::JoinForgetsSeen,
@@ -68,7 +66,6 @@ impl Canary {
         Self::SourceIsAnybody,
         Self::AcceptForgotten,
         Self::WithdrawKeepsDigest,
-        Self::CounterWrittenAgain,
         Self::StaleIsDone,
         Self::ReleaseForgets,
         Self::QuarantineDrops,

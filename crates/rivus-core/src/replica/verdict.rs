@@ -379,7 +379,7 @@ impl<S: Store> Replica<S> {
                 let state = entry.state().map_err(corrupt)?;
                 let newest = *state.shown.newest();
                 let is_count = Parts::parse(entry.address).is_some_and(|p| p.class == class::COUNT);
-                if is_count && !is_on(Canary::CounterWrittenAgain)
+                if is_count
                     || state.seq < fork
                     || state.source.is_some()
                     || !own.contains(&newest.stamp.replica)

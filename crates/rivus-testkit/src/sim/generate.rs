@@ -182,9 +182,10 @@ impl Maker {
                 self.push(Action::Overtake { on });
                 self.edit(on);
             }
-            94 if full || self.rng.chance(2, 3) => self.large(),
+            94 => self.large(),
             95 if full || self.rng.chance(1, 3) => self.wide(),
-            96..98 => self.lifes(),
+            96 => self.lifes(),
+            97 | 98 => self.poison(),
             _ => self.sync(),
         }
     }

@@ -22,6 +22,7 @@ pub enum Death {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a store that is read all the time is kept in place")]
 enum Inner {
     Memory(MemoryStore),
     Sqlite { store: SqliteStore, path: PathBuf },
@@ -48,7 +49,7 @@ enum Stale {
 /// Where a copy of a store waits.
 #[derive(Debug)]
 pub(super) enum Copy {
-    Memory(MemoryStore),
+    Memory(Box<MemoryStore>),
     Sqlite(PathBuf),
 }
 
@@ -113,7 +114,7 @@ impl SimStore {
     /// A copy of all of it, in a file at `path` where that is needed.
     pub(super) fn copy(&self, path: &Path) -> Result<Copy, StoreError> {
         match &self.inner {
-            Inner::Memory(store) => Ok(Copy::Memory(store.copy())),
+            Inner::Memory(store) => Ok(Copy::Memory(Box::new(store.copy()))),
             Inner::Sqlite { store, .. } => {
                 store.backup_to(path)?;
                 Ok(Copy::Sqlite(path.to_owned()))
@@ -123,7 +124,7 @@ impl SimStore {
 
     pub(super) fn from_copy(copy: Copy) -> Result<Self, StoreError> {
         match copy {
-            Copy::Memory(store) => Ok(Self::of(Inner::Memory(store))),
+            Copy::Memory(store) => Ok(Self::of(Inner::Memory(*store))),
             Copy::Sqlite(path) => Self::in_file(&path),
         }
     }

@@ -20,7 +20,7 @@ fn check(flavour: Flavour, seed: u64) -> Coverage {
 #[test]
 fn core_runs_find_nothing_and_get_into_every_rare_situation() {
     let mut coverage = Coverage::default();
-    for seed in 0..8000 {
+    for seed in 0..10_000 {
         coverage.add(&check(Flavour::Core, seed));
     }
     println!("{coverage}");

@@ -796,7 +796,7 @@ impl<'p> World<'p> {
         {
             reference.compare(site, replica)?;
         }
-        if self.step % 4 == 0 || self.plan.flavour == Flavour::Full {
+        if self.step.is_multiple_of(4) || self.plan.flavour == Flavour::Full {
             let computed = replica.recompute_digest().map_err(|error| broken(&error))?;
             if computed != head.digest {
                 let text = format!("{} keeps {:?}, its rows make {computed:?}", name(site), head.digest);
