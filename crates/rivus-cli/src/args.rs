@@ -1,9 +1,11 @@
 //! What can be typed: the commands, their options and their help.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rivus_testkit::sim::Token;
 
 use crate::assignment::{Assignment, Grant, Increment, KeyAssignment, Member};
 
@@ -99,6 +101,9 @@ pub(crate) enum Command {
     /// Run a replay script and print what each replica shows
     #[command(after_help = REPLAY)]
     Replay(Replay),
+    /// Simulate replicas under faults, from seeds, and check that nothing is lost
+    #[command(after_help = SIMULATE)]
+    Simulate(Simulate),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -218,6 +223,49 @@ pub(crate) struct Replay {
     /// How syncs go
     #[arg(long, value_enum, default_value_t = Transport::Direct)]
     pub(crate) transport: Transport,
+}
+
+/// What is simulated.
+#[derive(Args, Debug)]
+pub(crate) struct Simulate {
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// How many seeds, one run each
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) runs: u64,
+    /// Long runs on SQLite files, with every fault, instead of short ones in memory
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Take one part of the seeds, such as 0/4, 1/4, 2/4 and 3/4 in four processes
+    #[arg(long, value_name = "PART/PARTS", requires = "state")]
+    pub(crate) shard: Option<Shard>,
+    /// Keep in this file how far it is, and go on from there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Run this one again, as an earlier failure said
+    #[arg(long, conflicts_with_all = ["seed", "runs", "full", "shard", "state"])]
+    pub(crate) token: Option<Token>,
+}
+
+/// Every how-manieth seed is taken, and from which on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shard {
+    pub(crate) part: u64,
+    pub(crate) parts: u64,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+        match parts {
+            Some((part, parts)) if part < parts => Ok(Self { part, parts }),
+            _ => Err("give two numbers, the first below the second, such as 0/4".to_owned()),
+        }
+    }
 }
 
 /// Where the replicas of a script keep their data.
@@ -346,6 +394,17 @@ Examples:
   rivus replay history.jsonl
   rivus replay history.jsonl --store sqlite --transport websocket > shown.jsonl
   generate | rivus replay -";
+
+const SIMULATE: &str = "\
+A run is a function of its seed: the same seed does the same. A failure is made small and told as a finding, a
+token, the steps, and the nearest replay script. At the end: how often each rare situation came up.
+Exit code 1 if anything failed.
+
+Examples:
+  rivus simulate --runs 10000
+  rivus simulate --full --seed 77 --runs 100
+  rivus simulate --runs 1000000 --shard 0/2 --state sim-0.json
+  rivus simulate --token r1-0000000000001";
 
 const COMPLETIONS: &str = "\
 Examples:

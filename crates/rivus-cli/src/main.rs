@@ -14,6 +14,7 @@ mod network;
 mod output;
 mod replay;
 mod show;
+mod simulate;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -72,6 +73,7 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Sync(remote) => network::sync(global, remote, out)?,
         Command::Live(remote) => network::live(global, remote, out)?,
         Command::Replay(replay) => replay::run(replay, out)?,
+        Command::Simulate(simulate) => return simulate::run(simulate, out),
         Command::Completions { shell } => {
             // Into memory first: the generator panics if the pipe closes.
             let mut script = Vec::new();

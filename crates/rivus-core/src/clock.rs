@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use crate::canary::{Canary, is_on};
 use crate::id::{BadId, ReplicaId};
 
 /// A reading of a physical clock: milliseconds since 1970, UTC. Readings may step back.
@@ -208,7 +209,7 @@ impl Clock {
             return Err(ClockError::EndOfTime { high_water: self.high_water });
         }
         let newest = newest.unwrap_or_default();
-        let raise = force == Force::Yes || newest.time >= time;
+        let raise = force == Force::Yes || newest.time >= time && !is_on(Canary::GenerationIgnored);
         let generation = if raise {
             newest.generation.checked_add(1).ok_or(ClockError::EndOfGenerations)?
         } else {

@@ -3,6 +3,7 @@
 //! Owns the byte forms of these records. Cursors name a position in another store's order of changes.
 
 use crate::bytes::{Cut, Put, Reader};
+use crate::canary::{Canary, is_on};
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::store::StoreError;
 
@@ -205,7 +206,7 @@ pub fn knows(history: &[(Incarnation, u64)], head: u64, position: Position) -> b
         return false;
     };
     let end = history.get(at + 1).map_or(head, |(_, next)| next - 1);
-    position.seq <= end
+    position.seq < end || position.seq == end && !is_on(Canary::EndUnknown)
 }
 
 /// The first seq at which a store's order of changes parts from the one that another remembers of it.

@@ -13,6 +13,7 @@
 
 pub mod address;
 mod bytes;
+pub mod canary;
 pub mod clock;
 pub mod code;
 pub mod edit;

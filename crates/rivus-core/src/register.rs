@@ -11,6 +11,7 @@
 
 use std::ops::Deref;
 
+use crate::canary::{Canary, is_on};
 use crate::clock::{Instant, Stamp};
 use crate::id::{Incarnation, ReplicaId};
 
@@ -39,7 +40,8 @@ pub struct Candidate<'a> {
 impl Candidate<'_> {
     /// What stays when two candidates bear the same stamp: the greater rank and value, and the greater `saw`.
     fn reconcile(self, other: Self) -> Self {
-        let stronger = if (self.rank, self.value) >= (other.rank, other.value) { self } else { other };
+        let stays = is_on(Canary::FirstComeStays) || (self.rank, self.value) >= (other.rank, other.value);
+        let stronger = if stays { self } else { other };
         Self { saw: self.saw.max(other.saw), ..stronger }
     }
 }
@@ -200,7 +202,7 @@ impl<'a> Register<'a> {
                 std::cmp::Ordering::Greater => *mine,
             });
         }
-        let floor = self.floor.max(other.floor);
+        let floor = if is_on(Canary::OwnFloorStays) { self.floor } else { self.floor.max(other.floor) };
         let (self_seen, other_seen) = (union(self, None), union(other, None));
         let mut alive: Vec<Candidate<'a>> = Vec::new();
         let (mut left, mut right) = (self.alive.iter().peekable(), other.alive.iter().peekable());
@@ -228,6 +230,7 @@ impl<'a> Register<'a> {
             alive.extend(kept.filter(|c| c.stamp >= floor));
         }
         let mut seen = union(self, Some(other));
+        seen.retain(|_| !is_on(Canary::JoinForgetsSeen));
         let authors = authors(&alive);
         seen.retain(|s| s.instant.by(s.replica) >= floor && authors.binary_search(&s.replica).is_err());
         Self { floor, alive: alive.into(), seen }
@@ -317,7 +320,10 @@ fn floor_of(own: Stamp, reach: Reach) -> Stamp {
 /// Whether a write of this stamp is among what was seen, sorted by replica.
 fn covers(seen: &[Seen], stamp: Stamp) -> bool {
     let found = seen.binary_search_by(|s| s.replica.cmp(&stamp.replica)).ok();
-    found.and_then(|at| seen.get(at)).is_some_and(|s| s.instant >= stamp.instant())
+    let seen = found.and_then(|at| seen.get(at));
+    seen.is_some_and(|s| {
+        s.instant > stamp.instant() || s.instant == stamp.instant() && !is_on(Canary::SeenIsStrict)
+    })
 }
 
 /// Whose the candidates are, sorted.

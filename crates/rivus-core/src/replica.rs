@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::address::Parts;
 use crate::bytes::{Cut, Put, Reader};
+use crate::canary::{Canary, is_on};
 use crate::clock::{Admission, Clock, Force, Millis, Stamp};
 use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
@@ -191,6 +192,9 @@ impl<S: Store> Replica<S> {
         // Asked first: what others commit during the reading is then read again.
         replica.others = replica.store.others()?;
         replica.reload()?;
+        if is_on(Canary::IncarnationReused) && !replica.head()?.incarnations.is_empty() {
+            replica.incarnation = None;
+        }
         Ok(replica)
     }
 
@@ -363,6 +367,9 @@ impl<S: Store> Replica<S> {
             });
             match self.commit(finished, records.into_iter().collect(), None, Origin::Local) {
                 Ok(seq) => return Ok((value, Edited::Committed { stamp, registers, seq })),
+                Err(CommitError::Stale) if is_on(Canary::StaleIsDone) => {
+                    return Ok((value, Edited::Committed { stamp, registers, seq: 0 }));
+                }
                 Err(CommitError::Stale) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -425,6 +432,9 @@ impl<S: Store> Replica<S> {
             let staged = self.store.together(|| {
                 let mut work = Work::new(&self.store);
                 page.each(|part| {
+                    if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
+                        return Ok(());
+                    }
                     joined.registers += part.changes.len();
                     let at = work.entity(part.kind, part.id);
                     if !future {
@@ -433,7 +443,8 @@ impl<S: Store> Replica<S> {
                     let (due, early): (Vec<_>, Vec<_>) =
                         part.changes.iter().cloned().partition(|(_, change)| newest_time(change) <= aside);
                     joined.quarantined += early.len();
-                    records.extend(early.iter().filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
+                    let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
+                    records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
                     work.apply(at, &due)
                 })?;
                 if self.identity.is_authority {
@@ -503,7 +514,9 @@ impl<S: Store> Replica<S> {
                 })
             };
             let incoming = read().map_err(unreadable)?;
-            self.join(now, &[incoming], None, Trust::Peer, None)?;
+            if !is_on(Canary::ReleaseForgets) {
+                self.join(now, &[incoming], None, Trust::Peer, None)?;
+            }
             commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
         }
         Ok(due.len())
@@ -779,9 +792,13 @@ impl<S: Store> Replica<S> {
     ) -> Result<u64, CommitError> {
         let high_water = match high_water {
             Some(exactly) => HighWater::Set(exactly),
+            None if is_on(Canary::HighWaterNotKept) => HighWater::AtLeast(0),
             None => HighWater::AtLeast(self.clock.high_water()),
         };
         self.scratch = std::mem::take(&mut finished.scratch);
+        if is_on(Canary::WithdrawKeepsDigest) && origin == Origin::Withdrawn {
+            finished.sums = crate::row::Sums::default();
+        }
         let (reads, rows) = finished.rows();
         if rows.is_empty() && records.is_empty() {
             return Ok(self.store.head()?.seq);

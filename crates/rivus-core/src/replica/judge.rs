@@ -14,9 +14,9 @@ use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
-use crate::row::Change;
+use crate::row::{Change, Row};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
-use crate::work::Work;
+use crate::work::{Work, damaged};
 
 /// What the sender of edits may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -154,17 +154,21 @@ impl<S: Store> Replica<S> {
         let mut exceptions = Vec::new();
         let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
         for edit in edits {
-            if taint.touches(&edit.delta) {
-                taint.add(&edit.delta, answer);
-                exceptions.push((edit.number, Verdict::Again));
-                continue;
-            }
-            if let Some((code, message)) = self.objection(now, &edit, principal)? {
-                if code == Code::CLOCK_SKEW {
+            let exception = if taint.touches(&edit.delta) {
+                Some(Verdict::Again)
+            } else {
+                let objection = self.objection(now, &edit, principal)?;
+                objection.map(|(code, message)| Verdict::Refused { code, message })
+            };
+            // Whose acceptance its author did not hear of is accepted again, whatever has changed since.
+            if let Some(verdict) = exception
+                && !self.holds(&edit.delta)?
+            {
+                if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
                     taint.all = Some(answer);
                 }
                 taint.add(&edit.delta, answer);
-                exceptions.push((edit.number, Verdict::Refused { code, message }));
+                exceptions.push((edit.number, verdict));
                 continue;
             }
             edit.delta.each(|part| {
@@ -187,6 +191,33 @@ impl<S: Store> Replica<S> {
         }
         let seq = self.commit(finished, records, None, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
+    }
+
+    /// Whether the edit would change nothing.
+    fn holds(&self, delta: &impl Delta) -> Result<bool, CommitError> {
+        let differs = delta.each(|part| {
+            let corrupt = |corrupt| Differs::Failed(damaged(part.kind, part.id, corrupt).into());
+            for (address, change) in part.changes {
+                let address = address.as_ref();
+                let chunk =
+                    self.store.load(part.kind, part.id, address).map_err(|e| Differs::Failed(e.into()))?;
+                let (Some(chunk), Some(register)) = (chunk, register_of(change)) else {
+                    return Err(Differs::Here);
+                };
+                let entry = Row::new(&chunk.bytes, chunk.seq).and_then(|row| row.find(address));
+                let entry = entry.map_err(corrupt)?.ok_or(Differs::Here)?;
+                let shown = entry.shown().map_err(corrupt)?;
+                if shown.join(register) != shown {
+                    return Err(Differs::Here);
+                }
+            }
+            Ok(())
+        });
+        match differs {
+            Ok(()) => Ok(true),
+            Err(Differs::Here) => Ok(false),
+            Err(Differs::Failed(error)) => Err(error),
+        }
     }
 
     /// Why an edit may not be accepted.
@@ -255,6 +286,12 @@ impl<S: Store> Replica<S> {
         }
         Ok(())
     }
+}
+
+/// Why the look whether an edit changes something ended early.
+enum Differs {
+    Here,
+    Failed(CommitError),
 }
 
 /// Why a register is not accepted.

@@ -9,10 +9,11 @@ use std::ops::ControlFlow;
 use super::{Event, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, each_entry, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
+use crate::canary::{Canary, is_on};
 use crate::clock::{Clock, Force, Millis};
 use crate::code::Code;
 use crate::edit::{EditError, Finish, Op, Tx};
-use crate::identity::{IDENTITY_KEY, Seeds};
+use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
 use crate::pending::{Header, Pending};
 use crate::register::{Candidate, Register};
 use crate::row::{Change, Row};
@@ -65,7 +66,7 @@ impl<S: Store> Replica<S> {
         let skewed = exceptions
             .values()
             .any(|v| matches!(v, Verdict::Refused { code, .. } if *code == Code::CLOCK_SKEW));
-        if skewed {
+        if skewed && !is_on(Canary::SkewNotCorrected) {
             let correction_ms = answer.clock.0.saturating_sub(now.0);
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
         }
@@ -132,7 +133,7 @@ impl<S: Store> Replica<S> {
             return Err(error.into());
         }
         let mut work = Work::new(&self.store);
-        for record in &accepted {
+        for record in accepted.iter().filter(|_| !is_on(Canary::AcceptForgotten)) {
             let edit = Pending::decode(record).map_err(|_| unreadable("a pending edit"))?;
             for entity in edit.entities {
                 let at = work.entity(entity.kind, entity.id);
@@ -311,11 +312,15 @@ impl<S: Store> Replica<S> {
         let mut clock = Clock::new(replica, self.clock.high_water());
         clock.correct(self.clock.correction_ms());
         let mut records = vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
-        for table in [Table::Cursor, Table::Peer] {
-            self.store.records(table, &[], &mut |key, _| {
-                records.push(RecordWrite::remove(table, key));
-                ControlFlow::Continue(())
-            })?;
+        self.store.records(Table::Cursor, &[], &mut |key, _| {
+            records.push(RecordWrite::remove(Table::Cursor, key));
+            ControlFlow::Continue(())
+        })?;
+        for (store, peer) in self.peers()? {
+            // Nobody has read the new store; but what others told of themselves is true still, and shows whether
+            // one of them is a copy.
+            let peer = Peer { read: Cursor::default(), ..peer };
+            records.push(RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode()));
         }
         let mut waiting = Vec::new();
         let mut failed = false;
@@ -430,7 +435,7 @@ impl Waiting {
 }
 
 fn rejected_records(waiting: &[Waiting], rejected: &[(u64, Code, String)], records: &mut Vec<RecordWrite>) {
-    for (key, code, message) in rejected {
+    for (key, code, message) in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
         let Some(edit) = waiting.iter().find(|edit| edit.key == *key) else { continue };
         let mut value = Vec::new();
         value.extend_from_slice(&code.0.to_be_bytes());

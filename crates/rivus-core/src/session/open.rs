@@ -3,6 +3,7 @@
 use super::{
     Grants, Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, push, unexpected,
 };
+use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
 use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
@@ -143,7 +144,8 @@ impl Session {
         if let Some(known) = &welcome.known {
             let head = replica.head()?;
             let same = store == replica.identity().store;
-            if same || !knows(&head.incarnations, head.seq, known.position()) {
+            let forked = same || !knows(&head.incarnations, head.seq, known.position());
+            if forked && !is_on(Canary::ForkIgnored) {
                 return self.start_over(replica, known, now);
             }
         }
@@ -198,7 +200,7 @@ impl Session {
         }
         // Without a cursor nothing tells whether the authority has been restored since they met.
         let met = cursor.is_some() && replica.identity().authority.is_some_and(|authority| authority.met);
-        if (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
+        if !is_on(Canary::NoUpload) && (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
             // The authority first takes what this store has confirmed.
             replica.update_authority(|authority| {
                 authority.met = false;
@@ -290,8 +292,7 @@ impl Session {
         }
         let head = replica.head()?;
         let position = reset.position();
-        let first_meeting = position == Position::default();
-        let known = !first_meeting && knows(&head.incarnations, head.seq, position);
+        let known = position != Position::default() && knows(&head.incarnations, head.seq, position);
         if known && !replica.identity().is_authority {
             return Err(unexpected("RESET for a position that is known"));
         }
@@ -304,10 +305,7 @@ impl Session {
             if std::mem::replace(&mut self.uploaded, true) {
                 return Err(unexpected("a second RESET on one connection"));
             }
-            // A store that was never judged holds no rank but what is granted to it now. One that remembers this
-            // authority from before a restored backup brings back what others of any rank wrote.
-            let rank_max = if first_meeting { self.peer()?.rank } else { u8::MAX };
-            self.reading.upload(rank_max);
+            self.reading.upload();
             return Ok(());
         }
         self.start_over(replica, reset, now)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::{Ack, Session, SessionError, SessionEvent, unexpected};
+use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::replica::{Answer, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
 use crate::store::Store;
@@ -143,7 +144,7 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let pushing = self.pushing.as_mut().ok_or_else(|| unexpected("ACK of nothing"))?;
-        let edits = pushing.in_flight.pop_front().ok_or_else(|| unexpected("ACK of nothing"))?;
+        let mut edits = pushing.in_flight.pop_front().ok_or_else(|| unexpected("ACK of nothing"))?;
         pushing.heard += 1;
         let mut exceptions = Vec::with_capacity(ack.exceptions.len());
         for Exception { index, code, message } in ack.exceptions {
@@ -156,6 +157,12 @@ impl Session {
             exceptions.push((key, verdict));
         }
         let (accepted, excepted) = (edits.len() - exceptions.len().min(edits.len()), exceptions.len());
+        if is_on(Canary::AckDropsInFlight) {
+            replica.pending(0, &mut |key, _| {
+                edits.push(key);
+                ControlFlow::Continue(())
+            })?;
+        }
         pushing.again |= excepted > 0;
         pushing.drained &= excepted == 0;
         let answer =

@@ -1,8 +1,8 @@
 //! Reading the other side's changes: subscribe, join pages, compare digests.
 
 use super::{Session, SessionError, SessionEvent, Want, unexpected};
+use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
-use crate::code::Code;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
 use crate::replica::{Incoming, Replica, Trust};
@@ -23,8 +23,8 @@ pub(super) struct Reading {
     awaits_start: bool,
     /// The last page is here, its checkpoint is not.
     awaits_checkpoint: bool,
-    /// In an upload, the greatest rank that is taken.
-    rank_max: Option<u8>,
+    /// Whether the pages are what the other has confirmed and this store has lost, or never had.
+    is_upload: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,9 +45,12 @@ impl Reading {
     }
 
     /// Takes everything from the start, once, also what came from here: an authority regains what was confirmed.
-    pub(super) fn upload(&mut self, rank_max: u8) {
+    ///
+    /// Nobody's rank is checked: the store that uploads brings back what others wrote as well, and one that stayed
+    /// away for it could never meet an authority again.
+    pub(super) fn upload(&mut self) {
         self.everything = true;
-        self.rank_max = Some(rank_max);
+        self.is_upload = true;
         self.state = State::Planned(Want::Once);
     }
 
@@ -106,7 +109,7 @@ impl Session {
         bytes: &[u8],
         now: Millis,
     ) -> Result<(), SessionError> {
-        let uploads_over = self.reading.rank_max.is_some() && self.reading.is_caught_up();
+        let uploads_over = self.reading.is_upload && self.reading.is_caught_up();
         if !self.reading.is_subscribed() || uploads_over {
             return Err(unexpected("a page that nobody asked for"));
         }
@@ -125,12 +128,6 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let (store, is_authority) = self.peer().map(|peer| (peer.store, peer.is_authority))?;
-        if let Some(rank_max) = self.reading.rank_max
-            && page.rows.rank() > rank_max
-        {
-            let message = format!("a register bears more than the granted rank {rank_max}");
-            return Err(SessionError::Refused { code: Code::RANK, message });
-        }
         let header = page.header;
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         if self.reading.awaits_start && !header.start {
@@ -144,7 +141,11 @@ impl Session {
             return Err(unexpected("a page that goes back"));
         }
         let incarnation = self.heard_of(header.incarnation, header.at)?;
-        let done = if header.more { self.reading.cursor.done } else { header.at };
+        let done = if header.more && !is_on(Canary::CursorOfOneNumber) {
+            self.reading.cursor.done
+        } else {
+            header.at
+        };
         let cursor = Cursor { incarnation, done, at: header.at };
         let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
         self.reading.cursor = cursor;

@@ -405,6 +405,53 @@ fn a_rank_that_is_not_granted_is_refused_alone_and_what_rests_on_it_is_built_ane
 }
 
 #[test]
+fn an_edit_whose_acceptance_was_not_heard_is_accepted_again_under_a_lower_rank() {
+    let (mut a, mut h) = (device(1), hub(9));
+    let boss = || options(Role::Client { token: Some("boss".to_owned()) }, Want::Once);
+    let connect = |a: &mut Device, h: &mut Device, client: Session, frames: usize| {
+        let (mut client, mut server) = (client, server());
+        let now = Millis(100_000);
+        let mut one = End { replica: a, session: &mut client, now };
+        run(&mut one, &mut End { replica: h, session: &mut server, now }, frames).unwrap();
+    };
+    connect(&mut a, &mut h, boss(), usize::MAX);
+    put(&mut a, 1000, "t", "title", "as the boss");
+    // HELLO, WELCOME, PUSH: the answer is lost.
+    connect(&mut a, &mut h, boss(), 3);
+    assert_eq!(shows(&h, "t", "title"), text("as the boss"));
+    assert_eq!(a.pending_count().unwrap(), 1);
+    connect(&mut a, &mut h, client(Want::Once), usize::MAX);
+    assert_eq!(shows(&a, "t", "title"), text("as the boss"));
+    assert_eq!((a.pending_count().unwrap(), a.rejected().unwrap()), (0, vec![]));
+    assert_same(&[&a, &h]);
+}
+
+#[test]
+fn a_restored_backup_is_found_by_a_peer_that_was_restored_itself() {
+    let (mut a, mut b, mut c) = (device(1), device(2), device(3));
+    let b_backup = b.store().copy();
+    put(&mut b, 1000, "t", "title", "from b");
+    sync(&mut b, &mut a);
+    let a_backup = a.store().copy();
+    put(&mut a, 2000, "u", "title", "from a");
+    sync(&mut c, &mut a);
+    let admission = Admission::Quarantine { drift_ms_max: 60_000 };
+    (a, b) = (open(a_backup, 11, admission), open(b_backup, 2, admission));
+    assert_eq!(sync_at(&mut c, &mut a, 3000).unwrap_err(), SessionError::Copied);
+    sync(&mut c, &mut a);
+    // What a was told by b it still knows under its new id.
+    let mut ends = (client(Want::Once), server());
+    ends.0.options.seeds = seeds(778);
+    let now = Millis(4000);
+    let mut one = End { replica: &mut b, session: &mut ends.0, now };
+    let copied = run(&mut one, &mut End { replica: &mut a, session: &mut ends.1, now }, usize::MAX);
+    assert_eq!(copied, Err(SessionError::Copied));
+    let events = sync_at(&mut b, &mut a, 5000).unwrap();
+    assert!(!events.iter().any(|event| matches!(event, SessionEvent::Diverged { .. })), "{events:?}");
+    assert_eq!(shows(&b, "t", "title"), text("from b"));
+}
+
+#[test]
 fn one_write_from_the_future_among_100_is_set_aside_and_the_99_apply() {
     let (mut a, mut b) = (open(MemoryStore::new(), 1, Admission::Off), device(2));
     for n in 0..99 {

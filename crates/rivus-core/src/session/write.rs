@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::read::low;
 use super::{Session, SessionError, not_authority, unexpected};
+use crate::canary::{Canary, is_on};
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
 use crate::identity::{Cursor, Position, knows};
@@ -237,6 +238,9 @@ fn add(
     for entry in Row::new(changed.bytes, changed.seq)?.entries() {
         let entry = entry?;
         let state = entry.state()?;
+        if is_on(Canary::SourceIsAnybody) && state.source.is_some() {
+            continue;
+        }
         if state.seq <= writing.done || !writing.everything && state.source == Some(receiver) {
             continue;
         }

@@ -187,15 +187,6 @@ fn reading(all: &mut Vec<BadFrame>) {
     bad("SYNCED for what was never sent", State::AuthorityOpen, synced(0), "SYNCED beyond");
     bad("SYNCED beyond the head", State::ServerOpen, synced(1 << 40), "SYNCED beyond");
     bad("SYNCED to a client that was not asked", State::ClientOpen, synced(0), "SYNCED beyond");
-    let rank = [entity(1), field(1, "title")].concat();
-    let stamps = [&[2][..], &[8; 16], &[0, 3, 2, 0]].concat();
-    let ranked = [vec![7, 4, 1], slice(&rank), slice(&stamps), vec![0xf6]].concat();
-    all.push(BadFrame {
-        name: "DELTA with a rank above the granted one in an upload".to_owned(),
-        state: State::AuthorityUpload,
-        bytes: ranked,
-        expect: Expect::Refused(Code::RANK, "granted rank 0"),
-    });
 }
 
 fn pushing(all: &mut Vec<BadFrame>) {

@@ -218,9 +218,8 @@ fn incarnation(reader: &mut Reader<'_>, flags: u8) -> Result<Option<Incarnation>
 pub(super) struct Check {
     registers: usize,
     seen: usize,
-    /// The newest time and the greatest rank of any candidate.
+    /// The newest time of any candidate.
     pub(super) latest: Option<u64>,
-    pub(super) rank: u8,
     /// Whose the candidates of one register are.
     authors: Vec<ReplicaId>,
 }
@@ -250,7 +249,6 @@ impl Check {
 
     fn candidate(&mut self, edit: Edit) {
         self.latest = self.latest.max(Some(edit.stamp.time));
-        self.rank = self.rank.max(edit.rank);
     }
 
     /// What [`Register::check`](crate::register::Register::check) checks, without the register.

@@ -38,18 +38,11 @@ pub struct Rows<'d, 'a> {
     entities: Option<usize>,
     source: StoreId,
     latest: Option<u64>,
-    rank: u8,
 }
 
 impl<'d, 'a> Rows<'d, 'a> {
     pub(super) fn page(parse: Parse<'a, &'d Words>, source: StoreId, check: &Check) -> Self {
-        Self { parse, entities: None, source, latest: check.latest, rank: check.rank }
-    }
-
-    /// The greatest rank of any candidate.
-    #[must_use]
-    pub fn rank(&self) -> u8 {
-        self.rank
+        Self { parse, entities: None, source, latest: check.latest }
     }
 }
 
@@ -121,13 +114,7 @@ impl<'d, 'a> Iterator for Edits<'d, 'a> {
         checked(first.entity());
         let (form, _) = checked(first.head());
         let newest = *checked(first.register(form)).newest();
-        let delta = Rows {
-            parse,
-            entities: Some(entities),
-            source: self.source,
-            latest: check.latest,
-            rank: check.rank,
-        };
+        let delta = Rows { parse, entities: Some(entities), source: self.source, latest: check.latest };
         Some(Pushed { number, stamp: newest.stamp, rank: newest.rank, saw: newest.saw, delta })
     }
 
