@@ -2,11 +2,15 @@
 
 pub mod bad_frames;
 pub mod fuzz;
+#[cfg(feature = "laws")]
 pub mod law;
 pub mod model;
 pub mod sim;
+#[cfg(feature = "laws")]
 pub mod strategy;
+#[cfg(feature = "laws")]
 pub mod zoo;
 
 /// The crate that the strategies are of, so that a test needs no other dependency.
+#[cfg(feature = "laws")]
 pub use proptest;
