@@ -67,7 +67,6 @@ fn check_rows(rows: &Rows<'_, '_>) {
             assert_eq!(register.check(), Ok(()));
             for candidate in register.alive.iter() {
                 assert_eq!(value::check(candidate.value), Ok(()));
-                assert!(candidate.rank <= rows.rank());
                 latest = latest.max(Some(candidate.stamp.time));
             }
         }

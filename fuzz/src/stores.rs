@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use rivus_core::store::{
-    Batch, CommitError, HighWater, MemoryStore, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table,
+    Batch, CommitError, HighWater, MemoryStore, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store,
+    Table,
 };
 use rivus_sqlite::{Options, SqliteStore, Synchronous};
 
@@ -92,9 +93,10 @@ fn commit(store: &mut impl Store, model: &mut Model, bytes: &mut Bytes<'_>, step
             stale = true;
         }
         places.push((kind, id, start));
-        let row = RowRead { kind, id, start: start.to_vec(), seq };
+        let place = if bytes.below(2) == 0 { Place::default() } else { place(store, kind, id, start) };
+        let row = RowRead { kind, id, start: start.into(), seq, place };
         let content = [&step.to_be_bytes()[..], &[u8::try_from(number).unwrap_or(9)]].concat();
-        rows.push(RowWrite { row, bytes: content });
+        rows.push(RowWrite { row, bytes: content.into() });
     }
     let mut records = Vec::new();
     for _ in 0..bytes.below(3) {
@@ -107,8 +109,8 @@ fn commit(store: &mut impl Store, model: &mut Model, bytes: &mut Bytes<'_>, step
     }
     let high_water = u64::try_from(bytes.below(256)).expect("a byte");
     let batch = Batch {
-        rows: rows.clone(),
-        records: records.clone(),
+        rows: rows.as_slice().into(),
+        records: records.as_slice().into(),
         high_water: HighWater::AtLeast(high_water),
         ..Batch::default()
     };
@@ -119,7 +121,7 @@ fn commit(store: &mut impl Store, model: &mut Model, bytes: &mut Bytes<'_>, step
     }
     for (place, write) in places.into_iter().zip(rows) {
         model.seq += 1;
-        model.rows.insert(place, (model.seq, write.bytes));
+        model.rows.insert(place, (model.seq, write.bytes.into_owned()));
     }
     for record in records {
         let key = match record.key {
@@ -135,6 +137,12 @@ fn commit(store: &mut impl Store, model: &mut Model, bytes: &mut Bytes<'_>, step
     }
     model.high_water = model.high_water.max(high_water);
     assert_eq!(done, Ok(model.seq));
+}
+
+/// Where the store says that this very chunk is.
+fn place(store: &impl Store, kind: &str, id: &str, start: &[u8]) -> Place {
+    let found = store.load(kind, id, start).expect("the store can be read");
+    found.filter(|chunk| *chunk.start == *start).map(|chunk| chunk.place).unwrap_or_default()
 }
 
 fn load(store: &impl Store, model: &Model, bytes: &mut Bytes<'_>) {

@@ -157,8 +157,10 @@ impl Start {
 
     /// Every race in memory.
     pub fn races(&self) -> Vec<Race<'_>> {
+        let turn = every_field(Transactions::OfOneField, 21);
         vec![
-            self.edit(),
+            self.edit("edit, own transaction, entities in turn", turn),
+            self.edit("edit, own transaction, at random", updates(100_000, &mut Random(21))),
             self.join("join, own edits pending", &self.edited, Trust::Authority),
             self.join("join, no authority", &self.alone, Trust::Peer),
             self.encode(),
@@ -166,15 +168,14 @@ impl Start {
         ]
     }
 
-    /// A local edit of one field, in a transaction of its own, for the outbox of a device that has an authority.
-    pub fn edit(&self) -> Race<'_> {
-        let ops = updates(100_000, &mut Random(21));
+    /// Local edits of one field, each in a transaction of its own, for the outbox of a device that has an authority.
+    pub fn edit(&self, name: &'static str, ops: Vec<Op>) -> Race<'_> {
         let writes = floor::writes(&ops, DEVICE);
         let engine = move || {
             let mut replica = again(&self.device, DEVICE);
             warm(&ops, |op| replica.edit(Millis(START_MS), std::slice::from_ref(op)).unwrap())
         };
-        self.race("edit, own transaction", writes.len(), engine, move || {
+        self.race(name, writes.len(), engine, move || {
             let mut floor = NewestWins::full();
             warm(&writes, |write| floor.edit(write.place, &write.value))
         })
