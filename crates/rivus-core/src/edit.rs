@@ -4,9 +4,8 @@
 //! anybody else; nothing is changed by any other way. Invariant: a refused operation refuses its whole edit,
 //! which then has changed nothing and used no stamp.
 
+mod fields;
 mod intents;
-
-use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
@@ -16,10 +15,10 @@ use crate::id::ReplicaId;
 use crate::pending::{Header, Ops};
 use crate::register::{Candidate, Reach, Register, Saw};
 use crate::row::{Change, Entry};
-use crate::schema::{Field, FieldType, Group, Kind, Life, Schema, Slot};
+use crate::schema::{Kind, Life, Schema};
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::{self, Value};
-use crate::view::{self, View, life_reach, reach};
+use crate::view::{self, View, life_reach};
 use crate::work::{At, Work, damaged};
 
 use intents::{Intent, Intents};
@@ -293,120 +292,6 @@ impl<'s, S: Store> Tx<'s, S> {
         Ok(())
     }
 
-    fn write_fields(&mut self, at: At, kind: &Kind, op: &Op, action: &Action) -> Result<bool, EditError> {
-        match action {
-            Action::Put(fields) => self.put(at, kind, op, fields),
-            Action::Add { field, key } => {
-                let ty = self.field(kind, op, field)?;
-                if !matches!(ty, FieldType::Set { .. }) {
-                    return Err(wrong(op, field, ty, "add"));
-                }
-                self.write(at, keyed(field, key)?, view::TRUE.to_vec(), Reach::Infinite)?;
-                Ok(true)
-            }
-            Action::Remove { field, key } => {
-                let (value, reach) = match self.field(kind, op, field)? {
-                    FieldType::Set { .. } => (view::FALSE, Reach::Infinite),
-                    FieldType::Map => (value::ABSENT, Reach::None),
-                    ty => return Err(wrong(op, field, ty, "remove")),
-                };
-                self.write(at, keyed(field, key)?, value.to_vec(), reach)?;
-                Ok(true)
-            }
-            Action::SetKey { field, key, value } => {
-                let ty = self.field(kind, op, field)?;
-                if *ty != FieldType::Map {
-                    return Err(wrong(op, field, ty, "set_key"));
-                }
-                self.write(at, keyed(field, key)?, encode(field, value)?, Reach::None)?;
-                Ok(true)
-            }
-            Action::Inc { field, by } => {
-                let ty = self.field(kind, op, field)?;
-                if *ty != FieldType::Counter {
-                    return Err(wrong(op, field, ty, "inc"));
-                }
-                let address = address::count(field, self.replica);
-                let (total, newest) = self.look(at, &address, |r| Ok(r.map_or(0, view::total)))?;
-                let total = total.checked_add(*by).ok_or_else(|| EditError::Overflow {
-                    field: field.clone(),
-                    total,
-                    by: *by,
-                })?;
-                let value = Value::Int(total).to_bytes();
-                self.intend(at, address, Intent { value, reach: Reach::None, newest })?;
-                Ok(true)
-            }
-            Action::Delete | Action::Revive => Ok(false),
-        }
-    }
-
-    /// The type of a declared field of its own; an undeclared one of an open kind is a plain value.
-    fn field<'k>(&self, kind: &'k Kind, op: &Op, field: &str) -> Result<&'k FieldType, EditError> {
-        match kind.slot(field) {
-            Slot::Field(Field { ty, .. }) => Ok(ty),
-            Slot::Member(_) | Slot::Open => Ok(&FieldType::PLAIN),
-            Slot::Undeclared => {
-                Err(EditError::UndeclaredField { kind: op.kind.clone(), field: field.to_owned() })
-            }
-        }
-    }
-
-    fn put(&mut self, at: At, kind: &Kind, op: &Op, fields: &[(String, Value)]) -> Result<bool, EditError> {
-        let mut wrote = false;
-        let mut groups: BTreeMap<&str, (&Group, Vec<(&str, &Value)>)> = BTreeMap::new();
-        for (name, value) in fields {
-            let ty = self.field(kind, op, name)?;
-            if let Slot::Member(group) = kind.slot(name) {
-                groups.entry(&group.name).or_insert((group, Vec::new())).1.push((name, value));
-                continue;
-            }
-            if !view::holds_one(ty) {
-                return Err(wrong(op, name, ty, "put"));
-            }
-            let address = address::field(name);
-            let encoded = encode(name, value)?;
-            let (shows_it, newest) = self.look(at, &address, |register| match register {
-                None => Ok(false),
-                Some(one) if *ty == FieldType::Multi => {
-                    Ok(one.alive.len() == 1 && one.newest().value == encoded)
-                }
-                Some(register) => Ok(*view::resolve(ty, register)? == *encoded),
-            })?;
-            if !shows_it {
-                self.intend(at, address, Intent { value: encoded, reach: reach(ty.margin()), newest })?;
-                wrote = true;
-            }
-        }
-        for (group, members) in groups.into_values() {
-            wrote |= self.put_group(at, group, &members)?;
-        }
-        Ok(wrote)
-    }
-
-    fn put_group(&mut self, at: At, group: &Group, named: &[(&str, &Value)]) -> Result<bool, EditError> {
-        let address = address::group(&group.name);
-        let (before, newest) = self.look(at, &address, |register| {
-            Ok(match register.map(|r| Value::decode(r.newest().value)) {
-                Some(Ok(Value::Map(members))) => members,
-                _ => BTreeMap::new(),
-            })
-        })?;
-        if named.iter().all(|(member, value)| before.get(*member) == Some(value)) {
-            return Ok(false);
-        }
-        let mut after = before;
-        for member in &group.members {
-            after.entry(member.clone()).or_insert(Value::Null);
-        }
-        for (member, value) in named {
-            after.insert((*member).to_owned(), (*value).clone());
-        }
-        let value = encode(&group.name, &Value::Map(after))?;
-        self.intend(at, address, Intent { value, reach: Reach::None, newest })?;
-        Ok(true)
-    }
-
     /// Gives up the edit; the staged rows are as they were before it.
     pub(crate) fn into_work(self) -> Work<'s, S> {
         self.work
@@ -497,24 +382,6 @@ pub(crate) struct Made {
     /// The record for the outbox, if the edit is to be judged.
     pub(crate) record: Option<Vec<u8>>,
     pub(crate) registers: usize,
-}
-
-fn keyed(field: &str, key: &str) -> Result<Vec<u8>, EditError> {
-    if key.len() > address::KEY_BYTES_MAX {
-        return Err(EditError::TooLong { what: "a key", bytes: key.len(), max: address::KEY_BYTES_MAX });
-    }
-    Ok(address::key(field, key))
-}
-
-fn encode(field: &str, value: &Value) -> Result<Vec<u8>, EditError> {
-    if !value.depth_ok() {
-        return Err(EditError::TooDeep { field: field.to_owned() });
-    }
-    Ok(value.to_bytes())
-}
-
-fn wrong(op: &Op, field: &str, ty: &FieldType, tried: &'static str) -> EditError {
-    EditError::WrongType { kind: op.kind.clone(), field: field.to_owned(), ty: ty.to_string(), tried }
 }
 
 /// Why an edit is refused. Nothing was changed and no stamp used.
