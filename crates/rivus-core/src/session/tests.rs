@@ -544,7 +544,6 @@ mod findings {
     use crate::address;
     use crate::edit::EditError;
     use crate::register::{Alive, Candidate, Register};
-    use crate::wire::page::PageHeader;
     use crate::wire::{About, Hello};
 
     const YEAR: i64 = 31_536_000_000;
@@ -689,45 +688,10 @@ mod findings {
             .encode()
     }
 
-    fn page(address: &[u8], candidate: Candidate<'_>) -> Vec<u8> {
-        let register = Register::plain(candidate);
-        let mut encoder = RowEncoder::default();
-        encoder.entity("task", "t", [(address, &register)].into_iter());
-        encoder.finish_page(PageHeader {
-            at: 1,
-            more: false,
-            incarnation: None,
-            start: true,
-            checkpoint: false,
-        })
-    }
-
     fn candidate(replica: u128, rank: u8, value: &[u8]) -> Candidate<'_> {
         let replica = ReplicaId::from_u128(replica);
         let stamp = crate::clock::Stamp { generation: 0, time: crate::clock::ticks(50_000), replica };
         Candidate { stamp, rank, saw: None, value }
-    }
-
-    /// F7. RESET, sent by a store that the hub knows well, opens a door past every check of an authority.
-    #[test]
-    fn f7_reset_gives_nobody_a_rank_that_was_not_granted() {
-        let mut h = hub(9);
-        put(&mut h, 1000, "t", "owner", "hub");
-        let now = Millis(100_000);
-        for _ in 0..2 {
-            let mut t = server();
-            t.handle(&mut h, &hello(66, 66, 1), now).unwrap();
-            let reset = crate::wire::Reset::default();
-            t.handle(&mut h, &Frame::Reset(reset).encode(), now).unwrap();
-            while t.poll_transmit(&mut h, now).unwrap().is_some() {}
-            // Stamped by somebody else, with a rank that nobody granted.
-            let frame = page(&address::field("owner"), candidate(77, 255, &[0x61, b'x']));
-            let _ = t.handle(&mut h, &frame, now);
-        }
-        let mut ranks = Vec::new();
-        h.registers("task", "t", &mut |_, state| ranks.extend(state.shown.alive.iter().map(|c| c.rank)))
-            .unwrap();
-        assert!(ranks.iter().all(|rank| *rank == 0), "{ranks:?}");
     }
 
     /// F8. A pushed edit may overwrite another replica's share of a counter.
