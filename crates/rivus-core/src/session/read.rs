@@ -54,6 +54,14 @@ impl Reading {
         self.state = State::Planned(Want::Once);
     }
 
+    /// Subscribes once more, to everything: until then, and until its first page, those of the subscription before
+    /// still come.
+    fn plan_repair(&mut self, want: Want) {
+        self.everything = true;
+        self.awaits_start = true;
+        self.state = State::Planned(want);
+    }
+
     /// The next subscription starts over and includes what came from here.
     pub(super) fn want_everything(&mut self) {
         self.everything = true;
@@ -64,7 +72,11 @@ impl Reading {
     }
 
     fn is_subscribed(&self) -> bool {
-        matches!(self.state, State::Subscribed(_) | State::CaughtUp(_))
+        match self.state {
+            State::Idle => false,
+            State::Planned(_) => self.awaits_start,
+            State::Subscribed(_) | State::CaughtUp(_) => true,
+        }
     }
 }
 
@@ -266,8 +278,7 @@ impl Session {
         if !self.repaired && !self.is_server() {
             // Re-joining everything repairs what was lost; once a connection, or a fault would go in circles.
             self.repaired = true;
-            self.reading.want_everything();
-            self.reading.plan(self.options.want);
+            self.reading.plan_repair(self.options.want);
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ use crate::store::MemoryStore;
 use crate::value::Value;
 use crate::view::Shown;
 
+mod hostile;
+
 type Device = Replica<MemoryStore>;
 
 fn seeds(n: u64) -> Seeds {
