@@ -160,15 +160,16 @@ impl<S: Store> Replica<S> {
                 let objection = self.objection(now, &edit, principal)?;
                 objection.map(|(code, message)| Verdict::Refused { code, message })
             };
-            // Whose acceptance its author did not hear of is accepted again, whatever has changed since.
-            if let Some(verdict) = exception
-                && !self.holds(&edit.delta)?
-            {
-                if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
-                    taint.all = Some(answer);
+            if let Some(verdict) = exception {
+                // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
+                // is here. What merely is older than what is here changes nothing either, and need not be true.
+                if !self.holds(&edit.delta)? {
+                    if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
+                        taint.all = Some(answer);
+                    }
+                    taint.add(&edit.delta, answer);
+                    exceptions.push((edit.number, verdict));
                 }
-                taint.add(&edit.delta, answer);
-                exceptions.push((edit.number, verdict));
                 continue;
             }
             edit.delta.each(|part| {

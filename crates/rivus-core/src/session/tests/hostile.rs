@@ -100,3 +100,36 @@ fn a_page_that_crosses_the_repair_of_a_divergence_ends_nothing() {
     assert_eq!(shows(&h, "t", "note"), Some(Shown::Value(Value::Null)));
     assert_same(&[&a, &h]);
 }
+
+/// What changes nothing is accepted whatever is wrong with it, so nothing of it may be taken for known.
+#[test]
+fn an_edit_that_changes_nothing_does_not_move_the_hubs_clock() {
+    let mut h = hub(9);
+    let mut line = Line::to(&mut h);
+    let title = address::field("title");
+    line.push(&mut h, &title, &plain(stamp(5, 50_000, 66), &[0x61, b'x']));
+    line.push(&mut h, &title, &plain(stamp(0, 4_100_000_000_000, 66), &[0x61, b'y']));
+    assert_eq!(shows(&h, "t", "title"), text("x"));
+    assert!(h.clock().high_water() <= ticks(160_000), "the hub's clock is in the year 2099");
+}
+
+/// Edits under somebody else's stamp that change nothing tell the hub nothing of that replica.
+#[test]
+fn nobody_has_seen_what_was_never_pushed() {
+    let (mut a, mut h) = (device(1), hub(9));
+    sync(&mut a, &mut h);
+    act(&mut a, 40_000, "t", Action::Add { field: "tags".to_owned(), key: "red".to_owned() });
+    let mut line = Line::to(&mut h);
+    let (title, tag) = (address::field("title"), address::key("tags", "red"));
+    line.push(&mut h, &title, &plain(stamp(0, 50_000, 66), &[0x61, b'x']));
+    line.push(&mut h, &title, &plain(stamp(0, 45_000, 1), &[0x61, b'y']));
+    let only = Candidate { stamp: stamp(0, 50_001, 66), rank: 0, saw: None, value: &[0xf4] };
+    let instant = Instant { generation: 0, time: ticks(42_000) };
+    let seen = vec![Seen { replica: replica(1), instant }];
+    let removed = Register { floor: Stamp::LOWEST, alive: Alive::from(vec![only]), seen };
+    let ack = line.push(&mut h, &tag, &removed);
+    let codes: Vec<_> = ack.exceptions.iter().map(|exception| exception.code).collect();
+    assert_eq!(codes, [Some(Code::SEEN)]);
+    sync(&mut a, &mut h);
+    assert_eq!(shows(&h, "t", "tags"), Some(Shown::Set(["red".to_owned()].into())));
+}
