@@ -801,7 +801,9 @@ impl<S: Store> Replica<S> {
         }
         let (reads, rows) = finished.rows();
         if rows.is_empty() && records.is_empty() {
-            return Ok(self.store.head()?.seq);
+            let seq = self.store.head()?.seq;
+            self.events.extend(finished.clashes.drain(..).map(|stamp| Event::Clash { stamp }));
+            return Ok(seq);
         }
         let wrote_rows = !rows.is_empty();
         let seq = self.store.commit(Batch {

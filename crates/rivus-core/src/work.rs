@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -20,6 +21,8 @@ pub(crate) struct Work<'s, S> {
     entities: SmallVec<[Staged<'s>; 1]>,
     /// By hash of (kind, id), once there are too many to look through.
     index: BTreeMap<u64, usize>,
+    /// Those whose hash another has: whoever means harm sends thousands of them.
+    twins: BTreeMap<(String, String), usize>,
     scratch: Scratch,
     pub(crate) sums: Sums,
     pub(crate) clashes: Vec<Stamp>,
@@ -121,6 +124,7 @@ impl<'s, S: Store> Work<'s, S> {
             store,
             entities: SmallVec::new(),
             index: BTreeMap::new(),
+            twins: BTreeMap::new(),
             scratch,
             sums: Sums::default(),
             clashes: Vec::new(),
@@ -135,21 +139,18 @@ impl<'s, S: Store> Work<'s, S> {
             }
         } else {
             if self.index.is_empty() {
-                self.index =
-                    self.entities.iter().enumerate().map(|(at, e)| (hash(e.kind(), e.id()), at)).collect();
+                for at in 0..self.entities.len() {
+                    self.note(At(at));
+                }
             }
-            let found = self.index.get(&hash(kind, id)).copied();
-            match found {
-                Some(at) if self.entities.get(at).is_some_and(same) => return At(at),
+            match self.index.get(&hash(kind, id)) {
+                Some(at) if self.entities.get(*at).is_some_and(same) => return At(*at),
                 Some(_) => {
-                    // Two ids of one hash: look through all.
-                    if let Some(at) = self.entities.iter().position(same) {
-                        return At(at);
+                    if let Some(at) = self.twins.get(&(kind.to_owned(), id.to_owned())) {
+                        return At(*at);
                     }
                 }
-                None => {
-                    self.index.insert(hash(kind, id), self.entities.len());
-                }
+                None => {}
             }
         }
         self.entities.push(Staged {
@@ -157,7 +158,21 @@ impl<'s, S: Store> Work<'s, S> {
             chunks: SmallVec::new(),
             shown_changed: false,
         });
-        At(self.entities.len() - 1)
+        let at = At(self.entities.len() - 1);
+        if !self.index.is_empty() {
+            self.note(at);
+        }
+        at
+    }
+
+    /// Makes an entity known to the index.
+    fn note(&mut self, at: At) {
+        let Some(staged) = self.entities.get(at.0) else { return };
+        let (kind, id) = (staged.kind(), staged.id());
+        match self.index.entry(hash(kind, id)) {
+            Entry::Vacant(place) => drop(place.insert(at.0)),
+            Entry::Occupied(_) => drop(self.twins.insert((kind.to_owned(), id.to_owned()), at.0)),
+        }
     }
 
     pub(crate) fn staged(&self, at: At) -> &Staged<'s> {

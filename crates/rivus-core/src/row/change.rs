@@ -252,7 +252,8 @@ fn confirm<'a>(state: &mut State<'a>, register: &Register<'a>) {
 /// A stamp that both hold with different contents.
 fn clash(one: &Register<'_>, two: &Register<'_>) -> Option<Stamp> {
     let differs = |c: &&crate::register::Candidate<'_>| {
-        two.alive.iter().any(|d| d.stamp == c.stamp && (d.rank, d.value) != (c.rank, c.value))
+        let same = two.alive.binary_search_by(|d| d.stamp.cmp(&c.stamp)).ok();
+        same.and_then(|at| two.alive.get(at)).is_some_and(|d| (d.rank, d.value) != (c.rank, c.value))
     };
     one.alive.iter().find(differs).map(|c| c.stamp)
 }

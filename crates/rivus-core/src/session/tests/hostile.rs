@@ -133,3 +133,81 @@ fn nobody_has_seen_what_was_never_pushed() {
     sync(&mut a, &mut h);
     assert_eq!(shows(&h, "t", "tags"), Some(Shown::Set(["red".to_owned()].into())));
 }
+
+const ONE_PAGE: PageHeader =
+    PageHeader { at: 1, more: false, incarnation: None, start: true, checkpoint: false };
+
+fn join(hub: &mut Device, frame: &[u8]) -> crate::replica::Joined {
+    let mut decoder = RowDecoder::default();
+    let page = decoder.page(frame, StoreId(66)).unwrap();
+    hub.join(NOW, &page.rows, Some(StoreId(66)), Trust::Peer, None).unwrap()
+}
+
+/// The 8 bytes of which XXH3 makes this.
+fn preimage(target: u64) -> [u8; 8] {
+    const FACTOR: u64 = 0x9fb2_1c65_1e98_df25;
+    const FLIP: u64 = 0xc73a_b174_c5ec_d5a2;
+    let inverse = (0..6)
+        .fold(1_u64, |inverse, _| inverse.wrapping_mul(2_u64.wrapping_sub(FACTOR.wrapping_mul(inverse))));
+    let mut hash = (target ^ target >> 28 ^ target >> 56).wrapping_mul(inverse);
+    hash = (hash ^ (hash >> 35).wrapping_add(8)).wrapping_mul(inverse);
+    hash = (0..63).fold(hash, |hash, _| hash ^ hash.rotate_left(49) ^ hash.rotate_left(24));
+    (hash ^ FLIP).rotate_left(32).to_le_bytes()
+}
+
+/// Whoever chooses kinds and ids makes as many of one hash as wanted; going through all of them for each would hold up
+/// a hub for a minute with a page of 3 MB.
+#[test]
+fn entities_that_are_made_to_have_one_hash_are_told_apart() {
+    let value = plain(stamp(0, 1000, 66), &[0xf6]);
+    let alike = (0_u64..).filter_map(|kind| {
+        let kind = format!("{kind:x}");
+        let id = preimage(xxh3_64(kind.as_bytes()).rotate_left(17) ^ 0x1234_5678_9abc_def0);
+        String::from_utf8(id.to_vec()).ok().map(|id| (kind, id))
+    });
+    let alike: Vec<_> = alike.take(1000).collect();
+    assert!(alike.iter().all(|(kind, id)| {
+        xxh3_64(id.as_bytes()) ^ xxh3_64(kind.as_bytes()).rotate_left(17) == 0x1234_5678_9abc_def0
+    }));
+    let mut encoder = RowEncoder::default();
+    for field in ["one", "two"] {
+        for (kind, id) in &alike {
+            encoder.entity(kind, id, [(&*address::field(field), &value)].into_iter());
+        }
+    }
+    let mut h = hub(9);
+    join(&mut h, &encoder.finish_page(ONE_PAGE));
+    assert_eq!(h.head().unwrap().seq, 1000, "a row for each");
+    for (kind, id) in &alike {
+        let mut count = 0;
+        h.registers(kind, id, &mut |_, _| count += 1).unwrap();
+        assert_eq!(count, 2);
+    }
+}
+
+/// Looking for stamps met with two contents takes no more than a look at each.
+#[test]
+fn a_register_of_many_candidates_is_joined_twice_in_time() {
+    let candidate = |n: i64| {
+        let stamp = stamp(0, n, n.unsigned_abs().into());
+        Candidate { stamp, rank: 0, saw: None, value: &[0xf6][..] }
+    };
+    let alive: Vec<_> = (1..=80_000).map(candidate).collect();
+    let many = |alive| Register { floor: Stamp::LOWEST, alive: Alive::from(alive), seen: Vec::new() };
+    let page = |alive| {
+        let mut encoder = RowEncoder::default();
+        encoder.entity("task", "t", [(&*address::field("title"), &many(alive))].into_iter());
+        encoder.finish_page(ONE_PAGE)
+    };
+    let mut h = hub(9);
+    // Quadratic, this would take a minute.
+    for _ in 0..2 {
+        join(&mut h, &page(alive.clone()));
+    }
+    assert_eq!(h.poll_events(), []);
+    // Told also where the greater value is held already, so that nothing changes.
+    let mut other = alive;
+    other[70_000].value = &[0xf5];
+    join(&mut h, &page(other));
+    assert_eq!(h.poll_events(), [crate::replica::Event::Clash { stamp: candidate(70_001).stamp }]);
+}
