@@ -243,12 +243,16 @@ impl Session {
         if !self.reading.is_caught_up() || cursor.done != checkpoint.seq {
             return Ok(());
         }
+        // In this order: another process may be pushing, and hear verdicts, on a connection of its own.
+        let pending = replica.pending_count()?;
         let head = replica.head()?;
+        replica.refresh()?;
         let is_authority = self.peer()?.is_authority;
         let comparable = match (is_authority, checkpoint.read) {
             (true, _) => {
                 let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
-                checkpoint.seq >= acked && self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet())
+                let quiet = self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet());
+                checkpoint.seq >= acked && quiet && pending == 0
             }
             (false, Some(read)) => {
                 let own = crate::replica::position_of(&head);

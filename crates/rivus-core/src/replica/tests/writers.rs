@@ -208,3 +208,49 @@ fn what_another_writer_does_to_the_identity_during_an_opening_is_seen() {
     act(&mut a, 1000, field("title", "y"));
     assert_eq!(b.pending_count().unwrap(), 2);
 }
+
+/// Both processes are connected. What one of them pushed is at the hub, its verdict not here yet: the other may
+/// compare no digests.
+#[test]
+fn an_edit_that_another_process_pushed_is_no_divergence_while_it_lacks_a_verdict() {
+    use crate::session::pair::{End, run};
+    use crate::session::{Grants, Role, Session, SessionEvent, SessionOptions, Want};
+    let session = |role| {
+        let seeds = seeds(777);
+        Session::new(SessionOptions { role, want: Want::Live, offers: true, seeds, capabilities: 0 })
+    };
+    let line = || {
+        let (client, server) = (Role::Client { token: None }, Role::Server { grants: Grants::everybody() });
+        (session(client), session(server))
+    };
+    let now = Millis(100_000);
+    let (mut a, b) = two();
+    let mut b = b.borrow_mut();
+    let mut hub = device(9);
+    hub.serve_as_authority().unwrap();
+    let (mut of_a, mut of_b) = (line(), line());
+    for (replica, (client, server)) in [(&mut a, &mut of_a), (&mut *b, &mut of_b)] {
+        act(replica, 1000, inc("views", 1));
+        let mut one = End { replica, session: client, now };
+        run(&mut one, &mut End { replica: &mut hub, session: server, now }, usize::MAX).unwrap();
+    }
+    act(&mut b, 2000, field("title", "x"));
+    let push = of_b.0.poll_transmit(&mut b, now).unwrap().unwrap();
+    of_b.1.handle(&mut hub, &push, now).unwrap();
+    let verdict = of_b.1.poll_transmit(&mut hub, now).unwrap().unwrap();
+    let mut hear = |a: &mut Replica<Shared>, hub: &mut Device| {
+        for _ in 0..2 {
+            while let Some(frame) = of_a.1.poll_transmit(hub, now).unwrap() {
+                of_a.0.handle(a, &frame, now).unwrap();
+            }
+            of_a.1.handle_quiet();
+        }
+        of_a.0.poll_events().collect::<Vec<_>>()
+    };
+    let events = hear(&mut a, &mut hub);
+    assert!(!events.iter().any(|event| matches!(event, SessionEvent::Diverged { .. })), "{events:?}");
+    of_b.0.handle(&mut b, &verdict, now).unwrap();
+    must(on(&mut hub, 3000, "task", "u", field("title", "y")));
+    let events = hear(&mut a, &mut hub);
+    assert!(events.iter().any(|event| matches!(event, SessionEvent::Verified { .. })), "{events:?}");
+}
