@@ -167,7 +167,16 @@ fn each_way_to_be_malformed_is_named() {
         seen: seen.to_vec(),
     };
     let (low, two) = (stamp(2, 0), [stamp(4, 1), stamp(6, 2)]);
-    assert_eq!(register(low, &two, &[seen(3, 5)]).check(), Ok(()));
+    let good = [
+        register(low, &two, &[seen(3, 5)]),
+        register(low, &[stamp(4, 1), stamp(5, 3), stamp(6, 2)], &[seen(4, 3), seen(5, 5)]),
+        register(two[1], &two[1..], &[]),
+        register(two[0], &two, &[]),
+        register(stamp(5, 3), &two[1..], &[seen(3, 5)]),
+    ];
+    for register in good {
+        assert_eq!(register.check(), Ok(()), "{register:?}");
+    }
     let bad = [
         (register(low, &[], &[]), Malformed::NoCandidate),
         (register(stamp(6, 3), &two, &[]), Malformed::FloorAboveNewest),
@@ -179,6 +188,7 @@ fn each_way_to_be_malformed_is_named() {
         (register(low, &two, &[seen(3, 3), seen(3, 4)]), Malformed::Unsorted),
         (register(low, &[stamp(4, 1), stamp(6, 1)], &[]), Malformed::TwoOfOneReplica),
         (register(low, &two, &[seen(1, 3)]), Malformed::SeenOfCandidate),
+        (register(low, &two[1..], &[seen(2, 3)]), Malformed::SeenOfCandidate),
         (register(low, &two, &[seen(3, 6)]), Malformed::SeenAboveNewest),
     ];
     for (register, why) in bad {
