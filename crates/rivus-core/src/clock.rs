@@ -312,4 +312,59 @@ mod tests {
         let stamp = Stamp { generation: 0, time: ticks(1234), replica: ReplicaId::from_u128(77) };
         assert_eq!(Stamp::from(uhlc::Timestamp::try_from(stamp).unwrap()), stamp);
     }
+
+    #[test]
+    fn a_stamp_is_an_instant_and_a_replica_and_is_shown_as_both() {
+        let stamp = Stamp { generation: 2, time: 7, replica: ReplicaId::from_u128(0xab) };
+        assert_eq!(stamp.instant(), Instant { generation: 2, time: 7 });
+        assert_eq!(stamp.instant().by(stamp.replica), stamp);
+        assert_eq!(stamp.to_string(), format!("2.7@{}", stamp.replica));
+    }
+
+    #[test]
+    fn what_is_admitted_ends_the_drift_after_the_own_reading() {
+        let (now, drift_ms_max) = (Millis(5000), 60_000);
+        assert_eq!(Admission::Off.latest(now), None);
+        for admission in [Admission::Quarantine { drift_ms_max }, Admission::Refuse { drift_ms_max }] {
+            assert_eq!(admission.latest(now), Some(65 << 32));
+        }
+        let endless = Admission::Refuse { drift_ms_max: u64::MAX };
+        assert_eq!(endless.latest(now), Some(u64::MAX));
+    }
+
+    #[test]
+    fn readings_are_corrected_until_the_correction_is_taken_back() {
+        let mut clock = clock();
+        clock.correct(-4000);
+        assert_eq!((clock.correction_ms(), clock.corrected(Millis(7000))), (-4000, Millis(3000)));
+        assert_eq!(clock.tick(Millis(7000), None, Force::No).unwrap().time, 3 << 32);
+        clock.correct(0);
+        assert_eq!((clock.correction_ms(), clock.corrected(Millis(7000))), (0, Millis(7000)));
+        clock.correct(1);
+        assert_eq!(clock.corrected(Millis(i64::MAX)), Millis(i64::MAX));
+    }
+
+    #[test]
+    fn the_high_water_rises_to_what_is_observed_and_falls_to_what_is_given_back() {
+        let mut clock = clock();
+        clock.observe(90);
+        clock.observe(80);
+        assert_eq!(clock.high_water(), 90);
+        assert_eq!(clock.tick(Millis(0), None, Force::No).unwrap().time, 91);
+        clock.lower(95);
+        assert_eq!(clock.high_water(), 91);
+        clock.lower(50);
+        assert_eq!(clock.tick(Millis(0), None, Force::No).unwrap().time, 51);
+    }
+
+    #[test]
+    fn a_seen_value_of_the_same_time_is_passed_by_generation() {
+        let seen = |time| Some(Instant { generation: 4, time });
+        for (time, generation) in [(99, 4), (100, 5), (101, 5)] {
+            let mut clock = Clock::new(ReplicaId::from_u128(1), 99);
+            let stamp = clock.tick(Millis(0), seen(time), Force::No).unwrap();
+            assert_eq!((stamp.generation, stamp.time), (generation, 100), "seen at {time}");
+            assert_eq!((stamp.replica, clock.replica()), (ReplicaId::from_u128(1), ReplicaId::from_u128(1)));
+        }
+    }
 }

@@ -167,7 +167,16 @@ fn each_way_to_be_malformed_is_named() {
         seen: seen.to_vec(),
     };
     let (low, two) = (stamp(2, 0), [stamp(4, 1), stamp(6, 2)]);
-    assert_eq!(register(low, &two, &[seen(3, 5)]).check(), Ok(()));
+    let good = [
+        register(low, &two, &[seen(3, 5)]),
+        register(low, &[stamp(4, 1), stamp(5, 3), stamp(6, 2)], &[seen(4, 3), seen(5, 5)]),
+        register(two[1], &two[1..], &[]),
+        register(two[0], &two, &[]),
+        register(stamp(5, 3), &two[1..], &[seen(3, 5)]),
+    ];
+    for register in good {
+        assert_eq!(register.check(), Ok(()), "{register:?}");
+    }
     let bad = [
         (register(low, &[], &[]), Malformed::NoCandidate),
         (register(stamp(6, 3), &two, &[]), Malformed::FloorAboveNewest),
@@ -179,9 +188,42 @@ fn each_way_to_be_malformed_is_named() {
         (register(low, &two, &[seen(3, 3), seen(3, 4)]), Malformed::Unsorted),
         (register(low, &[stamp(4, 1), stamp(6, 1)], &[]), Malformed::TwoOfOneReplica),
         (register(low, &two, &[seen(1, 3)]), Malformed::SeenOfCandidate),
+        (register(low, &two[1..], &[seen(2, 3)]), Malformed::SeenOfCandidate),
         (register(low, &two, &[seen(3, 6)]), Malformed::SeenAboveNewest),
     ];
     for (register, why) in bad {
         assert_eq!(register.check(), Err(why), "{register:?}");
     }
+}
+
+#[test]
+fn the_canonical_form_is_everything_but_saw_at_full_width() {
+    let head = |generation: u16, time: u64, replica: u128| {
+        [&generation.to_be_bytes()[..], &time.to_be_bytes(), &replica.to_be_bytes()].concat()
+    };
+    let own = |time, replica, rank, saw| Candidate { rank, saw, ..candidate(stamp(time, replica)) };
+    let canonical = |register: &Register<'_>| {
+        let mut out = vec![0xee];
+        register.encode_canonical(&mut out);
+        out
+    };
+    let one = |floor: Vec<u8>, rank| {
+        let count = 1_u64.to_be_bytes();
+        [&[0xee], &floor[..], &count, &head(0, 4, 1), &[rank], &count, b"v"].concat()
+    };
+    let saw = Some(Saw { incarnation: Incarnation(7), done: 3 });
+    let plain = Register::plain(own(4, 1, 9, saw));
+    assert_eq!(canonical(&plain), one(head(0, 4, 1), 9));
+    assert_eq!(canonical(&Register { floor: Stamp::LOWEST, ..plain }), one(head(0, 0, 0), 9));
+    let alive = vec![own(4, 1, 0, saw), own(6, 2, 8, None)].into();
+    let several = Register { floor: stamp(2, 0), alive, seen: vec![seen(3, 5)] };
+    let expected = [
+        &[0xee],
+        &head(0, 2, 0)[..],
+        &2_u64.to_be_bytes(),
+        &[&head(0, 4, 1)[..], &[0], &1_u64.to_be_bytes(), b"v"].concat(),
+        &[&head(0, 6, 2)[..], &[8], &1_u64.to_be_bytes(), b"v"].concat(),
+        &head(0, 5, 3),
+    ];
+    assert_eq!(canonical(&several), expected.concat());
 }

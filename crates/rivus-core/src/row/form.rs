@@ -138,3 +138,71 @@ pub fn decode_register(bytes: &[u8]) -> Result<Register<'_>, Cut> {
     reader.end()?;
     Ok(Register { floor, alive, seen })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stamp;
+
+    /// Candidates whose stored form has each part or lacks it, and lengths of one and two bytes.
+    fn candidates() -> impl Iterator<Item = Candidate<'static>> {
+        let stamp = |generation| Stamp { generation, time: 77, replica: ReplicaId::from_u128(9) };
+        let saws = [None, Some(5), Some(300)];
+        let parts = [0, 300].into_iter().flat_map(move |generation| saws.map(move |saw| (generation, saw)));
+        parts.flat_map(move |(generation, saw)| {
+            let saw = saw.map(|done| Saw { incarnation: Incarnation(7), done });
+            [0, 3].map(|rank| Candidate { stamp: stamp(generation), rank, saw, value: b"value" })
+        })
+    }
+
+    fn encoded(register: &Register<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_register(register, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_plain_register_is_read_whole_or_its_value_alone() {
+        for only in candidates() {
+            let bytes = encoded(&Register::plain(only));
+            assert_eq!(decode_register(&bytes), Ok(Register::plain(only)));
+            assert_eq!(plain(&bytes), Some(only));
+            assert_eq!(sole_value(&bytes), Some(only.value));
+            let head = bytes.len() - only.value.len();
+            assert_eq!(sole_value(&bytes[..head]), Some(&[][..]));
+            for cut in 0..head {
+                assert_eq!(
+                    (plain(&bytes[..cut]), sole_value(&bytes[..cut])),
+                    (None, None),
+                    "{cut} of {only:?}"
+                );
+                assert_eq!(decode_register(&bytes[..cut]), Err(Cut));
+            }
+        }
+    }
+
+    #[test]
+    fn a_register_of_one_candidate_above_its_floor_has_a_sole_value_and_is_not_plain() {
+        for only in candidates() {
+            let seen = vec![Seen { replica: ReplicaId::from_u128(1), instant: Stamp::LOWEST.instant() }];
+            let register = Register { floor: Stamp::LOWEST, seen, ..Register::plain(only) };
+            let bytes = encoded(&register);
+            let decoded = decode_register(&bytes).unwrap();
+            assert_eq!(decoded, register);
+            assert!(matches!(decoded.alive, Alive::One(_)), "one candidate needs no allocation");
+            assert_eq!((plain(&bytes), sole_value(&bytes)), (None, Some(only.value)));
+            assert!((0..bytes.len()).all(|cut| decode_register(&bytes[..cut]) == Err(Cut)));
+        }
+    }
+
+    #[test]
+    fn a_register_of_several_candidates_has_no_sole_value_and_one_of_none_is_no_register() {
+        let alive: Vec<_> = candidates().collect();
+        let register = Register { floor: Stamp::LOWEST, alive: alive.into(), seen: Vec::new() };
+        let bytes = encoded(&register);
+        assert_eq!(decode_register(&bytes), Ok(register.clone()));
+        assert_eq!((plain(&bytes), sole_value(&bytes)), (None, None));
+        let none = Register { alive: Vec::new().into(), ..register };
+        assert_eq!(decode_register(&encoded(&none)), Err(Cut));
+    }
+}

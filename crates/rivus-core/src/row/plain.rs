@@ -252,3 +252,6 @@ impl Form<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,6 +261,78 @@ mod tests {
         )
     }
 
+    /// A row of entries of these lengths, addresses ascending, that ends with `end`. Each is at least 136 bytes long.
+    fn row_of(end: &[u8], lens: &[usize]) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        out.slice(end);
+        for (len, n) in lens.iter().zip(0..) {
+            let from = out.len();
+            out.sized(|out| {
+                out.push(0);
+                out.slice(&[n]);
+                // Two bytes of the length, the flags, and the address.
+                out.resize(out.len() + len - 5, 0);
+            });
+            assert_eq!(out.len() - from, *len);
+        }
+        out
+    }
+
+    #[test]
+    fn a_long_row_is_cut_into_pieces_of_about_the_same_length() {
+        let cases: [(&[usize], &[usize]); 6] = [
+            (&[800; 5], &[3, 2]),
+            (&[500; 9], &[3, 3, 3]),
+            (&[500; 10], &[3, 3, 3, 1]),
+            (&[5000, 200, 200], &[1, 2]),
+            (&[200, 5000, 200], &[1, 1, 1]),
+            (&[1700, 600, 1700], &[2, 1]),
+        ];
+        for (lens, pieces) in cases {
+            for end in [&[][..], &[9; 1500]] {
+                let bytes = row_of(end, lens);
+                let body = bytes.len() - lens.iter().sum::<usize>();
+                let rows = split(&bytes, body).unwrap();
+                let counts: Vec<_> =
+                    rows.iter().map(|(_, row)| Row::new(row, 0).unwrap().entries().count()).collect();
+                assert_eq!(counts, pieces, "{lens:?}");
+                let last = rows.last().unwrap();
+                assert_eq!(Row::new(&last.1, 0).unwrap().end, end);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_greatest_length_stays_one_row() {
+        fn own(value: &[u8]) -> Register<'_> {
+            let stamp = Stamp { generation: 0, time: 9, replica: ReplicaId::from_u128(1) };
+            Register::plain(Candidate { stamp, rank: 0, saw: None, value })
+        }
+        let pieces = |len: usize| {
+            let (mut packing, mut buffer) = (Vec::new(), Vec::new());
+            let mut digested = Digested::new(&mut buffer, "task", "t");
+            let value = vec![0; len];
+            let changes = [(b"a", Change::Pend(own(&[0; 1000]))), (b"b", Change::Pend(own(&value)))];
+            let applied = apply(Row::empty(), &changes, &mut packing, &mut digested).unwrap();
+            (packing.len(), applied.rows.len())
+        };
+        let (base, _) = pieces(2000);
+        let longest = 2000 + CHUNK_BYTES_MAX - base;
+        assert_eq!(pieces(longest), (CHUNK_BYTES_MAX, 1));
+        assert_eq!(pieces(longest + 1), (CHUNK_BYTES_MAX + 1, 2));
+    }
+
+    #[test]
+    fn addresses_are_in_the_order_of_their_bytes_however_many_they_share() {
+        let addresses: [&[u8]; 8] =
+            [b"", b"a", b"abcdefg", b"abcdefgh", b"abcdefgh1", b"abcdefgh2", b"abcdefgi", b"b"];
+        for one in addresses {
+            for two in addresses {
+                assert_eq!(order(one, two), one.cmp(two), "{one:?} and {two:?}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn the_usual_way_makes_the_same_bytes_and_sums(changes in proptest::collection::vec((change(), any::<bool>()), 1..12)) {

@@ -375,3 +375,77 @@ fn an_entity_of_many_keys_is_kept_in_short_chunks() {
     assert!(entity.chunks.len() > 1);
     assert!(entity.chunks.iter().all(|(_, _, bytes)| bytes.len() <= CHUNK_BYTES_MAX));
 }
+
+#[test]
+fn a_row_is_empty_until_a_register_is_in_it_and_prints_what_it_holds() {
+    assert!(Row::empty().is_empty());
+    assert_eq!(format!("{:?}", Row::empty()), "[]");
+    let bytes = sample();
+    let row = Row::new(&bytes, 5).unwrap();
+    assert!(!row.is_empty());
+    let entry = row.find(ADDRESSES[1]).unwrap().unwrap();
+    let parts = crate::address::Parts::parse(ADDRESSES[1]);
+    assert_eq!(format!("{entry:?}"), format!("{parts:?}: {:?}", entry.state()));
+    assert!(format!("{row:?}").contains(&format!("{entry:?}")));
+}
+
+#[test]
+fn the_confirmed_form_is_the_shown_one_another_or_none() {
+    let register = |time| {
+        let stamp = Stamp { generation: 0, time, replica: ReplicaId::from_u128(1) };
+        Register::plain(Candidate { stamp, rank: 0, saw: None, value: VALUES[0] })
+    };
+    let cases = [
+        (Confirmed::Same, Some(register(2))),
+        (Confirmed::Absent, None),
+        (Confirmed::Register(register(1)), Some(register(1))),
+    ];
+    for (confirmed, expected) in cases {
+        let state = State { shown: register(2), confirmed, seq: 0, source: None };
+        assert_eq!(state.confirmed(), expected.as_ref());
+        assert_eq!(state.into_confirmed(), expected);
+    }
+    for change in [
+        Change::Join { register: register(3), source: None },
+        Change::Pend(register(3)),
+        Change::Accept(register(3)),
+    ] {
+        assert_eq!(change.register(), Some(&register(3)));
+    }
+    assert_eq!(Change::Withdraw.register(), None);
+}
+
+#[test]
+fn digests_add_modulo_2_to_the_128_and_counts_go_both_ways() {
+    let mut sums = Sums { shown: u128::MAX, confirmed: 7, count: 2 };
+    sums.add(Sums { shown: 2, confirmed: u128::MAX, count: 3 });
+    assert_eq!(sums, Sums { shown: 1, confirmed: 6, count: 5 });
+    sums.add(Sums { count: -6, ..Sums::default() });
+    assert_eq!(sums, Sums { shown: 1, confirmed: 6, count: -1 });
+}
+
+#[test]
+fn only_a_joined_stamp_with_another_content_is_a_clash() {
+    let stamp = |time| Stamp { generation: 0, time, replica: ReplicaId::from_u128(1) };
+    let own = |time, rank, value| {
+        let saw = Some(Saw { incarnation: Incarnation(7), done: time });
+        Register {
+            floor: Stamp::LOWEST,
+            ..Register::plain(Candidate { stamp: stamp(time), rank, saw, value })
+        }
+    };
+    let clashes = |change| {
+        let (mut buffer, mut scratch) = (Vec::new(), Vec::new());
+        let mut digested = Digested::new(&mut buffer, "task", "t");
+        let held = Change::Join { register: own(5, 1, VALUES[0]), source: None };
+        apply(Row::empty(), &[(ADDRESSES[1], held), (ADDRESSES[1], change)], &mut scratch, &mut digested)
+            .unwrap();
+        digested.clashes
+    };
+    let join = |register| Change::Join { register, source: None };
+    assert_eq!(clashes(join(own(5, 1, VALUES[1]))), [stamp(5)], "another value");
+    assert_eq!(clashes(join(own(5, 2, VALUES[0]))), [stamp(5)], "another rank");
+    assert_eq!(clashes(join(own(5, 1, VALUES[0]))), []);
+    assert_eq!(clashes(join(own(6, 1, VALUES[1]))), []);
+    assert_eq!(clashes(Change::Pend(own(5, 1, VALUES[1]))), []);
+}
