@@ -49,11 +49,15 @@ pub enum Canary {
     RefusedNotKept,
     /// A store does not know its own newest position.
     EndUnknown,
+    /// Whoever makes a pending edit anew becomes its author.
+    RebuiltAsOwn,
+    /// An answer is taken for one about what an edit has become since.
+    AnswerOfOldStamp,
 }
 
 impl Canary {
     /// Every canary.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::OwnFloorStays,
         Self::SeenIsStrict,
         Self::JoinForgetsSeen,
@@ -75,6 +79,8 @@ impl Canary {
         Self::UnknownDropped,
         Self::RefusedNotKept,
         Self::EndUnknown,
+        Self::RebuiltAsOwn,
+        Self::AnswerOfOldStamp,
     ];
 }
 

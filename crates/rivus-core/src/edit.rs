@@ -114,7 +114,7 @@ pub enum Presence {
 }
 
 impl<'s, S: Store> Tx<'s, S> {
-    /// An edit on top of the rows that are staged already.
+    /// An edit by `replica` on top of the rows that are staged already.
     pub(crate) fn new(work: Work<'s, S>, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
         Self {
             work,
@@ -309,7 +309,7 @@ impl<'s, S: Store> Tx<'s, S> {
         }
         let intents = self.intents.iter().flat_map(Intents::iter);
         let newest = intents.filter_map(|(_, intent)| intent.newest).max();
-        let stamp = clock.tick(how.now, newest, how.force)?;
+        let stamp = Stamp { replica: self.replica, ..clock.tick(how.now, newest, how.force)? };
         let header = Header { stamp, rank: how.rank, saw: how.saw, force: how.force };
         let mut work = self.work;
         let change = |register| match self.ops {

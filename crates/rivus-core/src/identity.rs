@@ -34,6 +34,9 @@ pub struct Authority {
     pub acked: u64,
     /// What to add to this machine's clock, in ms, because the authority refused its stamps.
     pub correction_ms: i64,
+    /// How often pending edits were stamped anew in a way that other processes of this store must know of before
+    /// they stamp again. Edits that they have under way fail as stale.
+    pub restamped: u64,
 }
 
 /// Who a store is.
@@ -72,6 +75,9 @@ impl Identity {
             out.push(authority.rank);
             out.varint(authority.acked);
             out.extend_from_slice(&authority.correction_ms.to_be_bytes());
+            if authority.restamped > 0 {
+                out.varint(authority.restamped);
+            }
         }
         out
     }
@@ -101,6 +107,7 @@ impl Identity {
                 rank: reader.u8()?,
                 acked: reader.varint()?,
                 correction_ms: i64::from_be_bytes(reader.array()?),
+                restamped: if reader.is_empty() { 0 } else { reader.varint()? },
             })
         };
         Ok(Self { store, replicas, former, is_authority, authority })
@@ -256,8 +263,18 @@ mod tests {
             replicas: vec![ReplicaId::from_u128(1)],
             former: vec![ReplicaId::from_u128(2)],
             is_authority: false,
-            authority: Some(Authority { store: StoreId(8), met: true, rank: 3, acked: 9, correction_ms: -5 }),
+            authority: Some(Authority {
+                store: StoreId(8),
+                met: true,
+                rank: 3,
+                acked: 9,
+                correction_ms: -5,
+                restamped: 0,
+            }),
         };
+        assert_eq!(Identity::decode(&identity.encode()).as_ref(), Ok(&identity));
+        let authority = identity.authority.map(|authority| Authority { restamped: 300, ..authority });
+        let identity = Identity { authority, ..identity };
         assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
         assert!(Identity::decode(&[9]).is_err());
         let peer = Peer {

@@ -179,6 +179,13 @@ impl<'a> Pending<'a> {
         Ok(Self { header, ops: Some(ops), entities })
     }
 
+    /// The stamp of the edit in a record.
+    pub(crate) fn stamp(record: &[u8]) -> Result<Stamp, Cut> {
+        let mut reader = Reader::new(record);
+        reader.u8()?;
+        reader.stamp()
+    }
+
     /// The operations, in order.
     ///
     /// # Errors

@@ -198,6 +198,11 @@ impl<S: Store> Replica<S> {
         Ok(replica)
     }
 
+    /// The store's count of others' commits that are known here.
+    pub(crate) fn others(&self) -> Option<i64> {
+        self.others
+    }
+
     /// Takes over what another process did to this store's identity, cursors and clock.
     pub(crate) fn refresh(&mut self) -> Result<(), StoreError> {
         let others = self.store.others()?;
@@ -218,7 +223,8 @@ impl<S: Store> Replica<S> {
                 identity.replicas.push(ReplicaId::from_u128(id));
             }
         })?;
-        let high_water = self.store.head()?.high_water.max(self.clock.high_water());
+        // What others have taken back is taken back here too; what this process used is in the store.
+        let high_water = self.store.head()?.high_water;
         let id = self.identity.replicas.get(self.slot as usize).copied();
         self.clock = Clock::new(id.unwrap_or(seeds.replica), high_water);
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
@@ -365,7 +371,7 @@ impl<S: Store> Replica<S> {
                 key: RecordKey::CommitSeq,
                 value: Some(record),
             });
-            match self.commit(finished, records.into_iter().collect(), None, Origin::Local) {
+            match self.commit(finished, records.into_iter().collect(), Meanwhile::Any, Origin::Local) {
                 Ok(seq) => return Ok((value, Edited::Committed { stamp, registers, seq })),
                 Err(CommitError::Stale) if is_on(Canary::StaleIsDone) => {
                     return Ok((value, Edited::Committed { stamp, registers, seq: 0 }));
@@ -465,7 +471,7 @@ impl<S: Store> Replica<S> {
                 self.clock.observe(time);
             }
             let origin = from.map_or(Origin::Local, Origin::Remote);
-            match self.commit(finished, records, None, origin) {
+            match self.commit(finished, records, Meanwhile::Any, origin) {
                 Ok(_) => {
                     if joined.quarantined > 0 {
                         self.events.push(Event::Quarantined { registers: joined.quarantined, from });
@@ -710,7 +716,7 @@ impl<S: Store> Replica<S> {
         {
             return Err(RoleError::OtherAuthority { known: known.store, met: store });
         }
-        let fresh = Authority { store, met: false, rank, acked: 0, correction_ms: 0 };
+        let fresh = Authority { store, met: false, rank, acked: 0, correction_ms: 0, restamped: 0 };
         let after = Authority { rank, ..before.unwrap_or(fresh) };
         self.swap_identity(|identity| identity.authority = Some(after))?;
         self.refresh_saw()?;
@@ -787,14 +793,15 @@ impl<S: Store> Replica<S> {
         &mut self,
         mut finished: Finished,
         records: Vec<RecordWrite>,
-        high_water: Option<u64>,
+        meanwhile: Meanwhile,
         origin: Origin,
     ) -> Result<u64, CommitError> {
-        let high_water = match high_water {
-            Some(exactly) => HighWater::Set(exactly),
-            None if is_on(Canary::HighWaterNotKept) => HighWater::AtLeast(0),
-            None => HighWater::AtLeast(self.clock.high_water()),
+        let (head, high_water) = match meanwhile {
+            Meanwhile::Nothing { since, high_water } => (Some(since), high_water.map(HighWater::Set)),
+            Meanwhile::Any if is_on(Canary::HighWaterNotKept) => (None, Some(HighWater::AtLeast(0))),
+            Meanwhile::Any => (None, None),
         };
+        let high_water = high_water.unwrap_or(HighWater::AtLeast(self.clock.high_water()));
         self.scratch = std::mem::take(&mut finished.scratch);
         if is_on(Canary::WithdrawKeepsDigest) && origin == Origin::Withdrawn {
             finished.sums = crate::row::Sums::default();
@@ -807,6 +814,7 @@ impl<S: Store> Replica<S> {
         }
         let wrote_rows = !rows.is_empty();
         let seq = self.store.commit(Batch {
+            head,
             reads: reads.into(),
             unchanged: self.identity_read().into(),
             rows: rows.into(),
@@ -829,6 +837,20 @@ impl<S: Store> Replica<S> {
         }
         Ok(seq)
     }
+}
+
+/// What other processes may have written while a commit was prepared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Meanwhile {
+    /// Anything but the rows that were read.
+    Any,
+    /// No row at all: the commit stamps edits of theirs, or takes stamps back.
+    Nothing {
+        /// The head's seq before anything was read.
+        since: u64,
+        /// What the clock is set back to.
+        high_water: Option<u64>,
+    },
 }
 
 /// Whether a replica keeps events of changed entities.

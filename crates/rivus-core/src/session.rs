@@ -156,6 +156,10 @@ pub struct Session {
     told: Vec<(Incarnation, u64)>,
     /// The replica ids told in HELLO or WELCOME.
     told_replicas: BTreeSet<ReplicaId>,
+    /// The own store's id that was told.
+    told_store: StoreId,
+    /// The count of other processes' commits when the other side was told.
+    others: Option<i64>,
     /// Whether the other's policies must come before anything else.
     schema_due: bool,
     control: VecDeque<Vec<u8>>,
@@ -235,6 +239,8 @@ impl Session {
             peer: None,
             told: Vec::new(),
             told_replicas: BTreeSet::new(),
+            told_store: StoreId::default(),
+            others: None,
             schema_due: false,
             control: VecDeque::new(),
             encoder: RowEncoder::default(),

@@ -200,6 +200,8 @@ pub enum HighWater {
 /// One commit: all of it or nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch<'b> {
+    /// The seq that the head must still have: then nobody has written any row. `None` if that does not matter.
+    pub head: Option<u64>,
     /// Rows that must not have moved.
     pub reads: Cow<'b, [RowRead<'b>]>,
     /// Records that must not have changed.
@@ -219,6 +221,7 @@ pub struct Batch<'b> {
 impl Default for Batch<'_> {
     fn default() -> Self {
         Self {
+            head: None,
             reads: Cow::Borrowed(&[]),
             unchanged: Cow::Borrowed(&[]),
             rows: Cow::Borrowed(&[]),

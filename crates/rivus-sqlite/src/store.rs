@@ -169,6 +169,9 @@ fn typed<T>(column: usize, value: FromSqlResult<T>) -> rusqlite::Result<T> {
 fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u64>> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let before = bare_head(&transaction)?;
+    if batch.head.is_some_and(|seq| seq != before.seq) {
+        return Ok(None);
+    }
     for read in batch.unchanged.iter() {
         if held(&transaction, read)? != read.value {
             return Ok(None);

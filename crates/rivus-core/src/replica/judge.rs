@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use super::{Delta, Origin, Part, Replica, STALE_RETRIES_MAX, each_entry, register_of, unreadable};
+use super::{
+    Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, each_entry, register_of, unreadable,
+};
 use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
@@ -190,7 +192,7 @@ impl<S: Store> Replica<S> {
         for instant in newest.values() {
             self.clock.observe(instant.time);
         }
-        let seq = self.commit(finished, records, None, Origin::Remote(principal.store))?;
+        let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
     }
 

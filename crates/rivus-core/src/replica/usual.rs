@@ -85,6 +85,7 @@ impl<S: Store> Replica<S> {
         let rows = [RowWrite { row: read(chunk), bytes: Cow::Borrowed(&scratch.packing) }];
         let reads: SmallVec<[_; 1]> = other.iter().map(|_| read(&first)).collect();
         let batch = Batch {
+            head: None,
             reads: Cow::Borrowed(&reads),
             unchanged: self.identity_read().into(),
             rows: Cow::Borrowed(&rows),

@@ -6,14 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::{Event, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, each_entry, unreadable};
+use super::{
+    Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, each_entry, unreadable,
+};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
-use crate::clock::{Clock, Force, Millis};
+use crate::clock::{Clock, Force, Millis, Stamp};
 use crate::code::Code;
 use crate::edit::{EditError, Finish, Op, Tx};
-use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
+use crate::id::{ReplicaId, StoreId};
+use crate::identity::{Cursor, IDENTITY_KEY, Identity, Peer, Seeds};
 use crate::pending::{Header, Pending};
 use crate::register::{Candidate, Register};
 use crate::row::{Change, Row};
@@ -25,8 +28,8 @@ use crate::work::{Work, damaged};
 /// The authority's answer to one push.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
-    /// The keys of the edits in the push.
-    pub edits: Vec<u64>,
+    /// The keys and stamps of the edits in the push, ascending: what was stamped anew since has no verdict yet.
+    pub edits: Vec<(u64, Stamp)>,
     /// What was decided.
     pub verdicts: Verdicts,
     /// The authority's clock, in ms.
@@ -71,8 +74,10 @@ impl<S: Store> Replica<S> {
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
         }
         for _ in 0..STALE_RETRIES_MAX {
+            // Asked before what others did is taken over: what they do from here on is then noticed.
+            let since = if exceptions.is_empty() { 0 } else { self.store.head()?.seq };
             self.refresh()?;
-            match self.verdicts_once(now, answer, &exceptions, skewed) {
+            match self.verdicts_once(now, answer, &exceptions, skewed, since) {
                 Err(CommitError::Stale) => {}
                 other => return other,
             }
@@ -86,54 +91,13 @@ impl<S: Store> Replica<S> {
         answer: &Answer,
         exceptions: &BTreeMap<u64, &Verdict>,
         skewed: bool,
+        since: u64,
     ) -> Result<(), CommitError> {
-        let mut records = Vec::new();
-        let mut rejected = Vec::new();
-        let mut accepted: Vec<Vec<u8>> = Vec::new();
-        let mut waiting = Vec::new();
-        let mut again: BTreeSet<u64> = BTreeSet::new();
-        let first_exception = exceptions.keys().next().copied();
-        let answered: BTreeSet<u64> = answer.edits.iter().copied().collect();
-        // After a refusal every pending edit may have to be made again; else only those answered matter.
-        let refused = first_exception.is_some();
-        let stop = if refused { u64::MAX } else { answered.last().copied().unwrap_or(0) };
-        let start = if refused { 0 } else { answered.first().copied().unwrap_or(0) };
-        let mut failed = None;
-        self.store.records(Table::Outbox, &start.to_be_bytes(), &mut |key, value| {
-            let Ok(key) = Reader::new(key).u64() else { return ControlFlow::Break(()) };
-            if key > stop {
-                return ControlFlow::Break(());
-            }
-            match (answered.contains(&key), exceptions.get(&key)) {
-                (true, None) => {
-                    records.push(RecordWrite::remove(Table::Outbox, key.to_be_bytes()));
-                    accepted.push(value.to_vec());
-                    return ControlFlow::Continue(());
-                }
-                (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
-                    rejected.push((key, *code, message.clone()));
-                }
-                (true, Some(_)) => {
-                    again.insert(key);
-                }
-                (false, _) => {}
-            }
-            match Waiting::read(key, value) {
-                Ok(edit) => {
-                    waiting.push(edit);
-                    ControlFlow::Continue(())
-                }
-                Err(_) => {
-                    failed = Some(unreadable("a pending edit"));
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        let Judged { accepted, mut rejected, again, waiting } = self.sort(answer, exceptions)?;
+        let remove = |key: &u64| RecordWrite::remove(Table::Outbox, key.to_be_bytes());
+        let mut records: Vec<_> = accepted.iter().map(|(key, _)| remove(key)).collect();
         let mut work = Work::new(&self.store);
-        for record in accepted.iter().filter(|_| !is_on(Canary::AcceptForgotten)) {
+        for (_, record) in accepted.iter().filter(|_| !is_on(Canary::AcceptForgotten)) {
             let edit = Pending::decode(record).map_err(|_| unreadable("a pending edit"))?;
             for entity in edit.entities {
                 let at = work.entity(entity.kind, entity.id);
@@ -143,32 +107,40 @@ impl<S: Store> Replica<S> {
             }
         }
         let mut clock = self.clock.clone();
-        let mut lowered = None;
-        if first_exception.is_some() {
+        let mut identity = self.identity.clone();
+        let mut meanwhile = Meanwhile::Any;
+        if !exceptions.is_empty() {
+            let mut high_water = None;
             if skewed {
                 let believable = self.believable(answer.clock);
-                lowered = Some(kept_high_water(&self.store, &waiting, &again, believable)?);
-                clock.lower(lowered.unwrap_or(u64::MAX));
+                clock.lower(kept_high_water(&self.store, &waiting, &again, believable)?);
             }
             let refused: BTreeSet<u64> = rejected.iter().map(|(key, _, _)| *key).collect();
-            let from_here = if skewed { again.first().copied() } else { None };
-            let rebuild = Rebuild { refused: &refused, again: &again, all_from: from_here };
-            let fallen;
-            (work, fallen) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
-            rejected.extend(fallen);
+            let all_from = if skewed { again.first().copied() } else { None };
+            let rebuild = Rebuild { refused: &refused, again: &again, all_from, authors: &identity.replicas };
+            let rebuilt;
+            (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+            rejected.extend(rebuilt.fallen);
             rejected_records(&waiting, &rejected, &mut records);
+            if skewed {
+                high_water = Some(clock.high_water());
+            }
+            meanwhile = Meanwhile::Nothing { since, high_water };
+            if let Some(authority) = &mut identity.authority
+                && (skewed || rebuilt.of_others)
+            {
+                authority.restamped += 1;
+            }
         }
-        let mut identity = self.identity.clone();
         if let Some(authority) = &mut identity.authority {
             authority.acked = authority.acked.max(answer.verdicts.seq);
         }
         if identity != self.identity {
             records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
         }
-        let high_water = lowered.map(|_| clock.high_water());
         let finished = work.finish();
         let before = std::mem::replace(&mut self.clock, clock);
-        if let Err(error) = self.commit(finished, records, high_water, Origin::Withdrawn) {
+        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
             self.clock = before;
             return Err(error);
         }
@@ -181,6 +153,46 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    /// What an answer makes of each edit in the outbox.
+    fn sort(&self, answer: &Answer, exceptions: &BTreeMap<u64, &Verdict>) -> Result<Judged, StoreError> {
+        let answered: BTreeMap<u64, Stamp> = answer.edits.iter().copied().collect();
+        let mut judged = Judged::default();
+        // After a refusal every pending edit may have to be made again; else only those answered matter.
+        let all = !exceptions.is_empty();
+        let stop = if all { u64::MAX } else { answered.keys().last().copied().unwrap_or(0) };
+        let start = if all { 0 } else { answered.keys().next().copied().unwrap_or(0) };
+        let mut failed = false;
+        self.store.records(Table::Outbox, &start.to_be_bytes(), &mut |key, value| {
+            let (Ok(key), Ok(stamp)) = (Reader::new(key).u64(), Pending::stamp(value)) else {
+                failed = true;
+                return ControlFlow::Break(());
+            };
+            if key > stop {
+                return ControlFlow::Break(());
+            }
+            // What another process stamped anew while this answer was under way is not what it is about.
+            let is_answered = answered.get(&key) == Some(&stamp) || is_on(Canary::AnswerOfOldStamp);
+            match (is_answered && answered.contains_key(&key), exceptions.get(&key)) {
+                (true, None) => {
+                    judged.accepted.push((key, value.to_vec()));
+                    return ControlFlow::Continue(());
+                }
+                (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
+                    judged.rejected.push((key, *code, message.clone()));
+                }
+                (true, Some(_)) => {
+                    judged.again.insert(key);
+                }
+                (false, _) => {}
+            }
+            let edit = Waiting::read(key, value);
+            failed = edit.is_err();
+            judged.waiting.extend(edit);
+            if failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if failed { Err(unreadable("a pending edit")) } else { Ok(judged) }
+    }
+
     /// Takes refused edits out of the rows and makes the edits that rest on them anew.
     fn rebuild<'s>(
         &'s self,
@@ -190,8 +202,8 @@ impl<S: Store> Replica<S> {
         waiting: &[Waiting],
         rebuild: Rebuild<'_>,
         records: &mut Vec<RecordWrite>,
-    ) -> Result<(Work<'s, S>, Fallen), CommitError> {
-        let mut fallen = Vec::new();
+    ) -> Result<(Work<'s, S>, Rebuilt), CommitError> {
+        let mut rebuilt = Rebuilt::default();
         let mut sand: BTreeSet<(String, String)> = BTreeSet::new();
         let mut anew: BTreeSet<u64> = BTreeSet::new();
         for edit in waiting {
@@ -233,7 +245,12 @@ impl<S: Store> Replica<S> {
                 }
                 continue;
             }
-            let mut tx = Tx::new(work, &self.schema, clock.replica(), true);
+            // Its author counts it, or a connection of that process could have it counted twice.
+            let author = edit.header.stamp.replica;
+            let kept = rebuild.authors.contains(&author) && !is_on(Canary::RebuiltAsOwn);
+            let author = if kept { author } else { clock.replica() };
+            rebuilt.of_others |= author != clock.replica();
+            let mut tx = Tx::new(work, &self.schema, author, true);
             let how = Finish { now, force: edit.header.force, rank: self.rank(), saw: self.saw };
             // What no longer fits (its entity is gone with the refused edit) falls whole: an edit is all or nothing.
             match edit.ops.iter().try_for_each(|op| tx.apply(op)) {
@@ -242,7 +259,7 @@ impl<S: Store> Replica<S> {
                 Err(refused) => {
                     work = tx.into_work();
                     records.push(RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()));
-                    fallen.push((edit.key, Code::BASE, refused.to_string()));
+                    rebuilt.fallen.push((edit.key, Code::BASE, refused.to_string()));
                     continue;
                 }
             }
@@ -256,7 +273,7 @@ impl<S: Store> Replica<S> {
                 None => RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()),
             });
         }
-        Ok((work, fallen))
+        Ok((work, rebuilt))
     }
 
     /// The refused edits, oldest first.
@@ -276,7 +293,8 @@ impl<S: Store> Replica<S> {
         if failed { Err(unreadable("a refused edit")) } else { Ok(all) }
     }
 
-    /// Starts over under new ids: the store was found to be a copy, or a restored backup, of one that has gone on.
+    /// Starts over under new ids: the store, which was known as `copy`, was found to be a copy, or a restored backup,
+    /// of one that has gone on. If another process has done so already, this takes its ids over and changes nothing.
     ///
     /// Pending edits committed at `fork` or later get new stamps under the new replica id; earlier ones keep
     /// theirs, because the original may push them too. Without an authority nothing is pending: there the current
@@ -285,10 +303,20 @@ impl<S: Store> Replica<S> {
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed.
-    pub fn start_over(&mut self, now: Millis, seeds: Seeds, fork: u64) -> Result<(), CommitError> {
+    pub fn start_over(
+        &mut self,
+        now: Millis,
+        seeds: Seeds,
+        copy: StoreId,
+        fork: u64,
+    ) -> Result<(), CommitError> {
         for _ in 0..STALE_RETRIES_MAX {
+            let since = self.store.head()?.seq;
             self.refresh()?;
-            match self.start_over_once(now, seeds, fork) {
+            if self.identity.store != copy {
+                return Ok(());
+            }
+            match self.start_over_once(now, seeds, fork, since) {
                 Err(CommitError::Stale) => {}
                 other => return other,
             }
@@ -296,18 +324,15 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale)
     }
 
-    fn start_over_once(&mut self, now: Millis, seeds: Seeds, fork: u64) -> Result<(), CommitError> {
+    fn start_over_once(
+        &mut self,
+        now: Millis,
+        seeds: Seeds,
+        fork: u64,
+        since: u64,
+    ) -> Result<(), CommitError> {
         let before = self.identity.clone();
-        let mut identity = before.clone();
-        identity.store = seeds.store;
-        identity.former.append(&mut identity.replicas);
-        for slot in 0..=self.slot {
-            let number = seeds.replica.as_u128() ^ u128::from(self.slot - slot);
-            identity.replicas.push(crate::id::ReplicaId::from_u128(number));
-        }
-        if let Some(authority) = &mut identity.authority {
-            authority.acked = 0;
-        }
+        let identity = renewed(&before, seeds, self.slot);
         let replica = identity.replicas.get(self.slot as usize).copied().unwrap_or(seeds.replica);
         let mut clock = Clock::new(replica, self.clock.high_water());
         clock.correct(self.clock.correction_ms());
@@ -336,10 +361,10 @@ impl<S: Store> Replica<S> {
             return Err(unreadable("a pending edit").into());
         }
         let none = BTreeSet::new();
-        let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork) };
+        let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork), authors: &[] };
         let work = Work::new(&self.store);
-        let (mut work, fallen) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
-        rejected_records(&waiting, &fallen, &mut records);
+        let (mut work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+        rejected_records(&waiting, &rebuilt.fallen, &mut records);
         if identity.authority.is_none() {
             self.write_again(&mut work, &mut clock, now, fork)?;
         }
@@ -347,7 +372,8 @@ impl<S: Store> Replica<S> {
         let old_clock = std::mem::replace(&mut self.clock, clock);
         // A new incarnation: what others remember of the old ones is not about this store.
         self.incarnation = Some(seeds.incarnation);
-        if let Err(error) = self.commit(finished, records, None, Origin::Local) {
+        let meanwhile = Meanwhile::Nothing { since, high_water: None };
+        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Local) {
             self.clock = old_clock;
             return Err(error);
         }
@@ -415,8 +441,27 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// Edits that could not be made anew: key and reason.
+/// Edits that are not pending any more: key and reason.
 type Fallen = Vec<(u64, Code, String)>;
+
+/// The outbox by what an answer says.
+#[derive(Default)]
+struct Judged {
+    accepted: Vec<(u64, Vec<u8>)>,
+    rejected: Fallen,
+    again: BTreeSet<u64>,
+    /// All but the accepted.
+    waiting: Vec<Waiting>,
+}
+
+/// What came of making edits anew.
+#[derive(Default)]
+struct Rebuilt {
+    /// Those that no longer fit.
+    fallen: Fallen,
+    /// Whether stamps of other processes' replicas were used.
+    of_others: bool,
+}
 
 /// Which waiting edits are made anew.
 #[derive(Clone, Copy)]
@@ -424,6 +469,22 @@ struct Rebuild<'r> {
     refused: &'r BTreeSet<u64>,
     again: &'r BTreeSet<u64>,
     all_from: Option<u64>,
+    /// Whose edits keep their author: the replicas of all processes of this store. Others' are taken over by the one
+    /// that makes them anew.
+    authors: &'r [ReplicaId],
+}
+
+/// The identity of a store that starts over: every slot gets another replica id.
+fn renewed(before: &Identity, seeds: Seeds, own: u32) -> Identity {
+    let mut identity = Identity { store: seeds.store, ..before.clone() };
+    let slots = u32::try_from(before.replicas.len()).unwrap_or(u32::MAX).max(own.saturating_add(1));
+    identity.former.append(&mut identity.replicas);
+    let replica = |slot: u32| ReplicaId::from_u128(seeds.replica.as_u128() ^ u128::from(slot ^ own));
+    identity.replicas = (0..slots).map(replica).collect();
+    if let Some(authority) = &mut identity.authority {
+        authority.acked = 0;
+    }
+    identity
 }
 
 impl Waiting {

@@ -39,6 +39,8 @@ impl Session {
         let skip = head.incarnations.len().saturating_sub(INCARNATIONS_TOLD);
         self.told = head.incarnations.iter().skip(skip).copied().collect();
         let identity = replica.identity();
+        self.told_store = identity.store;
+        self.others = replica.others();
         self.told_replicas = identity.all_replicas().collect();
         let fingerprint = replica.schema().fingerprint();
         Ok(About::new(identity.store, identity.all_replicas(), &self.told, head.seq, fingerprint, now.0))
@@ -143,7 +145,7 @@ impl Session {
         let store = welcome.about.store();
         if let Some(known) = &welcome.known {
             let head = replica.head()?;
-            let same = store == replica.identity().store;
+            let same = store == self.told_store;
             let forked = same || !knows(&head.incarnations, head.seq, known.position());
             if forked && !is_on(Canary::ForkIgnored) {
                 return self.start_over(replica, known, now);
@@ -276,7 +278,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let head = replica.head()?;
         let at = fork(&head.incarnations, &known.history(), known.position());
-        replica.start_over(now, self.options.seeds, at)?;
+        replica.start_over(now, self.options.seeds, self.told_store, at)?;
         self.events.push_back(SessionEvent::Copied);
         Err(SessionError::Copied)
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{Ack, Session, SessionError, SessionEvent, unexpected};
 use crate::canary::{Canary, is_on};
-use crate::clock::Millis;
+use crate::clock::{Millis, Stamp};
 use crate::replica::{Answer, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
 use crate::store::Store;
 use crate::wire::{Exception, Frame};
@@ -20,8 +20,8 @@ const UNHEARD_MAX: u64 = 16;
 /// The device's side.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pushing {
-    /// The keys of the edits in each unanswered push.
-    in_flight: VecDeque<Vec<u64>>,
+    /// The keys and stamps of the edits in each unanswered push.
+    in_flight: VecDeque<Vec<(u64, Stamp)>>,
     /// The key of the last edit sent.
     sent: u64,
     /// How many answers were heard.
@@ -69,7 +69,7 @@ impl Session {
             pushing.again = false;
             pushing.sent = 0;
         }
-        let mut keys: Vec<u64> = Vec::new();
+        let mut keys: Vec<(u64, Stamp)> = Vec::new();
         let encoder = &mut self.encoder;
         let told = &self.told_replicas;
         let mut stranger = false;
@@ -84,7 +84,7 @@ impl Session {
             for entity in &edit.entities {
                 encoder.entity(entity.kind, entity.id, entity.registers.iter().map(|(a, r)| (*a, r)));
             }
-            keys.push(key);
+            keys.push((key, edit.header.stamp));
             ControlFlow::Continue(())
         })?;
         if stranger && keys.is_empty() {
@@ -148,8 +148,8 @@ impl Session {
         pushing.heard += 1;
         let mut exceptions = Vec::with_capacity(ack.exceptions.len());
         for Exception { index, code, message } in ack.exceptions {
-            let key = usize::try_from(index).ok().and_then(|index| edits.get(index)).copied();
-            let key = key.ok_or_else(|| unexpected("ACK names an edit that was not pushed"))?;
+            let key = usize::try_from(index).ok().and_then(|index| edits.get(index));
+            let (key, _) = *key.ok_or_else(|| unexpected("ACK names an edit that was not pushed"))?;
             let verdict = match code {
                 None => Verdict::Again,
                 Some(code) => Verdict::Refused { code, message: message.into() },
@@ -158,8 +158,8 @@ impl Session {
         }
         let (accepted, excepted) = (edits.len() - exceptions.len().min(edits.len()), exceptions.len());
         if is_on(Canary::AckDropsInFlight) {
-            replica.pending(0, &mut |key, _| {
-                edits.push(key);
+            replica.pending(0, &mut |key, edit| {
+                edits.push((key, edit.header.stamp));
                 ControlFlow::Continue(())
             })?;
         }
@@ -168,6 +168,16 @@ impl Session {
         let answer =
             Answer { edits, verdicts: Verdicts { seq: ack.seq, exceptions }, clock: Millis(ack.clock_ms) };
         replica.verdicts(now, &answer)?;
+        // What another process of this store stamped anew meanwhile goes out again.
+        if let Some(pushing) = self.pushing.as_mut().filter(|pushing| pushing.in_flight.is_empty()) {
+            let mut first = u64::MAX;
+            replica.pending(0, &mut |key, _| {
+                first = key;
+                ControlFlow::Break(())
+            })?;
+            pushing.again |= first <= pushing.sent;
+            pushing.drained &= first > pushing.sent;
+        }
         self.events.push_back(SessionEvent::Judged { accepted, excepted });
         Ok(())
     }

@@ -260,7 +260,10 @@ impl Session {
             }
             (false, None) => false,
         };
-        if !comparable {
+        // What another process of this store has had accepted, or has read, since this connection began is in no
+        // position that this one knows. Asked after the digest was read.
+        replica.refresh()?;
+        if !comparable || replica.others() != self.others {
             return Ok(());
         }
         let ours = if is_authority { head.digest.confirmed } else { head.digest.shown };

@@ -264,7 +264,8 @@ impl Store for MemoryStore {
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
         let changed = |read: &RecordRead| self.table(read.table).get(&read.key) != read.value.as_deref();
-        if batch.unchanged.iter().any(changed) {
+        let moved = batch.head.is_some_and(|seq| seq != self.head.seq);
+        if moved || batch.unchanged.iter().any(changed) {
             return Err(CommitError::Stale);
         }
         batch.reads.iter().try_for_each(|read| self.unmoved(read).map(drop))?;

@@ -6,9 +6,9 @@ use crate::identity::Peer;
 use crate::register::Candidate;
 use crate::wire::page::{RowDecoder, RowEncoder};
 
-const HUB: StoreId = StoreId(9);
+pub(super) const HUB: StoreId = StoreId(9);
 
-fn hub() -> Device {
+pub(super) fn hub() -> Device {
     let options = OpenOptions {
         seeds: seeds(9),
         slot: 0,
@@ -29,7 +29,7 @@ fn met(n: u64) -> Device {
 
 /// One connection, frame by frame.
 #[derive(Default)]
-struct Line {
+pub(super) struct Line {
     taint: Taint,
     heard: u64,
     answers: u64,
@@ -39,7 +39,12 @@ struct Line {
 
 impl Line {
     /// Up to `count` pending edits after the given key, in one frame.
-    fn push(&mut self, device: &Device, after: u64, count: usize) -> (Vec<u64>, Vec<u8>) {
+    pub(super) fn push<S: Store>(
+        &mut self,
+        device: &Replica<S>,
+        after: u64,
+        count: usize,
+    ) -> (Vec<(u64, Stamp)>, Vec<u8>) {
         let mut keys = Vec::new();
         let encoder = &mut self.encoder;
         device
@@ -47,18 +52,23 @@ impl Line {
                 if keys.len() == count {
                     return ControlFlow::Break(());
                 }
-                encoder.start_edit(key - keys.last().copied().unwrap_or(0), edit.entities.len());
+                encoder.start_edit(key - keys.last().map_or(0, |(key, _)| *key), edit.entities.len());
                 for entity in &edit.entities {
                     encoder.entity(entity.kind, entity.id, entity.registers.iter().map(|(a, r)| (*a, r)));
                 }
-                keys.push(key);
+                keys.push((key, edit.header.stamp));
                 ControlFlow::Continue(())
             })
             .unwrap();
         (keys, encoder.finish_push(self.heard, device.head().unwrap().seq, None))
     }
 
-    fn judge(&mut self, hub: &mut Device, device: &Device, frame: &[u8]) -> Verdicts {
+    pub(super) fn judge<S: Store>(
+        &mut self,
+        hub: &mut Device,
+        device: &Replica<S>,
+        frame: &[u8],
+    ) -> Verdicts {
         let store = device.identity().store;
         let push = self.decoder.push(frame, store).unwrap();
         let replicas = device.identity().all_replicas().collect();
@@ -69,7 +79,12 @@ impl Line {
             .unwrap()
     }
 
-    fn answer(&mut self, device: &mut Device, keys: Vec<u64>, verdicts: Verdicts) {
+    pub(super) fn answer<S: Store>(
+        &mut self,
+        device: &mut Replica<S>,
+        keys: Vec<(u64, Stamp)>,
+        verdicts: Verdicts,
+    ) {
         self.heard += 1;
         let answer = Answer { edits: keys, verdicts, clock: Millis(100_000) };
         device.verdicts(Millis(100_000), &answer).unwrap();
@@ -77,7 +92,7 @@ impl Line {
     }
 
     /// Pushes all that is pending and returns the codes of the exceptions (none: again).
-    fn round(&mut self, device: &mut Device, hub: &mut Device) -> Vec<Option<Code>> {
+    pub(super) fn round<S: Store>(&mut self, device: &mut Replica<S>, hub: &mut Device) -> Vec<Option<Code>> {
         let (keys, frame) = self.push(device, 0, usize::MAX);
         let verdicts = self.judge(hub, device, &frame);
         let codes = verdicts.exceptions.iter().map(|(_, verdict)| match verdict {
@@ -91,7 +106,7 @@ impl Line {
 }
 
 /// An edit with a rank that the hub does not grant.
-fn ranked(device: &mut Device, now: i64, id: &str, action: Action) {
+pub(super) fn ranked<S: Store>(device: &mut Replica<S>, now: i64, id: &str, action: Action) {
     device.meet_authority(HUB, 7).unwrap();
     on(device, now, "task", id, action);
     device.meet_authority(HUB, 0).unwrap();
@@ -112,7 +127,7 @@ fn states(device: &Device, id: &str) -> Vec<(Register<'static>, Option<Register<
     all
 }
 
-fn assert_equal(device: &Device, hub: &Device) {
+pub(super) fn assert_equal<S: Store>(device: &Replica<S>, hub: &Device) {
     let (ours, theirs) = (device.head().unwrap().digest, hub.head().unwrap().digest);
     assert_eq!((ours.shown, ours.confirmed, ours.count), (theirs.shown, theirs.shown, theirs.count));
 }
@@ -219,7 +234,7 @@ fn an_edit_wanted_again_in_a_push_of_its_own_keeps_what_was_counted_before() {
     let mut after = 0;
     let pushes = [(); 3].map(|()| {
         let (keys, frame) = line.push(&a, after, 1);
-        after = keys[0];
+        after = keys[0].0;
         (keys, frame)
     });
     let judged = pushes.map(|(keys, frame)| (keys, line.judge(&mut h, &a, &frame)));
@@ -238,9 +253,9 @@ fn edits_under_way_while_a_refusal_comes_are_wanted_again_until_it_is_heard() {
     ranked(&mut a, 1000, "t", field("title", "refused"));
     let (first, one) = line.push(&a, 0, 1);
     act(&mut a, 1001, field("best", 5));
-    let (second, two) = line.push(&a, first[0], 1);
+    let (second, two) = line.push(&a, first[0].0, 1);
     let verdicts = [line.judge(&mut h, &a, &one), line.judge(&mut h, &a, &two)];
-    assert_eq!(verdicts[1].exceptions, [(second[0], Verdict::Again)]);
+    assert_eq!(verdicts[1].exceptions, [(second[0].0, Verdict::Again)]);
     let [refusal, again] = verdicts;
     line.answer(&mut a, first, refusal);
     line.answer(&mut a, second, again);

@@ -49,6 +49,7 @@ pub(super) fn a_stale_commit_changes_nothing<S: Store>(store: &mut S) {
     assert_stale(store, reading(vec![read(KIND, "a", b"", 0)]));
     assert_stale(store, reading(vec![read(KIND, "a", b"q", 2)]));
     assert_stale(store, reading(vec![read(KIND, "c", b"", 3)]));
+    assert_stale(store, Batch { head: Some(2), ..reading(Vec::new()) });
     assert_stale(store, Batch { rows: Vec::new().into(), ..reading(vec![read(KIND, "b", b"", 3)]) });
     let reads = vec![
         read(KIND, "a", b"", 1),
