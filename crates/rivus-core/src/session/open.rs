@@ -186,17 +186,24 @@ impl Session {
         // What it accepted may be further on than what was read since.
         let acked = replica.identity().authority.filter(|authority| authority.store == store);
         let acked = acked.map(|a| Position { seq: a.acked, ..told.position }).filter(|at| at.seq > peer.head);
-        let lost = read.into_iter().chain(acked).find(|at| !knows(&peer.history, peer.head, *at));
+        // A peer that was set back is another store from then on: what this one has had from it and lost the cursor to,
+        // or never read, would not be sent to it again. An authority keeps its id and takes an upload.
+        let before = Some(told.position).filter(|_| !peer.is_authority);
+        let mut positions = before.into_iter().chain(read).chain(acked);
+        let lost = positions.find(|at| !knows(&peer.history, peer.head, *at));
         if peer.is_authority {
             self.meet(replica, &peer, now)?;
         }
-        replica.remember(store, &peer.remembered(Some(told.clone())))?;
         tracing::debug!(%store, head = peer.head, reset = lost.is_some(), "connected");
+        if let Some(position) = lost.filter(|_| !peer.is_authority) {
+            // Until the peer has heard it, what it once told stays remembered. If the position is only older than what
+            // its greeting could tell, it goes on.
+            self.send(&Frame::Reset(Reset::new(position, &told.history)));
+            self.reading.plan(self.options.want);
+            return Ok(());
+        }
+        replica.remember(store, &peer.remembered(Some(told.clone())))?;
         if !peer.is_authority {
-            if let Some(position) = lost {
-                self.send(&Frame::Reset(Reset::new(position, &told.history)));
-                return Ok(());
-            }
             self.reading.plan(self.options.want);
             return Ok(());
         }
@@ -295,12 +302,12 @@ impl Session {
         let head = replica.head()?;
         let position = reset.position();
         let known = position != Position::default() && knows(&head.incarnations, head.seq, position);
-        if known && !replica.identity().is_authority {
-            return Err(unexpected("RESET for a position that is known"));
-        }
-        if replica.identity().is_authority && known {
-            // Nothing was lost here: the client's position is older than what the greeting could tell.
-            self.send(&Frame::Synced { seq: 0 });
+        if known {
+            // Nothing was lost here: the client's position is older than what the greeting could tell. A peer goes on
+            // by itself.
+            if replica.identity().is_authority {
+                self.send(&Frame::Synced { seq: 0 });
+            }
             return Ok(());
         }
         if replica.identity().is_authority {

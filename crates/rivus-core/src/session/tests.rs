@@ -353,6 +353,74 @@ fn a_copied_store_between_peers_takes_a_new_id_and_its_values_count() {
 }
 
 #[test]
+fn a_restored_peer_is_found_out_by_a_store_that_has_started_over_since() {
+    let (mut a, mut b, mut d, mut e) = (device(1), device(2), device(3), device(4));
+    put(&mut d, 900, "shared", "title", "before the copy");
+    let mut copy = open(d.store().copy(), 55, Admission::Off);
+    put(&mut copy, 950, "c", "title", "of the copy");
+    sync(&mut copy, &mut e);
+    put(&mut a, 1000, "old", "title", "in the backup");
+    put(&mut b, 1100, "new", "title", "of b");
+    let backup = a.store().copy();
+    sync(&mut a, &mut b);
+    sync(&mut a, &mut d);
+    drop(a);
+    let mut a = open(backup, 66, Admission::Off);
+    // What d has of a is marked as coming from a, and its cursor into a is gone.
+    assert_eq!(sync_at(&mut d, &mut e, 100_000), Err(SessionError::Copied));
+    assert_eq!(shows(&d, "new", "title"), text("of b"));
+    let (mut s, mut t) = (client(Want::Once), server());
+    // The two must not take the same new ids.
+    t.options.seeds = seeds(888);
+    let now = Millis(100_000);
+    let mut one = End { replica: &mut d, session: &mut s, now };
+    let found = run(&mut one, &mut End { replica: &mut a, session: &mut t, now }, usize::MAX);
+    assert_eq!(found, Err(SessionError::Copied));
+    assert_eq!(a.id(), ReplicaId::from_u128(888));
+    sync(&mut d, &mut a);
+    assert_eq!(shows(&a, "new", "title"), text("of b"));
+    assert_same(&[&a, &d]);
+}
+
+#[test]
+fn a_restored_peer_is_found_out_though_the_first_connection_broke() {
+    for frames in 0..6 {
+        let (mut a, mut d) = (device(1), device(3));
+        put(&mut a, 1000, "old", "title", "in the backup");
+        let backup = a.store().copy();
+        put(&mut a, 1100, "new", "title", "lost by a");
+        sync(&mut a, &mut d);
+        d.forget_cursor(a.identity().store).unwrap();
+        let mut a = open(backup, 66, Admission::Off);
+        let (mut s, mut t) = (client(Want::Once), server());
+        let now = Millis(100_000);
+        let mut one = End { replica: &mut d, session: &mut s, now };
+        let _ = run(&mut one, &mut End { replica: &mut a, session: &mut t, now }, frames);
+        for _ in 0..2 {
+            let _ = sync_at(&mut d, &mut a, 100_000);
+        }
+        assert_eq!(shows(&a, "new", "title"), text("lost by a"), "cut after {frames}");
+        assert_same(&[&a, &d]);
+    }
+}
+
+#[test]
+fn a_peer_that_was_opened_more_often_than_a_greeting_tells_is_no_stranger() {
+    let (mut a, mut d) = (device(1), device(3));
+    put(&mut a, 1000, "t", "title", "first");
+    sync(&mut d, &mut a);
+    let id = a.identity().store;
+    for n in 0..40 {
+        a = open(a.into_store(), 100 + n, Admission::Off);
+        put(&mut a, 2000 + i64::try_from(n).unwrap(), "t", "title", format!("opening {n}"));
+    }
+    sync(&mut d, &mut a);
+    assert_eq!(a.identity().store, id);
+    assert_eq!(shows(&d, "t", "title"), text("opening 39"));
+    assert_same(&[&a, &d]);
+}
+
+#[test]
 fn a_device_with_a_fast_clock_is_corrected_and_loses_nothing() {
     let year = 31_536_000_000;
     let (mut a, mut b, mut h) = (device(1), device(2), hub(9));

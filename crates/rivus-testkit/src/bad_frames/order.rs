@@ -222,7 +222,6 @@ fn pushing(all: &mut Vec<BadFrame>) {
     let known = Position { incarnation: Incarnation(90), seq: 1 };
     bad("RESET to a client", State::ClientOpen, reset(Position::default()), "RESET from a server");
     bad("RESET to a client of an authority", State::ClientPushed, reset(known), "RESET from a server");
-    bad("RESET for a position that is known", State::ServerOpen, reset(known), "that is known");
     bad("a second RESET", State::AuthorityUpload, reset(Position::default()), "a second RESET");
     bad(
         "a second RESET after the upload",
