@@ -227,3 +227,15 @@ fn the_canonical_form_is_everything_but_saw_at_full_width() {
     ];
     assert_eq!(canonical(&several), expected.concat());
 }
+
+#[test]
+fn candidates_are_equal_by_what_they_are_and_not_by_how_they_are_kept() {
+    let one = candidate(stamp(4, 1));
+    assert_eq!(Alive::One([one]), Alive::Many(vec![one]));
+    assert!(matches!(Alive::from(vec![one]), Alive::One(_)));
+    for other in [candidate(stamp(5, 1)), Candidate { rank: 1, ..one }, Candidate { value: b"w", ..one }] {
+        assert_ne!(Alive::One([one]), Alive::One([other]));
+        assert_ne!(Register { floor: one.stamp, ..Register::plain(other) }, Register::plain(one));
+    }
+    assert_ne!(Alive::from(vec![one]), Alive::from(vec![one, candidate(stamp(5, 2))]));
+}

@@ -106,6 +106,28 @@ fn what_is_no_usual_change_writes_nothing() {
 }
 
 #[test]
+fn a_join_beneath_a_pending_edit_is_usual_unless_a_stamp_is_met_twice() {
+    let plain = |time| Register::plain(candidate(time, b"other"));
+    let bytes = four(0);
+    let row = Row::new(&bytes, ROW_SEQ).unwrap();
+    let (mut buffer, mut pended) = (Vec::new(), Vec::new());
+    let mut digested = Digested::new(&mut buffer, "task", "t");
+    let pend = Change::Pend(plain(HELD.time + 4));
+    assert!(spot(row, LIFE).unwrap().apply(&pend, &mut pended, &mut digested));
+    let entry = Row::new(&pended, ROW_SEQ).unwrap().find(LIFE).unwrap().unwrap();
+    let mut joined = |time| {
+        let change = Change::Join { register: plain(time), source: None };
+        let after = usual(&entry, &change, &mut digested).unwrap()?;
+        Some(after.map(|after| (after.shown_changed, after.confirmed.is_some())))
+    };
+    assert_eq!(joined(HELD.time - 1), Some(None), "already replaced");
+    assert_eq!(joined(HELD.time), None, "the stamp that is confirmed");
+    assert_eq!(joined(HELD.time + 1), Some(Some((false, true))), "between the two");
+    assert_eq!(joined(HELD.time + 4), None, "the stamp that is pending");
+    assert_eq!(joined(HELD.time + 5), Some(Some((true, false))), "above both");
+}
+
+#[test]
 fn a_row_has_room_up_to_its_greatest_length() {
     let bytes = four(0);
     let row = Row::new(&bytes, ROW_SEQ).unwrap();
