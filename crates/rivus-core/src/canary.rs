@@ -49,15 +49,11 @@ pub enum Canary {
     RefusedNotKept,
     /// A store does not know its own newest position.
     EndUnknown,
-    /// Whoever makes a pending edit anew becomes its author.
-    RebuiltAsOwn,
-    /// An answer is taken for one about what an edit has become since.
-    AnswerOfOldStamp,
 }
 
 impl Canary {
     /// Every canary.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 21] = [
         Self::OwnFloorStays,
         Self::SeenIsStrict,
         Self::JoinForgetsSeen,
@@ -79,8 +75,6 @@ impl Canary {
         Self::UnknownDropped,
         Self::RefusedNotKept,
         Self::EndUnknown,
-        Self::RebuiltAsOwn,
-        Self::AnswerOfOldStamp,
     ];
 }
 

@@ -171,8 +171,8 @@ impl<S: Store> Replica<S> {
                 return ControlFlow::Break(());
             }
             // What another process stamped anew while this answer was under way is not what it is about.
-            let is_answered = answered.get(&key) == Some(&stamp) || is_on(Canary::AnswerOfOldStamp);
-            match (is_answered && answered.contains_key(&key), exceptions.get(&key)) {
+            let is_answered = answered.get(&key) == Some(&stamp);
+            match (is_answered, exceptions.get(&key)) {
                 (true, None) => {
                     judged.accepted.push((key, value.to_vec()));
                     return ControlFlow::Continue(());
@@ -247,7 +247,7 @@ impl<S: Store> Replica<S> {
             }
             // Its author counts it, or a connection of that process could have it counted twice.
             let author = edit.header.stamp.replica;
-            let kept = rebuild.authors.contains(&author) && !is_on(Canary::RebuiltAsOwn);
+            let kept = rebuild.authors.contains(&author);
             let author = if kept { author } else { clock.replica() };
             rebuilt.of_others |= author != clock.replica();
             let mut tx = Tx::new(work, &self.schema, author, true);
