@@ -51,13 +51,11 @@ pub enum Canary {
     EndUnknown,
     /// Whoever makes a pending edit anew becomes its author.
     RebuiltAsOwn,
-    /// An answer is taken for one about what an edit has become since.
-    AnswerOfOldStamp,
 }
 
 impl Canary {
     /// Every canary.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::OwnFloorStays,
         Self::SeenIsStrict,
         Self::JoinForgetsSeen,
@@ -80,7 +78,6 @@ impl Canary {
         Self::RefusedNotKept,
         Self::EndUnknown,
         Self::RebuiltAsOwn,
-        Self::AnswerOfOldStamp,
     ];
 }
 

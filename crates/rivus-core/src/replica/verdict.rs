@@ -171,8 +171,8 @@ impl<S: Store> Replica<S> {
                 return ControlFlow::Break(());
             }
             // What another process stamped anew while this answer was under way is not what it is about.
-            let is_answered = answered.get(&key) == Some(&stamp) || is_on(Canary::AnswerOfOldStamp);
-            match (is_answered && answered.contains_key(&key), exceptions.get(&key)) {
+            let is_answered = answered.get(&key) == Some(&stamp);
+            match (is_answered, exceptions.get(&key)) {
                 (true, None) => {
                     judged.accepted.push((key, value.to_vec()));
                     return ControlFlow::Continue(());
