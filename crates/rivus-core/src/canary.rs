@@ -49,11 +49,13 @@ pub enum Canary {
     RefusedNotKept,
     /// A store does not know its own newest position.
     EndUnknown,
+    /// Whoever makes a pending edit anew becomes its author.
+    RebuiltAsOwn,
 }
 
 impl Canary {
     /// Every canary.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::OwnFloorStays,
         Self::SeenIsStrict,
         Self::JoinForgetsSeen,
@@ -75,6 +77,7 @@ impl Canary {
         Self::UnknownDropped,
         Self::RefusedNotKept,
         Self::EndUnknown,
+        Self::RebuiltAsOwn,
     ];
 }
 

@@ -431,8 +431,13 @@ impl<S: Store> Replica<S> {
         let future = latest.is_some_and(|latest| latest > aside);
         let high_water =
             if latest.is_some_and(|latest| latest > limit) { latest_until(page, limit) } else { latest };
+        let store = self.identity.store;
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
+            if cursor.is_some() && self.identity.store != store {
+                // Another process has found it to be a copy, which reads from zero.
+                return Err(CommitError::Stale);
+            }
             let mut joined = Joined::default();
             let mut records = Vec::new();
             let staged = self.store.together(|| {

@@ -287,6 +287,13 @@ impl Session {
             return Err(WireError::TooLarge { bytes: bytes.len() }.into());
         }
         let first = bytes.first().copied();
+        if self.phase == Phase::Open {
+            // Positions and replicas were told of the store as it was then.
+            replica.refresh()?;
+            if replica.identity().store != self.told_store {
+                return Err(SessionError::NewWriter);
+            }
+        }
         if self.phase == Phase::Open && !self.schema_due {
             match first {
                 Some(tag::DELTA) => return self.handle_page(replica, bytes, now),
@@ -485,7 +492,8 @@ pub enum SessionError {
         "this store is a copy or a restored backup of one that has gone on; it took a new id, connect again"
     )]
     Copied,
-    /// Another process has begun to write into this store since the greeting, which named the writers.
+    /// Another process has begun to write into this store since the greeting, which named the writers, or has found
+    /// it to be a copy and given it new ids.
     #[error("another process writes into this store since the connection was made: connect again")]
     NewWriter,
     /// The store failed.

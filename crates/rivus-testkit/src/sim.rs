@@ -68,6 +68,8 @@ pub enum Oracle {
     Transaction,
     /// The digest that is kept is that of the rows; equal positions have equal digests.
     Digest,
+    /// Who made an edit stays its author when it is made anew.
+    Author,
     /// Stamps rise, and clocks stay above what they have used, across crashes.
     Clock,
     /// Every register is well-formed.

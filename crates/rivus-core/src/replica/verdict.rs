@@ -247,7 +247,7 @@ impl<S: Store> Replica<S> {
             }
             // Its author counts it, or a connection of that process could have it counted twice.
             let author = edit.header.stamp.replica;
-            let kept = rebuild.authors.contains(&author);
+            let kept = rebuild.authors.contains(&author) && !is_on(Canary::RebuiltAsOwn);
             let author = if kept { author } else { clock.replica() };
             rebuilt.of_others |= author != clock.replica();
             let mut tx = Tx::new(work, &self.schema, author, true);

@@ -78,6 +78,8 @@ sometimes! {
     Modelled = "run beside the reference model",
     /// A transaction of several entities is read by another replica.
     TransactionRead = "transaction of several entities read",
+    /// One process of a store makes another one's pending edit anew.
+    TwinRebuilt = "edit of another process made anew",
 }
 
 /// How often each event happened.

@@ -31,6 +31,10 @@ impl Plan {
             let copy = Site { is_copy: true, ..site(&mut rng, count, calm, false, drift) };
             sites.push(copy);
         }
+        if !calm && rng.chance(1, 4) {
+            let of = if shape == Shape::Peers { rng.below(count) } else { 1 + rng.below(count - 1) };
+            sites.push(Site { twin: Some(of), ..sites[of].clone() });
+        }
         let length = match flavour {
             Flavour::Core => 20 + rng.below(31),
             Flavour::Full => 200 + rng.below(60),
@@ -70,7 +74,7 @@ fn site(rng: &mut Rng, number: usize, calm: bool, mixed: bool, drift: Option<u64
     };
     let drift_ppm = if calm { 0 } else { rng.between(-2000, 2000) };
     let rank = u8::try_from(rng.below(4)).unwrap_or(0);
-    Site { version, skew_ms, drift_ppm, drift_ms_max: drift, rank, is_copy: false }
+    Site { version, skew_ms, drift_ppm, drift_ms_max: drift, rank, is_copy: false, twin: None }
 }
 
 struct Maker {
@@ -176,7 +180,10 @@ impl Maker {
             81 => self.poison(),
             82..84 => self.backup(),
             84..87 => self.copy(),
-            87..92 if self.shape == Shape::Hub => self.regrade(),
+            87..92 if self.shape == Shape::Hub => match self.twins() {
+                Some((one, other)) if self.rng.chance(1, 2) => self.refused_for_both(one, other),
+                _ => self.regrade(),
+            },
             92..94 => {
                 let on = self.any();
                 self.push(Action::Overtake { on });
@@ -259,12 +266,14 @@ impl Maker {
         let (from, to) = self.pair();
         let id = edits::task(&mut self.rng);
         let years = self.rng.between(1, 10) * YEAR_MS;
-        self.push(Action::SetClock { on: from, by_ms: years });
-        self.edit_field(from, 10, "task", &id, "title");
+        // An authority refuses such a value, and takes its own.
+        let (writer, reader) = if self.shape == Shape::Hub { (to, from) } else { (from, to) };
+        self.push(Action::SetClock { on: writer, by_ms: years });
+        self.edit_field(writer, 10, "task", &id, "title");
+        self.push(Action::SetClock { on: writer, by_ms: -years });
         self.push(Action::Sync { from, to, fault: Fault::None });
-        self.push(Action::SetClock { on: from, by_ms: -years });
-        self.edit_field(to, 10, "task", &id, "title");
-        self.edit_field(from, 10, "task", &id, "title");
+        self.edit_field(reader, 10, "task", &id, "title");
+        self.edit_field(writer, 10, "task", &id, "title");
     }
 
     fn backup(&mut self) {
@@ -348,6 +357,36 @@ impl Maker {
             self.push_after(10, Action::Carry { from, frames: u16::MAX });
         } else {
             self.push(Action::Sync { from, to, fault: Fault::None });
+        }
+    }
+
+    /// Two processes on one store.
+    fn twins(&self) -> Option<(usize, usize)> {
+        self.sites.iter().enumerate().find_map(|(site, plan)| Some((plan.twin?, site)))
+    }
+
+    /// Both processes of a store push the same edits, of which one is refused, and hear of it one after the other.
+    fn refused_for_both(&mut self, one: usize, other: usize) {
+        let id = edits::task(&mut self.rng);
+        self.push(Action::Grant { to: one, rank: 3 });
+        self.push(Action::Sync { from: one, to: 0, fault: Fault::None });
+        self.edit_field(one, 10, "task", &id, "title");
+        self.op(other, |rng| edits::inc(rng, &id));
+        self.edit(other);
+        self.push(Action::Grant { to: one, rank: 1 });
+        for from in [one, other] {
+            self.push_after(10, Action::Connect { from, to: 0 });
+        }
+        for _ in 0..4 + self.rng.below(8) {
+            let from = if self.rng.chance(1, 2) { one } else { other };
+            let frames = u16::try_from(1 + self.rng.below(3)).unwrap_or(1);
+            self.push_after(10, Action::Carry { from, frames });
+            if self.rng.chance(1, 4) {
+                self.op(other, |rng| edits::inc(rng, &id));
+            }
+        }
+        for from in [one, other] {
+            self.push_after(10, Action::Carry { from, frames: u16::MAX });
         }
     }
 

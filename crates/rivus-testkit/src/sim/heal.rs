@@ -7,7 +7,7 @@ use rivus_core::view::Shown;
 
 use super::coverage::Sometimes;
 use super::plan::{Fault, Flavour, Shape, Version};
-use super::witness::{Edit, Finding};
+use super::witness::{Edit, Finding, Look};
 use super::world::World;
 use super::{Invariant, Oracle, name};
 
@@ -81,6 +81,8 @@ fn finish(world: &mut World<'_>, sites: &[usize], invariants: &[&dyn Invariant])
     let mut shown: Vec<(usize, Version, u64)> = Vec::new();
     for site in sites.iter().copied() {
         let store = |error| (Oracle::Store, format!("{} cannot be read: {error}", name(site)));
+        // Another process of its store may have been there last.
+        world.look_at(site, Look::Onward)?;
         let Some(replica) = &world.places[site].replica else { continue };
         let kept = replica.head().map_err(store)?.digest;
         let computed = replica.recompute_digest().map_err(store)?;

@@ -46,6 +46,8 @@ pub struct Site {
     pub rank: u8,
     /// Comes into being as a copy of another site's store.
     pub is_copy: bool,
+    /// Is a second process on the store, and by the clock, of this site.
+    pub twin: Option<usize>,
 }
 
 /// What the network does to one connection.
@@ -286,12 +288,15 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:?}, {} sites, seed {}", self.shape, self.sites.len(), self.seed)?;
         for (number, site) in self.sites.iter().enumerate() {
-            let Site { version, skew_ms, drift_ppm, drift_ms_max, rank, is_copy } = site;
+            let Site { version, skew_ms, drift_ppm, drift_ms_max, rank, is_copy, twin } = site;
             write!(f, "  {}: {version:?} schema, clock off by {skew_ms} ms", name(number))?;
             write!(f, " and {drift_ppm} ppm, rank {rank}")?;
             match drift_ms_max {
                 Some(ms) => write!(f, ", takes stamps up to {ms} ms ahead")?,
                 None => write!(f, ", takes every stamp")?,
+            }
+            if let Some(twin) = twin {
+                write!(f, ", a second process on the store of {}", name(*twin))?;
             }
             writeln!(f, "{}", if *is_copy { ", a copy to be" } else { "" })?;
         }

@@ -35,7 +35,7 @@ pub(super) fn covers(plan: &Plan) -> bool {
         _ => false,
     };
     plan.shape != Shape::Hub
-        && plan.sites.iter().all(|site| site.drift_ms_max.is_none())
+        && plan.sites.iter().all(|site| site.drift_ms_max.is_none() && site.twin.is_none())
         && !plan.steps.iter().flatten().any(|step| beyond(&step.action))
 }
 

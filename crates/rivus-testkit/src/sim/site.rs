@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rivus_core::clock::{Admission, Millis};
+use rivus_core::clock::{Admission, Millis, Stamp};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Seeds;
 use rivus_core::replica::{OpenOptions, Replica};
@@ -49,6 +49,10 @@ pub(super) struct Place {
     /// Which edits were said to be refused, by their keys.
     pub(super) refused: BTreeSet<u64>,
     pub(super) quarantined: usize,
+    /// What was pending when an answer came, where histories may have parted.
+    pub(super) outbox: BTreeMap<u64, Stamp>,
+    /// Of which site this is a copy, and the head when it was made.
+    pub(super) copied_from: Option<(usize, u64)>,
     /// The greatest high-water that its store has kept.
     pub(super) high_water: u64,
 }
@@ -72,6 +76,8 @@ impl Place {
             died_after: false,
             refused: BTreeSet::new(),
             quarantined: 0,
+            outbox: BTreeMap::new(),
+            copied_from: None,
             high_water: 0,
         }
     }
@@ -92,7 +98,7 @@ impl Place {
         };
         let rank = self.plan.rank;
         let seeds = seeds(mixed(seed, number as u64), self.openings);
-        let options = OpenOptions { seeds, slot: 0, admission, rank };
+        let options = OpenOptions { seeds, slot: u32::from(self.plan.twin.is_some()), admission, rank };
         let mut replica = Replica::open(store, self.plan.version.schema().clone(), options)?;
         if self.is_hub {
             let served = replica.serve_as_authority();

@@ -2,8 +2,10 @@
 //!
 //! Owns the faults and a running hash of everything that was committed. The content is in a real store.
 
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rivus_core::store::{
@@ -25,13 +27,27 @@ pub enum Death {
 #[expect(clippy::large_enum_variant, reason = "a store that is read all the time is kept in place")]
 enum Inner {
     Memory(MemoryStore),
-    Sqlite { store: SqliteStore, path: PathBuf },
+    /// Several handles on one.
+    Shared(Rc<Shared>),
+    Sqlite {
+        store: SqliteStore,
+        path: PathBuf,
+    },
+}
+
+/// A store in memory that two processes have open.
+#[derive(Debug)]
+struct Shared {
+    store: RefCell<MemoryStore>,
+    commits: Cell<i64>,
 }
 
 /// The store of one site.
 #[derive(Debug)]
 pub struct SimStore {
     inner: Inner,
+    /// How many commits were made through this handle.
+    own: i64,
     /// How many commits are still fine, and what then happens.
     fuse: Option<(u8, Death)>,
     died: Option<Death>,
@@ -71,7 +87,27 @@ impl SimStore {
     }
 
     fn of(inner: Inner) -> Self {
-        Self { inner, fuse: None, died: None, stale: Stale::No, trace: 0 }
+        Self { inner, own: 0, fuse: None, died: None, stale: Stale::No, trace: 0 }
+    }
+
+    /// The same store, so that others can have it open too.
+    pub(super) fn shared(self) -> Self {
+        let inner = match self.inner {
+            Inner::Memory(store) => {
+                Inner::Shared(Rc::new(Shared { store: RefCell::new(store), commits: Cell::new(0) }))
+            }
+            other => other,
+        };
+        Self { inner, ..self }
+    }
+
+    /// Another process's hold on the store.
+    pub(super) fn handle(&self) -> Result<Self, StoreError> {
+        match &self.inner {
+            Inner::Memory(store) => Ok(Self::of(Inner::Memory(store.copy()))),
+            Inner::Shared(shared) => Ok(Self::of(Inner::Shared(Rc::clone(shared)))),
+            Inner::Sqlite { path, .. } => Self::in_file(path),
+        }
     }
 
     /// Dies at a commit; `commits` go well before it.
@@ -102,7 +138,7 @@ impl SimStore {
     pub(super) fn reopened(self) -> Result<Self, StoreError> {
         let trace = self.trace;
         let fresh = match self.inner {
-            Inner::Memory(store) => Self::of(Inner::Memory(store)),
+            inner @ (Inner::Memory(_) | Inner::Shared(_)) => Self::of(inner),
             Inner::Sqlite { store, path } => {
                 drop(store);
                 Self::in_file(&path)?
@@ -115,6 +151,7 @@ impl SimStore {
     pub(super) fn copy(&self, path: &Path) -> Result<Copy, StoreError> {
         match &self.inner {
             Inner::Memory(store) => Ok(Copy::Memory(Box::new(store.copy()))),
+            Inner::Shared(shared) => Ok(Copy::Memory(Box::new(shared.store.borrow().copy()))),
             Inner::Sqlite { store, .. } => {
                 store.backup_to(path)?;
                 Ok(Copy::Sqlite(path.to_owned()))
@@ -158,6 +195,10 @@ macro_rules! each {
     ($self:expr, $store:ident => $do:expr) => {
         match &$self.inner {
             Inner::Memory($store) => $do,
+            Inner::Shared(shared) => {
+                let $store = &*shared.store.borrow();
+                $do
+            }
             Inner::Sqlite { store: $store, .. } => $do,
         }
     };
@@ -171,7 +212,19 @@ impl Store for SimStore {
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
         self.check()?;
-        each!(self, store => store.load(kind, id, address))
+        match &self.inner {
+            Inner::Memory(store) => store.load(kind, id, address),
+            Inner::Sqlite { store, .. } => store.load(kind, id, address),
+            Inner::Shared(shared) => {
+                let store = shared.store.borrow();
+                let owned = |chunk: Chunk<'_>| Chunk {
+                    start: chunk.start.into_owned().into(),
+                    bytes: chunk.bytes.into_owned().into(),
+                    ..chunk
+                };
+                Ok(store.load(kind, id, address)?.map(owned))
+            }
+        }
     }
 
     fn changes(
@@ -224,6 +277,10 @@ impl Store for SimStore {
         self.hash(&batch);
         let seq = match &mut self.inner {
             Inner::Memory(store) => store.commit(batch),
+            Inner::Shared(shared) => shared.store.borrow_mut().commit(batch).inspect(|_| {
+                self.own += 1;
+                shared.commits.set(shared.commits.get() + 1);
+            }),
             Inner::Sqlite { store, .. } => store.commit(batch),
         }?;
         if death == Some(Death::After) {
@@ -234,11 +291,18 @@ impl Store for SimStore {
 
     fn others(&self) -> Result<Option<i64>, StoreError> {
         self.check()?;
-        each!(self, store => store.others())
+        match &self.inner {
+            Inner::Memory(store) => store.others(),
+            Inner::Shared(shared) => Ok(Some(shared.commits.get() - self.own)),
+            Inner::Sqlite { store, .. } => store.others(),
+        }
     }
 
     fn together<T>(&self, read: impl FnOnce() -> T) -> Result<T, StoreError> {
         self.check()?;
-        each!(self, store => store.together(read))
+        match &self.inner {
+            Inner::Sqlite { store, .. } => store.together(read),
+            Inner::Memory(_) | Inner::Shared(_) => Ok(read()),
+        }
     }
 }

@@ -81,8 +81,8 @@ pub(super) struct Edit {
     pub(super) excused: bool,
     /// It has been in an outbox that was made anew: it may have come to nothing.
     pub(super) rebuilt: bool,
-    /// What it added to counters may count twice.
-    pub(super) counts_twice: bool,
+    /// It was pending in a copy or a backup, and stamped anew: counters are not what was added to them.
+    pub(super) counts_apart: bool,
 }
 
 impl Edit {
@@ -309,6 +309,7 @@ impl Witness {
         mut edit: Edit,
         registers: usize,
         changed: &[usize],
+        may_fork: bool,
     ) -> Result<(), Finding> {
         let held = &self.held[edit.site];
         edit.addresses = changed
@@ -327,6 +328,15 @@ impl Witness {
         }
         // Copies may use one stamp twice; then the greater value stays.
         for other in self.edits.iter_mut().filter(|other| other.stamp == edit.stamp) {
+            if !may_fork {
+                let text = format!(
+                    "{} and {} both used the stamp {}",
+                    super::name(other.site),
+                    super::name(edit.site),
+                    edit.stamp
+                );
+                return Err((Oracle::Clock, text));
+            }
             other.excused = true;
             edit.excused = true;
         }
@@ -346,19 +356,36 @@ impl Witness {
             incs,
             excused: true,
             rebuilt: false,
-            counts_twice: false,
+            counts_apart: false,
         });
     }
 
-    /// A pending edit was made anew, and bears another stamp.
-    pub(super) fn restamped(&mut self, site: usize, seq: u64, stamp: Stamp) {
+    /// What is pending under this number bears this stamp. Says whether it bore another; its author must stay the
+    /// same, where no copy may have taken it over.
+    pub(super) fn restamped(
+        &mut self,
+        site: usize,
+        seq: u64,
+        stamp: Stamp,
+        may_fork: bool,
+    ) -> Result<bool, Finding> {
         let held = &self.held[site];
         let edits = self.edits.iter_mut().filter(|edit| edit.site == site && edit.seq == seq);
+        let mut anew = false;
         for edit in edits.filter(|edit| edit.stamp != stamp) {
+            anew = true;
+            if edit.stamp.replica != stamp.replica && !may_fork {
+                let (name, before) = (super::name(site), edit.stamp);
+                return Err((
+                    Oracle::Author,
+                    format!("{name} made {before} anew as {stamp}: by another author"),
+                ));
+            }
             edit.stamp = stamp;
             let shows = |at: &usize| held[*at].as_ref().is_some_and(|held| held.shows(stamp));
             edit.addresses = (0..held.len()).filter(shows).collect();
         }
+        Ok(anew)
     }
 
     /// Whether the site's own write of this stamp bears a floor above the one that its schema's margin gives.
@@ -476,10 +503,17 @@ impl Witness {
         }
     }
 
-    /// What the site added to counters until now may count twice.
-    pub(super) fn excuse_counters(&mut self, site: usize) {
-        for edit in self.edits.iter_mut().filter(|edit| edit.site == site) {
-            edit.counts_twice = true;
+    /// An edit is pending once more, as a backup had it. It may have been stamped anew since.
+    pub(super) fn comes_back(&mut self, site: usize, seq: u64, stamp: Stamp) {
+        if self.edits.iter().any(|edit| edit.site == site && edit.seq == seq && edit.stamp != stamp) {
+            self.counts_apart(site, seq);
+        }
+    }
+
+    /// This edit goes on under two stamps: what it added to counters counts twice, or what was added later is lost.
+    pub(super) fn counts_apart(&mut self, site: usize, seq: u64) {
+        for edit in self.edits.iter_mut().filter(|edit| edit.site == site && edit.seq == seq) {
+            edit.counts_apart = true;
         }
     }
 
@@ -489,7 +523,7 @@ impl Witness {
         for edit in self.edits.iter().filter(|edit| !is_rejected(edit)) {
             for (kind, id, field, by) in &edit.incs {
                 let sum = sums.entry((kind, id, field)).or_insert(Some(0));
-                *sum = if edit.excused || edit.rebuilt || edit.counts_twice {
+                *sum = if edit.excused || edit.rebuilt || edit.counts_apart {
                     None
                 } else {
                     sum.map(|sum| sum + i128::from(*by))

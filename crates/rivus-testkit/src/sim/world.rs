@@ -76,7 +76,7 @@ impl<'p> World<'p> {
         for number in 0..world.places.len() {
             world.witness.forget(number);
             if !world.places[number].plan.is_copy {
-                let store = world.fresh_store()?;
+                let store = world.first_store(number)?;
                 world.start(number, store)?;
             }
             let place = &world.places[number];
@@ -143,8 +143,12 @@ impl<'p> World<'p> {
             Action::Backup { on } => self.backup(*on)?,
             Action::Restore { on } => self.restore(*on)?,
             Action::Copy { from, to } => self.copy(*from, *to)?,
-            Action::SetClock { on, by_ms } => self.places[*on].set_ms += by_ms,
-            Action::Grant { to, rank } => self.places[*to].grant = *rank,
+            Action::SetClock { on, by_ms } => {
+                self.processes(*on).for_each(|site| self.places[site].set_ms += by_ms);
+            }
+            Action::Grant { to, rank } => {
+                self.processes(*to).for_each(|site| self.places[site].grant = *rank);
+            }
             Action::Overtake { on } => {
                 if let Some(replica) = &mut self.places[*on].replica {
                     replica.store_mut().overtake();
@@ -156,6 +160,10 @@ impl<'p> World<'p> {
 
     fn edit(&mut self, on: usize, ops: &[Op]) -> Result<(), Finding> {
         self.see_in_flight(on, ops);
+        if self.processes(on).count() > 1 {
+            // What the other process has written is seen here too.
+            self.look_at(on, Look::Onward)?;
+        }
         let place = &mut self.places[on];
         let now = place.now(self.passed_ms);
         let Some(replica) = &mut place.replica else { return Ok(()) };
@@ -184,9 +192,10 @@ impl<'p> World<'p> {
                     incs: counted(ops),
                     excused,
                     rebuilt: false,
-                    counts_twice: false,
+                    counts_apart: false,
                 };
-                self.witness.acknowledge(edit, registers, &changed)?;
+                let may_fork = self.places.iter().any(|place| place.may_fork);
+                self.witness.acknowledge(edit, registers, &changed, may_fork)?;
                 let schema = self.places[on].plan.version.schema();
                 if changed.iter().any(|at| self.witness.carries(on, *at, stamp, schema)) {
                     self.coverage.hit(Sometimes::FloorRaised);
@@ -264,6 +273,12 @@ impl<'p> World<'p> {
 
     /// Looks at every site that the step has touched.
     pub(super) fn look(&mut self) -> Result<(), Finding> {
+        for site in 0..self.places.len() {
+            // Who has died in a commit of verdicts has left others of the same store something to look at anew.
+            if self.places[site].replica.as_ref().is_some_and(|replica| replica.store().died().is_some()) {
+                self.stop(site)?;
+            }
+        }
         for (site, look) in std::mem::take(&mut self.touched) {
             self.look_at(site, look)?;
             self.inspect(site)?;

@@ -1,8 +1,10 @@
 //! Connections between sites, and what their ends say of one another.
 
 use rivus_core::session::{Grants, Role, SessionError, SessionEvent, SessionOptions, Want};
+use rivus_core::store::CommitError;
 use rivus_core::wire::{Frame, tag};
 
+use super::lives::{Anew, pending};
 use super::{FRAMES_MAX, World, broken};
 use crate::model::Known;
 use crate::sim::coverage::Sometimes;
@@ -19,7 +21,8 @@ const QUIET_MS: i64 = 1000;
 impl World<'_> {
     pub(in crate::sim) fn connect(&mut self, from: usize, to: usize, fault: Fault, want: Want) {
         let running = |place: &Place| place.replica.is_some();
-        if from == to || !running(&self.places[from]) || !running(&self.places[to]) {
+        let is_one_store = self.processes(from).any(|process| process == to);
+        if is_one_store || !running(&self.places[from]) || !running(&self.places[to]) {
             return;
         }
         self.connections += 1;
@@ -59,14 +62,14 @@ impl World<'_> {
         }
     }
 
-    pub(in crate::sim) fn drop_link(&mut self, at: usize) {
+    pub(super) fn drop_link(&mut self, at: usize) {
         let link = self.links.remove(at);
         if link.has_frames() {
             self.coverage.hit(Sometimes::FramesLost);
         }
     }
 
-    pub(in crate::sim) fn quiet(&mut self, from: usize) {
+    pub(super) fn quiet(&mut self, from: usize) {
         self.passed_ms += QUIET_MS;
         for link in self.links.iter_mut().filter(|link| link.site(End::Client) == from) {
             for end in End::BOTH {
@@ -201,6 +204,9 @@ impl World<'_> {
         }
         if frame.first() == Some(&tag::ACK) {
             link.pushes = link.pushes.saturating_sub(1);
+            if let Some(replica) = self.places[site].replica.as_ref().filter(|_| self.places[site].may_fork) {
+                self.places[site].outbox = pending(replica)?;
+            }
         }
         if frame.first() == Some(&tag::RESET) {
             self.see_reset(link, end.other())?;
@@ -242,8 +248,15 @@ impl World<'_> {
                 SessionEvent::Judged { accepted, excepted } => {
                     self.note_number((accepted as u64) << 32 | excepted as u64);
                     if excepted > 0 && end == End::Client {
-                        self.made_anew(site)?;
+                        self.made_anew(site, Anew::Verdict)?;
                     }
+                }
+                // What a restored authority had set aside, no position tells of: the digest does, and next time
+                // it is given everything again.
+                SessionEvent::Diverged { .. }
+                    if self.places[other].is_hub && self.places[other].was_restored =>
+                {
+                    self.note(b"diverged");
                 }
                 SessionEvent::Diverged { ours, theirs } => {
                     let text = format!(
@@ -259,7 +272,7 @@ impl World<'_> {
                     self.caught_up(site, other)?;
                 }
                 SessionEvent::Verified { digest, .. } => self.note(&digest.to_le_bytes()),
-                SessionEvent::Copied => self.made_anew(site)?,
+                SessionEvent::Copied => self.made_anew(site, Anew::Copied)?,
                 _ => {}
             }
         }
@@ -292,20 +305,29 @@ impl World<'_> {
         match error {
             _ if died => return Ok(()),
             SessionError::Goaway { .. } => return Ok(()),
+            // Another process of the store was faster.
+            SessionError::NewWriter | SessionError::Commit(CommitError::Stale)
+                if self.processes(site).count() > 1 =>
+            {
+                return Ok(());
+            }
             SessionError::Copied => {
-                let place = &mut self.places[site];
+                let place = &self.places[site];
                 if !place.may_fork {
                     let text = format!("{} takes itself for a copy, and is none", name(site));
                     return Err((Oracle::Session, text));
                 }
-                place.is_double = false;
+                for process in self.processes(site) {
+                    self.places[process].is_double = false;
+                }
+                let place = &self.places[site];
                 let event = if place.was_restored { Sometimes::BackupFound } else { Sometimes::CloneFound };
                 self.coverage.hit(event);
                 let pending = place.replica.as_ref().map_or(Ok(0), |r| r.pending_count());
                 if pending.is_ok_and(|pending| pending > 0) {
                     self.coverage.hit(Sometimes::ResetUnsent);
                 }
-                return self.made_anew(site);
+                return self.made_anew(site, Anew::Copied);
             }
             SessionError::Refused { code, .. }
                 if *code == rivus_core::code::Code::SAME_STORE
