@@ -46,13 +46,6 @@ impl Header {
         }
     }
 
-    /// Starts the outbox record of an edit; its entities follow.
-    pub(crate) fn record(self, ops: &Ops, out: &mut Vec<u8>) {
-        self.encode(out, 0);
-        out.varint(ops.count);
-        out.slice(&ops.bytes);
-    }
-
     /// Writes the whole outbox record of an edit that puts `value`, as canonical bytes, into one plain field.
     pub(crate) fn record_one_put(
         self,
@@ -97,7 +90,9 @@ impl Ops {
             header.record_one_put(kind, id, address, only.value, &mut out);
             return out;
         }
-        header.record(self, &mut out);
+        header.encode(&mut out, 0);
+        out.varint(self.count);
+        out.slice(&self.bytes);
         for (kind, id, changes) in delta {
             put_entity(&mut out, kind, id, changes);
         }

@@ -23,7 +23,7 @@ use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{Authority, Cursor, IDENTITY_KEY, Identity, Peer, Position, Seeds};
 use crate::pending::Pending;
-use crate::register::{Register, Saw};
+use crate::register::Saw;
 use crate::row::{Change, Corrupt, Entry, Row, State, decode_register, encode_register};
 use crate::schema::Schema;
 use crate::store::{
@@ -326,7 +326,6 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`EditError`]; nothing has changed.
     pub fn edit(&mut self, now: Millis, ops: &[Op]) -> Result<Edited, EditError> {
-        self.refresh()?;
         if let [op] = ops
             && let Some(edited) = self.edit_usual(now, op)?
         {
@@ -762,16 +761,20 @@ impl<S: Store> Replica<S> {
         from: u64,
         visit: &mut dyn FnMut(u64, Pending<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.outbox(from, &mut |key, record| Ok(visit(key, Pending::decode(record)?)))
+    }
+
+    /// Visits the records of pending edits from key `from` on, in order, up to the first that is unreadable.
+    fn outbox(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>, Cut>,
+    ) -> Result<(), StoreError> {
         let mut failed = false;
-        self.store.records(Table::Outbox, &from.to_be_bytes(), &mut |key, value| match (
-            Reader::new(key).u64(),
-            Pending::decode(value),
-        ) {
-            (Ok(key), Ok(pending)) => visit(key, pending),
-            _ => {
-                failed = true;
-                ControlFlow::Break(())
-            }
+        self.store.records(Table::Outbox, &from.to_be_bytes(), &mut |key, record| {
+            let visited = Reader::new(key).u64().and_then(|key| visit(key, record));
+            failed = visited.is_err();
+            visited.unwrap_or(ControlFlow::Break(()))
         })?;
         if failed { Err(unreadable("a pending edit")) } else { Ok(()) }
     }
@@ -812,22 +815,21 @@ impl<S: Store> Replica<S> {
             finished.sums = crate::row::Sums::default();
         }
         let (reads, rows) = finished.rows();
-        if rows.is_empty() && records.is_empty() {
-            let seq = self.store.head()?.seq;
-            self.events.extend(finished.clashes.drain(..).map(|stamp| Event::Clash { stamp }));
-            return Ok(seq);
-        }
         let wrote_rows = !rows.is_empty();
-        let seq = self.store.commit(Batch {
-            head,
-            reads: reads.into(),
-            unchanged: self.identity_read().into(),
-            rows: rows.into(),
-            records: records.into(),
-            high_water,
-            sums: finished.sums,
-            incarnation: self.incarnation,
-        })?;
+        let seq = if rows.is_empty() && records.is_empty() {
+            self.store.head()?.seq
+        } else {
+            self.store.commit(Batch {
+                head,
+                reads: reads.into(),
+                unchanged: self.identity_read().into(),
+                rows: rows.into(),
+                records: records.into(),
+                high_water,
+                sums: finished.sums,
+                incarnation: self.incarnation,
+            })?
+        };
         if wrote_rows {
             self.incarnation = None;
         }
@@ -915,15 +917,8 @@ fn unreadable(what: &str) -> StoreError {
     StoreError::Damaged(format!("{what} is unreadable"))
 }
 
-fn register_of<'c, 'a>(change: &'c Change<'a>) -> Option<&'c Register<'a>> {
-    match change {
-        Change::Join { register, .. } | Change::Pend(register) | Change::Accept(register) => Some(register),
-        Change::Withdraw => None,
-    }
-}
-
 fn newest_time(change: &Change<'_>) -> u64 {
-    register_of(change).map_or(0, |r| r.alive.iter().map(|c| c.stamp.time).max().unwrap_or(0))
+    change.register().map_or(0, |r| r.alive.iter().map(|c| c.stamp.time).max().unwrap_or(0))
 }
 
 /// The newest time of any candidate that is not above the limit.
@@ -937,7 +932,7 @@ fn latest_until<D: Delta + ?Sized>(page: &D, limit: u64) -> Option<u64> {
 }
 
 fn quarantine<A>(part: &Part<'_, A>, address: &[u8], change: &Change<'_>) -> Option<RecordWrite> {
-    let register = register_of(change)?;
+    let register = change.register()?;
     let mut value = Vec::new();
     value.slice(part.kind.as_bytes());
     value.slice(part.id.as_bytes());

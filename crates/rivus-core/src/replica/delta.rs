@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::register_of;
 use crate::row::Change;
 
 /// Registers of entities, to be read as often as need be. A page that came over the wire stays in its bytes: nothing
@@ -35,7 +34,7 @@ pub struct Part<'p, A> {
 impl<A> Part<'_, A> {
     /// The times of all candidates.
     pub(super) fn times(&self) -> impl Iterator<Item = u64> {
-        let registers = self.changes.iter().filter_map(|(_, change)| register_of(change));
+        let registers = self.changes.iter().filter_map(|(_, change)| change.register());
         registers.flat_map(|register| register.alive.iter().map(|candidate| candidate.stamp.time))
     }
 }

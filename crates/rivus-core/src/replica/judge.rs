@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use super::{
-    Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, each_entry, register_of, unreadable,
-};
+use super::{Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, each_entry, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
@@ -204,7 +202,7 @@ impl<S: Store> Replica<S> {
                 let address = address.as_ref();
                 let chunk =
                     self.store.load(part.kind, part.id, address).map_err(|e| Differs::Failed(e.into()))?;
-                let (Some(chunk), Some(register)) = (chunk, register_of(change)) else {
+                let (Some(chunk), Some(register)) = (chunk, change.register()) else {
                     return Err(Differs::Here);
                 };
                 let entry = Row::new(&chunk.bytes, chunk.seq).and_then(|row| row.find(address));
@@ -271,7 +269,7 @@ impl<S: Store> Replica<S> {
         }
         let whole =
             |register: &&Register<'_>| matches!(&*register.alive, [only] if (only.stamp, only.rank) == own);
-        let Some(register) = register_of(change).filter(whole) else {
+        let Some(register) = change.register().filter(whole) else {
             let message = "a register does not bear the edit's stamp and rank".to_owned();
             return Err(Objection::Refused(Code::MALFORMED, message));
         };
@@ -345,7 +343,7 @@ pub(super) fn note_newest<S: Store, D: Delta + ?Sized>(
 ) -> Result<(), StoreError> {
     let mut newest = BTreeMap::new();
     page.each::<StoreError>(|part| {
-        let registers = part.changes.iter().filter_map(|(_, change)| register_of(change));
+        let registers = part.changes.iter().filter_map(|(_, change)| change.register());
         registers.for_each(|register| note(&mut newest, register));
         Ok(())
     })?;

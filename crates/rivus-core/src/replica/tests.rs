@@ -8,6 +8,7 @@ use super::*;
 use crate::address;
 use crate::clock::{TIME_END, ticks};
 use crate::edit::Action;
+use crate::register::Register;
 use crate::schema::{Life, Margin, Resolver};
 use crate::store::MemoryStore;
 use crate::value::Value;

@@ -38,6 +38,7 @@ impl<S: Store> Replica<S> {
         scratch: &mut Scratch,
     ) -> Result<Option<Edited>, EditError> {
         let Some((name, value)) = plain_put(&self.schema, op) else { return Ok(None) };
+        self.refresh()?;
         scratch.address.clear();
         address::encode(&mut scratch.address, class::FIELD, name, &[]);
         scratch.value.clear();

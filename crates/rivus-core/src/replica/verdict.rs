@@ -161,21 +161,16 @@ impl<S: Store> Replica<S> {
         let all = !exceptions.is_empty();
         let stop = if all { u64::MAX } else { answered.keys().last().copied().unwrap_or(0) };
         let start = if all { 0 } else { answered.keys().next().copied().unwrap_or(0) };
-        let mut failed = false;
-        self.store.records(Table::Outbox, &start.to_be_bytes(), &mut |key, value| {
-            let (Ok(key), Ok(stamp)) = (Reader::new(key).u64(), Pending::stamp(value)) else {
-                failed = true;
-                return ControlFlow::Break(());
-            };
+        self.outbox(start, &mut |key, record| {
             if key > stop {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             // What another process stamped anew while this answer was under way is not what it is about.
-            let is_answered = answered.get(&key) == Some(&stamp);
+            let is_answered = answered.get(&key) == Some(&Pending::stamp(record)?);
             match (is_answered, exceptions.get(&key)) {
                 (true, None) => {
-                    judged.accepted.push((key, value.to_vec()));
-                    return ControlFlow::Continue(());
+                    judged.accepted.push((key, record.to_vec()));
+                    return Ok(ControlFlow::Continue(()));
                 }
                 (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
                     judged.rejected.push((key, *code, message.clone()));
@@ -185,12 +180,10 @@ impl<S: Store> Replica<S> {
                 }
                 (false, _) => {}
             }
-            let edit = Waiting::read(key, value);
-            failed = edit.is_err();
-            judged.waiting.extend(edit);
-            if failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            judged.waiting.push(Waiting::read(key, record)?);
+            Ok(ControlFlow::Continue(()))
         })?;
-        if failed { Err(unreadable("a pending edit")) } else { Ok(judged) }
+        Ok(judged)
     }
 
     /// Takes refused edits out of the rows and makes the edits that rest on them anew.
@@ -348,18 +341,10 @@ impl<S: Store> Replica<S> {
             records.push(RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode()));
         }
         let mut waiting = Vec::new();
-        let mut failed = false;
-        self.store.records(Table::Outbox, &[], &mut |key, value| {
-            let read = Reader::new(key).u64().and_then(|key| Waiting::read(key, value));
-            match read {
-                Ok(edit) => waiting.push(edit),
-                Err(_) => failed = true,
-            }
-            ControlFlow::Continue(())
+        self.outbox(0, &mut |key, record| {
+            waiting.push(Waiting::read(key, record)?);
+            Ok(ControlFlow::Continue(()))
         })?;
-        if failed {
-            return Err(unreadable("a pending edit").into());
-        }
         let none = BTreeSet::new();
         let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork), authors: &[] };
         let work = Work::new(&self.store);
