@@ -5,35 +5,34 @@
 //! oneself), and every change is one commit of the store, or none.
 
 mod delta;
+mod join;
 mod judge;
+mod peers;
+mod read;
+mod roles;
 mod usual;
 mod verdict;
 
-use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_128;
-
-use crate::address::Parts;
-use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
 use crate::clock::{Admission, Clock, Force, Millis, Stamp};
 use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
-use crate::identity::{Authority, Cursor, IDENTITY_KEY, Identity, Peer, Position, Seeds};
-use crate::pending::Pending;
+use crate::identity::{IDENTITY_KEY, Identity, Seeds};
 use crate::register::Saw;
-use crate::row::{Change, Corrupt, Entry, Row, State, decode_register, encode_register};
 use crate::schema::Schema;
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
 };
-use crate::view::View;
-use crate::work::{Finished, Scratch, Work, damaged};
+use crate::work::{Finished, Scratch, Work};
 
 pub use delta::{Delta, Incoming, Part};
+pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
+pub use peers::position_of;
+pub use roles::RoleError;
 pub use verdict::{Answer, Rejected};
 
 /// How often a commit that another writer overtook is tried again before the edit gives up.
@@ -137,26 +136,6 @@ pub enum Edited {
         /// The store's head after it.
         seq: u64,
     },
-}
-
-/// What the sender of a page is to the receiver.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trust {
-    /// A peer: registers from the future are set aside.
-    Peer,
-    /// The authority: taken as it is, but the clock follows only as far as is believable.
-    Authority,
-}
-
-/// What a join did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Joined {
-    /// Registers in the page.
-    pub registers: usize,
-    /// Registers set aside.
-    pub quarantined: usize,
-    /// Entities whose view changed.
-    pub changed: usize,
 }
 
 impl<S: Store> Replica<S> {
@@ -404,389 +383,6 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Joins a page and saves the cursor with it, in one commit.
-    ///
-    /// # Errors
-    /// [`CommitError`]; nothing has changed.
-    pub fn join<D: Delta + ?Sized>(
-        &mut self,
-        now: Millis,
-        page: &D,
-        from: Option<StoreId>,
-        trust: Trust,
-        cursor: Option<Cursor>,
-    ) -> Result<Joined, CommitError> {
-        let now = self.clock.corrected(now);
-        let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
-        let (aside, limit) = match trust {
-            Trust::Peer => (own_limit, own_limit),
-            // The clock follows its authority's, even where its own machine's is slow.
-            Trust::Authority => {
-                let theirs = Millis(now.0.saturating_add(self.ahead_ms.max(0)));
-                (u64::MAX, self.admission.latest(theirs).unwrap_or(u64::MAX))
-            }
-        };
-        let latest = page.latest();
-        let future = latest.is_some_and(|latest| latest > aside);
-        let high_water =
-            if latest.is_some_and(|latest| latest > limit) { latest_until(page, limit) } else { latest };
-        let store = self.identity.store;
-        for _ in 0..STALE_RETRIES_MAX {
-            self.refresh()?;
-            if cursor.is_some() && self.identity.store != store {
-                // Another process has found it to be a copy, which reads from zero.
-                return Err(CommitError::Stale);
-            }
-            let mut joined = Joined::default();
-            let mut records = Vec::new();
-            let staged = self.store.together(|| {
-                let mut work = Work::new(&self.store);
-                page.each(|part| {
-                    if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
-                        return Ok(());
-                    }
-                    joined.registers += part.changes.len();
-                    let at = work.entity(part.kind, part.id);
-                    if !future {
-                        return work.apply(at, part.changes);
-                    }
-                    let (due, early): (Vec<_>, Vec<_>) =
-                        part.changes.iter().cloned().partition(|(_, change)| newest_time(change) <= aside);
-                    joined.quarantined += early.len();
-                    let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
-                    records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
-                    work.apply(at, &due)
-                })?;
-                if self.identity.is_authority {
-                    judge::note_newest(&self.store, page, &mut records)?;
-                }
-                Ok(work.finish())
-            })?;
-            let finished = match staged {
-                Ok(finished) => finished,
-                Err(CommitError::Stale) => continue,
-                Err(error) => return Err(error),
-            };
-            if let (Some(cursor), Some(from)) = (cursor, from) {
-                records.push(RecordWrite::put(Table::Cursor, from.0.to_be_bytes(), cursor.encode()));
-            }
-            joined.changed = finished.changed().count();
-            if let Some(time) = high_water {
-                self.clock.observe(time);
-            }
-            let origin = from.map_or(Origin::Local, Origin::Remote);
-            match self.commit(finished, records, Meanwhile::Any, origin) {
-                Ok(_) => {
-                    if joined.quarantined > 0 {
-                        self.events.push(Event::Quarantined { registers: joined.quarantined, from });
-                    }
-                    if let Some(cursor) = cursor
-                        && from.is_some()
-                        && from == self.identity.authority.map(|a| a.store)
-                    {
-                        self.saw = Some(Saw { incarnation: cursor.incarnation, done: cursor.done });
-                    }
-                    return Ok(joined);
-                }
-                Err(CommitError::Stale) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(CommitError::Stale)
-    }
-
-    /// Joins the registers that were set aside and whose time has come, and says how many.
-    ///
-    /// # Errors
-    /// [`CommitError`]; those not joined stay aside.
-    pub fn release(&mut self, now: Millis) -> Result<usize, CommitError> {
-        let limit = self.admission.latest(self.clock.corrected(now)).unwrap_or(u64::MAX);
-        let mut due: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        self.store.records(Table::Quarantine, &[], &mut |key, value| {
-            let time = Reader::new(key).u64().unwrap_or(u64::MAX);
-            if time > limit {
-                return ControlFlow::Break(());
-            }
-            due.push((key.to_vec(), value.to_vec()));
-            ControlFlow::Continue(())
-        })?;
-        for (key, value) in &due {
-            let unreadable = |_: Cut| StoreError::Damaged("a record of the quarantine".to_owned());
-            let mut reader = Reader::new(value);
-            let mut read = || -> Result<Incoming<'_>, Cut> {
-                let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
-                let register = decode_register(reader.rest())?;
-                let change = Change::Join { register, source: None };
-                Ok(Incoming {
-                    kind: Arc::from(kind),
-                    id: Arc::from(id),
-                    changes: vec![(Arc::from(address), change)],
-                })
-            };
-            let incoming = read().map_err(unreadable)?;
-            if !is_on(Canary::ReleaseForgets) {
-                self.join(now, &[incoming], None, Trust::Peer, None)?;
-            }
-            commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
-        }
-        Ok(due.len())
-    }
-
-    /// How many registers are set aside.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn quarantined(&self) -> Result<usize, StoreError> {
-        count(&self.store, Table::Quarantine)
-    }
-
-    /// The entity as the application sees it; `None` if it is not held or its kind not declared.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn view(&self, kind: &str, id: &str) -> Result<Option<View>, StoreError> {
-        let Some(declared) = self.schema.kind(kind) else { return Ok(None) };
-        let mut work = Work::new(&self.store);
-        let at = work.entity(kind, id);
-        for _ in 0..STALE_RETRIES_MAX {
-            match work.rows(at) {
-                Ok(rows) => return View::read(declared, rows).map_err(|corrupt| damaged(kind, id, corrupt)),
-                Err(CommitError::Store(error)) => return Err(error),
-                Err(CommitError::Stale) => {}
-            }
-            work = Work::new(&self.store);
-        }
-        Err(StoreError::Busy(format!("{kind} `{id}` keeps changing")))
-    }
-
-    /// Visits the registers of an entity in order of address: what a view is made of.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn registers(
-        &self,
-        kind: &str,
-        id: &str,
-        visit: &mut dyn FnMut(Parts<'_>, &State<'_>),
-    ) -> Result<(), StoreError> {
-        let mut work = Work::new(&self.store);
-        let at = work.entity(kind, id);
-        let rows = work.rows(at).map_err(|error| match error {
-            CommitError::Store(error) => error,
-            CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
-        })?;
-        for entry in rows.iter().flat_map(Row::entries) {
-            let read = entry.and_then(|entry| {
-                let parts = Parts::parse(entry.address).ok_or(crate::row::Corrupt)?;
-                visit(parts, &entry.state()?);
-                Ok(())
-            });
-            read.map_err(|corrupt| damaged(kind, id, corrupt))?;
-        }
-        Ok(())
-    }
-
-    /// Recomputes the digest from the rows: what `verify` compares with the one kept.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn recompute_digest(&self) -> Result<crate::store::Digest, StoreError> {
-        let mut digest = crate::store::Digest::default();
-        let mut buffer = Vec::new();
-        each_entry(&self.store, &mut |kind, id, entry| {
-            let state = entry.state()?;
-            let mut digested = crate::row::Digested::new(&mut buffer, kind, id);
-            digest.shown = digest.shown.wrapping_add(digested.hash(entry.address, &state.shown));
-            if let Some(confirmed) = state.confirmed() {
-                digest.confirmed = digest.confirmed.wrapping_add(digested.hash(entry.address, confirmed));
-                digest.count += 1;
-            }
-            Ok(())
-        })?;
-        Ok(digest)
-    }
-
-    /// How far this store has read another.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn cursor(&self, of: StoreId) -> Result<Option<Cursor>, StoreError> {
-        let bytes = self.store.record(Table::Cursor, &of.0.to_be_bytes())?;
-        bytes.map(|bytes| Cursor::decode(&bytes).map_err(|_| unreadable("a cursor"))).transpose()
-    }
-
-    /// Reads another store from the start next time.
-    ///
-    /// # Errors
-    /// [`StoreError`]; nothing has changed.
-    pub fn forget_cursor(&mut self, of: StoreId) -> Result<(), StoreError> {
-        commit_records(&mut self.store, vec![RecordWrite::remove(Table::Cursor, of.0.to_be_bytes())])?;
-        if self.identity.authority.is_some_and(|authority| authority.store == of) {
-            self.saw = None;
-        }
-        Ok(())
-    }
-
-    /// What is known of another store.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn peer(&self, store: StoreId) -> Result<Option<Peer>, StoreError> {
-        let bytes = self.store.record(Table::Peer, &store.0.to_be_bytes())?;
-        bytes.map(|bytes| Peer::decode(&bytes).map_err(|_| unreadable("a record of a peer"))).transpose()
-    }
-
-    /// Every store that has been connected, with what is known of it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn peers(&self) -> Result<Vec<(StoreId, Peer)>, StoreError> {
-        let mut peers = Vec::new();
-        self.store.records(Table::Peer, &[], &mut |key, value| {
-            if let (Ok(store), Ok(peer)) = (Reader::new(key).u64(), Peer::decode(value)) {
-                peers.push((StoreId(store), peer));
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(peers)
-    }
-
-    /// Remembers what another store told of itself. A position never goes back within known history.
-    ///
-    /// # Errors
-    /// [`CommitError`]; nothing has changed.
-    pub fn remember(&mut self, store: StoreId, peer: &Peer) -> Result<(), CommitError> {
-        if self.peer(store)?.as_ref() == Some(peer) {
-            return Ok(());
-        }
-        commit_records(
-            &mut self.store,
-            vec![RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode())],
-        )
-        .map_err(CommitError::from)
-    }
-
-    /// The newest position of this store.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn position(&self) -> Result<Position, StoreError> {
-        Ok(position_of(&self.store.head()?))
-    }
-
-    /// Makes this store the judge of all edits that are pushed to it.
-    ///
-    /// # Errors
-    /// [`RoleError`]; nothing has changed.
-    pub fn become_authority(&mut self) -> Result<(), RoleError> {
-        self.refresh()?;
-        if let Some(authority) = self.identity.authority {
-            return Err(RoleError::HasAuthority { store: authority.store });
-        }
-        if self.identity.is_authority {
-            return Ok(());
-        }
-        let records = judge::newest_of_all(&self.store)?;
-        commit_records(&mut self.store, records)?;
-        self.swap_identity(|identity| identity.is_authority = true)?;
-        Ok(())
-    }
-
-    /// As [`Replica::become_authority`], and from now on refuses stamps from the future instead of setting them
-    /// aside: an authority answers each edit.
-    ///
-    /// # Errors
-    /// [`RoleError`]; nothing has changed.
-    pub fn serve_as_authority(&mut self) -> Result<(), RoleError> {
-        self.become_authority()?;
-        if let Admission::Quarantine { drift_ms_max } = self.admission {
-            self.admission = Admission::Refuse { drift_ms_max };
-        }
-        Ok(())
-    }
-
-    /// Notes what the authority granted: from the first time on, this store's edits are pending until judged.
-    ///
-    /// # Errors
-    /// [`RoleError`] if the store has another authority or is one itself; nothing has changed.
-    pub fn meet_authority(&mut self, store: StoreId, rank: u8) -> Result<(), RoleError> {
-        self.refresh()?;
-        if self.identity.is_authority {
-            return Err(RoleError::IsAuthority);
-        }
-        let before = self.identity.authority;
-        if let Some(known) = before
-            && known.store != store
-        {
-            return Err(RoleError::OtherAuthority { known: known.store, met: store });
-        }
-        let fresh = Authority { store, met: false, rank, acked: 0, correction_ms: 0, restamped: 0 };
-        let after = Authority { rank, ..before.unwrap_or(fresh) };
-        self.swap_identity(|identity| identity.authority = Some(after))?;
-        self.refresh_saw()?;
-        Ok(())
-    }
-
-    /// Notes what the authority's clock reads at this machine's `now`.
-    pub fn hear_clock(&mut self, now: Millis, authority: Millis) {
-        self.ahead_ms = authority.0.saturating_sub(now.0);
-    }
-
-    /// The latest time that an honest stamp can bear while the authority's clock reads this.
-    fn believable(&self, authority: Millis) -> u64 {
-        let default = Admission::Quarantine { drift_ms_max: crate::clock::DRIFT_DEFAULT_MS };
-        self.admission.latest(authority).or(default.latest(authority)).unwrap_or(u64::MAX)
-    }
-
-    /// Changes what is noted of the authority.
-    ///
-    /// # Errors
-    /// [`StoreError`]; nothing has changed.
-    pub fn update_authority(&mut self, mut update: impl FnMut(&mut Authority)) -> Result<(), StoreError> {
-        self.swap_identity(|identity| {
-            if let Some(authority) = &mut identity.authority {
-                update(authority);
-            }
-        })?;
-        self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
-        Ok(())
-    }
-
-    /// Visits the pending edits from key `from` on, in order, with their keys.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn pending(
-        &self,
-        from: u64,
-        visit: &mut dyn FnMut(u64, Pending<'_>) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.outbox(from, &mut |key, record| Ok(visit(key, Pending::decode(record)?)))
-    }
-
-    /// Visits the records of pending edits from key `from` on, in order, up to the first that is unreadable.
-    fn outbox(
-        &self,
-        from: u64,
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>, Cut>,
-    ) -> Result<(), StoreError> {
-        let mut failed = false;
-        self.store.records(Table::Outbox, &from.to_be_bytes(), &mut |key, record| {
-            let visited = Reader::new(key).u64().and_then(|key| visit(key, record));
-            failed = visited.is_err();
-            visited.unwrap_or(ControlFlow::Break(()))
-        })?;
-        if failed { Err(unreadable("a pending edit")) } else { Ok(()) }
-    }
-
-    /// How many edits are pending.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn pending_count(&self) -> Result<usize, StoreError> {
-        count(&self.store, Table::Outbox)
-    }
-
     /// The identity as commits depend on it: an edit stamped or kept pending by one that another process has replaced
     /// is made again.
     fn identity_read(&self) -> Vec<RecordRead> {
@@ -869,33 +465,6 @@ pub enum Watching {
     No,
 }
 
-/// The newest position of a store with this head.
-#[must_use]
-pub fn position_of(head: &Head) -> Position {
-    let incarnation = head.incarnations.last().map(|(incarnation, _)| *incarnation).unwrap_or_default();
-    Position { incarnation, seq: head.seq }
-}
-
-/// Visits every register of the store, with its entity's kind and id.
-fn each_entry<S: Store>(
-    store: &S,
-    visit: &mut dyn FnMut(&str, &str, Entry<'_>) -> Result<(), Corrupt>,
-) -> Result<(), StoreError> {
-    let mut failed = None;
-    store.changes(0, &mut |changed| {
-        let read = Row::new(changed.bytes, changed.seq)
-            .and_then(|row| row.entries().try_for_each(|entry| visit(changed.kind, changed.id, entry?)));
-        match read {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt));
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
-}
-
 fn commit_records<S: Store>(store: &mut S, records: Vec<RecordWrite>) -> Result<(), StoreError> {
     match store.commit(Batch { records: records.into(), ..Batch::default() }) {
         Ok(_) => Ok(()),
@@ -915,57 +484,6 @@ fn count<S: Store>(store: &S, table: Table) -> Result<usize, StoreError> {
 
 fn unreadable(what: &str) -> StoreError {
     StoreError::Damaged(format!("{what} is unreadable"))
-}
-
-fn newest_time(change: &Change<'_>) -> u64 {
-    change.register().map_or(0, |r| r.alive.iter().map(|c| c.stamp.time).max().unwrap_or(0))
-}
-
-/// The newest time of any candidate that is not above the limit.
-fn latest_until<D: Delta + ?Sized>(page: &D, limit: u64) -> Option<u64> {
-    let mut latest = None;
-    let read = page.each::<Infallible>(|part| {
-        latest = part.times().filter(|time| *time <= limit).max().max(latest);
-        Ok(())
-    });
-    read.map_or_else(|never| match never {}, |()| latest)
-}
-
-fn quarantine<A>(part: &Part<'_, A>, address: &[u8], change: &Change<'_>) -> Option<RecordWrite> {
-    let register = change.register()?;
-    let mut value = Vec::new();
-    value.slice(part.kind.as_bytes());
-    value.slice(part.id.as_bytes());
-    value.slice(address);
-    encode_register(register, &mut value);
-    let mut key = newest_time(change).to_be_bytes().to_vec();
-    key.extend_from_slice(&xxh3_128(&value).to_be_bytes());
-    Some(RecordWrite::put(Table::Quarantine, key, value))
-}
-
-/// Why a store cannot take a role.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RoleError {
-    /// A store that has an authority cannot become one.
-    #[error("this store belongs to the authority {store}: serve another store, or export and import it")]
-    HasAuthority {
-        /// The authority.
-        store: StoreId,
-    },
-    /// An authority cannot have one.
-    #[error("this store is an authority itself: sync from a store that is not served")]
-    IsAuthority,
-    /// The store remembers another authority.
-    #[error("this store belongs to the authority {known}, not to {met}: connect to its own hub")]
-    OtherAuthority {
-        /// The one that it remembers.
-        known: StoreId,
-        /// The one that was met.
-        met: StoreId,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use super::{Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, each_entry, unreadable};
+use super::read::each_entry;
+use super::{Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};

@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::{
-    Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, each_entry, unreadable,
-};
+use super::read::each_entry;
+use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};

@@ -1,0 +1,206 @@
+//! Joining what others sent: pages at once, registers from the future when their time has come.
+//!
+//! One commit holds a page, the cursor behind it and what is set aside of it.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count, judge,
+};
+use crate::bytes::{Cut, Put, Reader};
+use crate::canary::{Canary, is_on};
+use crate::clock::Millis;
+use crate::id::StoreId;
+use crate::identity::Cursor;
+use crate::register::Saw;
+use crate::row::{Change, decode_register, encode_register};
+use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
+use crate::work::Work;
+
+/// What the sender of a page is to the receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// A peer: registers from the future are set aside.
+    Peer,
+    /// The authority: taken as it is, but the clock follows only as far as is believable.
+    Authority,
+}
+
+/// What a join did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Joined {
+    /// Registers in the page.
+    pub registers: usize,
+    /// Registers set aside.
+    pub quarantined: usize,
+    /// Entities whose view changed.
+    pub changed: usize,
+}
+
+impl<S: Store> Replica<S> {
+    /// Joins a page and saves the cursor with it, in one commit.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed.
+    pub fn join<D: Delta + ?Sized>(
+        &mut self,
+        now: Millis,
+        page: &D,
+        from: Option<StoreId>,
+        trust: Trust,
+        cursor: Option<Cursor>,
+    ) -> Result<Joined, CommitError> {
+        let now = self.clock.corrected(now);
+        let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
+        let (aside, limit) = match trust {
+            Trust::Peer => (own_limit, own_limit),
+            // The clock follows its authority's, even where its own machine's is slow.
+            Trust::Authority => {
+                let theirs = Millis(now.0.saturating_add(self.ahead_ms.max(0)));
+                (u64::MAX, self.admission.latest(theirs).unwrap_or(u64::MAX))
+            }
+        };
+        let latest = page.latest();
+        let future = latest.is_some_and(|latest| latest > aside);
+        let high_water =
+            if latest.is_some_and(|latest| latest > limit) { latest_until(page, limit) } else { latest };
+        let store = self.identity.store;
+        for _ in 0..STALE_RETRIES_MAX {
+            self.refresh()?;
+            if cursor.is_some() && self.identity.store != store {
+                // Another process has found it to be a copy, which reads from zero.
+                return Err(CommitError::Stale);
+            }
+            let mut joined = Joined::default();
+            let mut records = Vec::new();
+            let staged = self.store.together(|| {
+                let mut work = Work::new(&self.store);
+                page.each(|part| {
+                    if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
+                        return Ok(());
+                    }
+                    joined.registers += part.changes.len();
+                    let at = work.entity(part.kind, part.id);
+                    if !future {
+                        return work.apply(at, part.changes);
+                    }
+                    let (due, early): (Vec<_>, Vec<_>) =
+                        part.changes.iter().cloned().partition(|(_, change)| newest_time(change) <= aside);
+                    joined.quarantined += early.len();
+                    let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
+                    records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
+                    work.apply(at, &due)
+                })?;
+                if self.identity.is_authority {
+                    judge::note_newest(&self.store, page, &mut records)?;
+                }
+                Ok(work.finish())
+            })?;
+            let finished = match staged {
+                Ok(finished) => finished,
+                Err(CommitError::Stale) => continue,
+                Err(error) => return Err(error),
+            };
+            if let (Some(cursor), Some(from)) = (cursor, from) {
+                records.push(RecordWrite::put(Table::Cursor, from.0.to_be_bytes(), cursor.encode()));
+            }
+            joined.changed = finished.changed().count();
+            if let Some(time) = high_water {
+                self.clock.observe(time);
+            }
+            let origin = from.map_or(Origin::Local, Origin::Remote);
+            match self.commit(finished, records, Meanwhile::Any, origin) {
+                Ok(_) => {
+                    if joined.quarantined > 0 {
+                        self.events.push(Event::Quarantined { registers: joined.quarantined, from });
+                    }
+                    if let Some(cursor) = cursor
+                        && from.is_some()
+                        && from == self.identity.authority.map(|a| a.store)
+                    {
+                        self.saw = Some(Saw { incarnation: cursor.incarnation, done: cursor.done });
+                    }
+                    return Ok(joined);
+                }
+                Err(CommitError::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    /// Joins the registers that were set aside and whose time has come, and says how many.
+    ///
+    /// # Errors
+    /// [`CommitError`]; those not joined stay aside.
+    pub fn release(&mut self, now: Millis) -> Result<usize, CommitError> {
+        let limit = self.admission.latest(self.clock.corrected(now)).unwrap_or(u64::MAX);
+        let mut due: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        self.store.records(Table::Quarantine, &[], &mut |key, value| {
+            let time = Reader::new(key).u64().unwrap_or(u64::MAX);
+            if time > limit {
+                return ControlFlow::Break(());
+            }
+            due.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        for (key, value) in &due {
+            let unreadable = |_: Cut| StoreError::Damaged("a record of the quarantine".to_owned());
+            let mut reader = Reader::new(value);
+            let mut read = || -> Result<Incoming<'_>, Cut> {
+                let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
+                let register = decode_register(reader.rest())?;
+                let change = Change::Join { register, source: None };
+                Ok(Incoming {
+                    kind: Arc::from(kind),
+                    id: Arc::from(id),
+                    changes: vec![(Arc::from(address), change)],
+                })
+            };
+            let incoming = read().map_err(unreadable)?;
+            if !is_on(Canary::ReleaseForgets) {
+                self.join(now, &[incoming], None, Trust::Peer, None)?;
+            }
+            commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
+        }
+        Ok(due.len())
+    }
+
+    /// How many registers are set aside.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn quarantined(&self) -> Result<usize, StoreError> {
+        count(&self.store, Table::Quarantine)
+    }
+}
+
+fn newest_time(change: &Change<'_>) -> u64 {
+    change.register().map_or(0, |r| r.alive.iter().map(|c| c.stamp.time).max().unwrap_or(0))
+}
+
+/// The newest time of any candidate that is not above the limit.
+fn latest_until<D: Delta + ?Sized>(page: &D, limit: u64) -> Option<u64> {
+    let mut latest = None;
+    let read = page.each::<Infallible>(|part| {
+        latest = part.times().filter(|time| *time <= limit).max().max(latest);
+        Ok(())
+    });
+    read.map_or_else(|never| match never {}, |()| latest)
+}
+
+fn quarantine<A>(part: &Part<'_, A>, address: &[u8], change: &Change<'_>) -> Option<RecordWrite> {
+    let register = change.register()?;
+    let mut value = Vec::new();
+    value.slice(part.kind.as_bytes());
+    value.slice(part.id.as_bytes());
+    value.slice(address);
+    encode_register(register, &mut value);
+    let mut key = newest_time(change).to_be_bytes().to_vec();
+    key.extend_from_slice(&xxh3_128(&value).to_be_bytes());
+    Some(RecordWrite::put(Table::Quarantine, key, value))
+}
