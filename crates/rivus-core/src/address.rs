@@ -18,7 +18,7 @@ pub mod class {
     pub const KEY: u8 = 3;
     /// One replica's running total of a counter field; the key is the replica id.
     pub const COUNT: u8 = 4;
-    /// A rule's claim (not used yet).
+    /// When an entity took its place in a group of a rule; the key is the group.
     pub const CLAIM: u8 = 5;
 }
 
@@ -115,6 +115,12 @@ pub fn key(name: &str, key: &str) -> Vec<u8> {
 #[must_use]
 pub fn count(name: &str, replica: ReplicaId) -> Vec<u8> {
     build(class::COUNT, name, &replica.0)
+}
+
+/// The address of an entity's claim of a place in a group of a rule.
+#[must_use]
+pub fn claim(rule: &str, group: &[u8]) -> Vec<u8> {
+    build(class::CLAIM, rule, group)
 }
 
 fn build(class: u8, name: &str, key: &[u8]) -> Vec<u8> {

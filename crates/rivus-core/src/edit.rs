@@ -6,6 +6,7 @@
 
 mod fields;
 mod intents;
+mod ruled;
 
 use smallvec::SmallVec;
 
@@ -95,6 +96,8 @@ pub struct Tx<'s, S> {
     schema: &'s Schema,
     /// By entity, as they are staged.
     intents: SmallVec<[Intents; 1]>,
+    /// Of kinds with rules, by entity: what the user saw.
+    befores: Vec<Option<Box<ruled::Before>>>,
     /// The operations in their stored form, if the edit will have to be judged by an authority.
     ops: Option<Ops>,
     registers: usize,
@@ -120,6 +123,7 @@ impl<'s, S: Store> Tx<'s, S> {
             work,
             schema,
             intents: SmallVec::new(),
+            befores: Vec::new(),
             ops: keep_ops.then(Ops::default),
             registers: 0,
             bytes: 0,
@@ -135,10 +139,20 @@ impl<'s, S: Store> Tx<'s, S> {
         let declared = self.kind(kind)?;
         let at = self.work.entity(kind, id);
         if self.intents(at).is_none_or(Intents::is_empty) {
-            let view = View::read(declared, self.work.rows(at)?);
-            return view.map_err(|corrupt| CommitError::from(damaged(kind, id, corrupt)).into());
+            self.work.settle()?;
+            return Ok(self.work.view(declared, kind, id)?);
         }
         // Rare: reading what the same edit wrote. The intents are applied to a copy, under the greatest stamp.
+        self.with_rules(at, |tx| tx.view_with_intents(at, declared, kind, id))
+    }
+
+    fn view_with_intents(
+        &mut self,
+        at: At,
+        declared: &Kind,
+        kind: &str,
+        id: &str,
+    ) -> Result<Option<View>, EditError> {
         let last = Instant { generation: u16::MAX, time: TIME_END - 1 };
         let mut copy = self.work.fork(at);
         if let Some(intents) = self.intents(at) {
@@ -150,8 +164,8 @@ impl<'s, S: Store> Tx<'s, S> {
             let joins = delta(&self.work, at, intents, header, join)?;
             copy.apply(At::new(0), &joins)?;
         }
-        let view = View::read(declared, copy.rows(At::new(0))?);
-        view.map_err(|corrupt| CommitError::from(damaged(kind, id, corrupt)).into())
+        copy.settle()?;
+        Ok(copy.view(declared, kind, id)?)
     }
 
     /// Whether the entity is held and shows.
@@ -161,6 +175,7 @@ impl<'s, S: Store> Tx<'s, S> {
     pub fn presence(&mut self, kind: &str, id: &str) -> Result<Presence, EditError> {
         let declared = self.kind(kind)?;
         let at = self.work.entity(kind, id);
+        self.look_before(at)?;
         self.presence_at(at, declared)
     }
 
@@ -174,6 +189,7 @@ impl<'s, S: Store> Tx<'s, S> {
             return Err(EditError::TooLong { what: "an id", bytes: op.id.len(), max: address::ID_BYTES_MAX });
         }
         let at = self.work.entity(&op.kind, &op.id);
+        self.look_before(at)?;
         let presence = self.presence_at(at, kind)?;
         let wrote = match &op.action {
             Action::Delete => {
@@ -195,10 +211,16 @@ impl<'s, S: Store> Tx<'s, S> {
                     return Err(EditError::Deleted { kind: op.kind.clone(), id: op.id.clone() });
                 }
                 let wrote = self.write_fields(at, kind, op, action)?;
+                if let Action::Put(fields) = action {
+                    self.note_named(at, fields);
+                }
                 let must_live = presence == Presence::Absent
                     || kind.life == Life::EditRevives && (wrote || presence == Presence::Deleted);
                 if must_live {
                     self.write(at, LIFE.to_vec(), view::TRUE.to_vec(), life_reach(kind.life))?;
+                }
+                if wrote || must_live {
+                    self.note_touched(at);
                 }
                 wrote || must_live
             }
@@ -220,6 +242,14 @@ impl<'s, S: Store> Tx<'s, S> {
     fn presence_at(&mut self, at: At, kind: &Kind) -> Result<Presence, EditError> {
         if let Some(life) = self.intents(at).and_then(|intents| intents.get(LIFE)) {
             return Ok(if life.value == view::FALSE { Presence::Deleted } else { Presence::Alive });
+        }
+        if let Some((held, deleted)) = self.shown_before(at) {
+            let is_absent = !held && self.intents(at).is_none_or(Intents::is_empty);
+            return Ok(match (is_absent, deleted) {
+                (true, _) => Presence::Absent,
+                (false, true) => Presence::Deleted,
+                (false, false) => Presence::Alive,
+            });
         }
         let row = self.work.row(at, LIFE)?;
         let (empty, end) = (row.is_empty(), row.end.is_empty());
@@ -300,12 +330,15 @@ impl<'s, S: Store> Tx<'s, S> {
     /// Ends the edit: takes a stamp, writes the delta into the staged rows, and says what was made.
     /// `None` if nothing is to be written; then no stamp was used.
     pub(crate) fn finish(
-        self,
+        mut self,
         clock: &mut Clock,
         how: Finish,
     ) -> Result<(Work<'s, S>, Option<Made>), EditError> {
         if self.registers == 0 {
             return Ok((self.work, None));
+        }
+        for index in 0..self.befores.len() {
+            self.intend_by_rules(At::new(index))?;
         }
         let intents = self.intents.iter().flat_map(Intents::iter);
         let newest = intents.filter_map(|(_, intent)| intent.newest).max();

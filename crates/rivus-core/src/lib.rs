@@ -8,7 +8,7 @@
 //!
 //! In reading order: [`id`] and [`clock`] (who and when), [`value`], [`register`] (the join and its laws, nothing
 //! else), [`address`] and [`row`] (registers packed into rows), [`schema`] and [`view`] (what the application reads),
-//! [`edit`] and [`pending`] (what it writes), [`store`], [`identity`] and [`replica`] (one commit at a time), [`wire`],
+//! [`rules`] (what every view satisfies), [`edit`] and [`pending`] (what it writes), [`store`], [`identity`] and [`replica`] (one commit at a time), [`wire`],
 //! [`code`] and [`session`] (anti-entropy with one other store).
 
 pub mod address;
@@ -23,6 +23,7 @@ pub mod pending;
 pub mod register;
 pub mod replica;
 pub mod row;
+pub mod rules;
 pub mod schema;
 pub mod session;
 pub mod store;

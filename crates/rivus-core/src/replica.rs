@@ -10,6 +10,7 @@ mod judge;
 mod peers;
 mod read;
 mod roles;
+mod rules;
 mod usual;
 mod verdict;
 
@@ -22,6 +23,7 @@ use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{IDENTITY_KEY, Identity, Seeds};
 use crate::register::Saw;
+use crate::rules::Cover;
 use crate::schema::Schema;
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
@@ -33,7 +35,12 @@ pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
 pub use peers::position_of;
 pub use roles::RoleError;
+pub use rules::Unresolved;
+use rules::ruled;
 pub use verdict::{Answer, Rejected};
+
+/// How far the index of the rules may be behind rows that do not concern it.
+const COVER_LAG_MAX: u64 = 1000;
 
 /// How often a commit that another writer overtook is tried again before the edit gives up.
 const STALE_RETRIES_MAX: usize = 1000;
@@ -71,6 +78,9 @@ pub struct Replica<S> {
     /// Other writers' commits up to this number are known here.
     others: Option<i64>,
     watching: bool,
+    /// How far the index of the rules follows the rows.
+    cover: Cover,
+    unresolved: Option<Unresolved>,
     scratch: Scratch,
     events: Vec<Event>,
 }
@@ -165,6 +175,8 @@ impl<S: Store> Replica<S> {
             ahead_ms: 0,
             others: None,
             watching: false,
+            cover: Cover::default(),
+            unresolved: None,
             scratch: Scratch::default(),
             events: Vec::new(),
         };
@@ -207,6 +219,7 @@ impl<S: Store> Replica<S> {
         let id = self.identity.replicas.get(self.slot as usize).copied();
         self.clock = Clock::new(id.unwrap_or(seeds.replica), high_water);
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
+        self.catch_up()?;
         self.refresh_saw()
     }
 
@@ -331,11 +344,14 @@ impl<S: Store> Replica<S> {
             let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
             let keep_ops = self.identity.authority.is_some();
             let done = self.store.together(|| {
-                let work = Work::with(&self.store, std::mem::take(&mut self.scratch));
+                let scratch = std::mem::take(&mut self.scratch);
+                let ruled = ruled(&self.store, &self.schema, self.unresolved, self.watching)?;
+                let work = Work::with(&self.store, ruled, scratch);
                 let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops);
                 let value = edit(&mut tx)?;
                 let (work, made) = tx.finish(&mut self.clock, how)?;
-                Ok((value, made.map(|made| (work.finish(), made))))
+                let finished = made.map(|made| Ok::<_, CommitError>((work.finish()?, made)));
+                Ok((value, finished.transpose()?))
             })?;
             let (value, finished) = match done {
                 Ok((value, Some(finished))) => (value, finished),
@@ -396,7 +412,7 @@ impl<S: Store> Replica<S> {
     fn commit(
         &mut self,
         mut finished: Finished,
-        records: Vec<RecordWrite>,
+        mut records: Vec<RecordWrite>,
         meanwhile: Meanwhile,
         origin: Origin,
     ) -> Result<u64, CommitError> {
@@ -412,6 +428,15 @@ impl<S: Store> Replica<S> {
         }
         let (reads, rows) = finished.rows();
         let wrote_rows = !rows.is_empty();
+        let after = finished.since.map(|since| since + rows.len() as u64);
+        let mut head = head;
+        let cover = after.filter(|seq| !finished.index.is_empty() || *seq > self.cover.seq + COVER_LAG_MAX);
+        if let Some(seq) = cover {
+            // The index was made from rows of that moment.
+            head = head.or(finished.since);
+            records.append(&mut finished.index.clone());
+            records.push(self.cover_record(Cover { seq, ..self.cover }));
+        }
         let seq = if rows.is_empty() && records.is_empty() {
             self.store.head()?.seq
         } else {
@@ -426,6 +451,9 @@ impl<S: Store> Replica<S> {
                 incarnation: self.incarnation,
             })?
         };
+        if after == Some(seq) {
+            self.cover.seq = seq;
+        }
         if wrote_rows {
             self.incarnation = None;
         }
@@ -437,6 +465,9 @@ impl<S: Store> Replica<S> {
                 origin,
             };
             self.events.extend(finished.changed().map(event));
+            let is_told: std::collections::BTreeSet<_> = finished.changed().collect();
+            let swayed = finished.swayed.iter().map(|(kind, id)| (kind.as_str(), id.as_str()));
+            self.events.extend(swayed.filter(|swayed| !is_told.contains(swayed)).map(event));
         }
         Ok(seq)
     }

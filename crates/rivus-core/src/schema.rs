@@ -11,10 +11,17 @@ use std::fmt;
 
 mod build;
 mod policy;
+mod rule;
 mod text;
 
 pub use build::{KindBuilder, SchemaBuilder, SchemaError};
 pub use policy::{Candidate, CustomResolver, FieldType, Life, Margin, Resolver, SetWins};
+pub(crate) use rule::Spot;
+pub use rule::{
+    AtMostOne, Bound, Custom, Expr, OnClash, OnGone, OrderTime, Reference, Rule, RuleType, Side, Unique,
+};
+
+use crate::rules::Rules;
 
 /// The longest name of a kind, in bytes of UTF-8. Every name has at least one byte.
 pub const KIND_NAME_BYTES_MAX: usize = 255;
@@ -49,6 +56,9 @@ pub struct Schema {
     kinds: Vec<Kind>,
     /// What undeclared kinds are, where they are taken.
     any: Option<Kind>,
+    /// Which version of the rules this is.
+    epoch: u32,
+    rules: Rules,
 }
 
 impl Schema {
@@ -63,7 +73,7 @@ impl Schema {
     /// For hubs and tools that store what they do not interpret.
     #[must_use]
     pub fn open() -> Self {
-        Self { kinds: Vec::new(), any: Some(Kind::undeclared()) }
+        Self { kinds: Vec::new(), any: Some(Kind::undeclared()), epoch: 0, rules: Rules::default() }
     }
 
     /// The kind of this name, or `None` where the schema does not take it.
@@ -79,6 +89,19 @@ impl Schema {
     /// The declared kinds, ascending by name.
     pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
         self.kinds.iter()
+    }
+
+    /// Which version of the rules this is: higher ones know all rules of lower ones.
+    ///
+    /// A replica that has met a higher one shows registers without rules, and says so, until its own schema knows it.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The rules, as they are evaluated.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// XXH3-128 of [`Schema::to_json`]: equal for equal policies, whatever the order of declaration.
@@ -166,6 +189,10 @@ pub struct Kind {
     index: Vec<(u64, usize)>,
     /// Ascending by name.
     groups: Vec<Group>,
+    /// The field that names the scope of an entity, if it is not one scope for all.
+    pub scope: Option<String>,
+    /// Ascending by name.
+    rules: Vec<Rule>,
 }
 
 /// A field and the position of its group among the kind's.
@@ -196,6 +223,11 @@ impl Kind {
         self.groups.iter()
     }
 
+    /// The rules, ascending by name.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
     /// The declared field of this name, whether or not it is in a group.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
@@ -213,7 +245,7 @@ impl Kind {
     fn new(name: String, life: Life, open: bool, fields: Vec<Declared>, groups: Vec<Group>) -> Self {
         let mut index: Vec<_> = fields.iter().map(|d| hash(&d.field.name)).zip(0..).collect();
         index.sort_unstable();
-        Self { name, life, open, fields, index, groups }
+        Self { name, life, open, fields, index, groups, scope: None, rules: Vec::new() }
     }
 
     /// What an open schema takes undeclared kinds for.

@@ -35,11 +35,13 @@ pub enum Table {
     Quarantine = 5,
     /// The newest instant known of each replica.
     Newest = 6,
+    /// The index of the rules: who is in which group.
+    Rule = 7,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -47,6 +49,7 @@ impl Table {
         Self::Rejected,
         Self::Quarantine,
         Self::Newest,
+        Self::Rule,
     ];
 }
 
@@ -142,6 +145,9 @@ pub struct RowWrite<'b> {
     /// The new packed row.
     pub bytes: Cow<'b, [u8]>,
 }
+
+/// A record's key and content.
+pub type Record = (Vec<u8>, Vec<u8>);
 
 /// The key of a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -283,6 +289,22 @@ pub trait Store {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
+
+    /// The record with the greatest key below `below`. The default goes through all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn last_record(&self, table: Table, below: &[u8]) -> Result<Option<Record>, StoreError> {
+        let mut last = None;
+        self.records(table, &[], &mut |key, value| {
+            if key >= below {
+                return ControlFlow::Break(());
+            }
+            last = Some((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        Ok(last)
+    }
 
     /// Commits all of the batch, durably as the store is set up, and returns the head seq after it.
     ///

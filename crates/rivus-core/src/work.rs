@@ -4,15 +4,17 @@
 //! the seq at which it was read, so that the commit fails as `Stale` if anybody moved it meanwhile.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::address::LIFE;
 use crate::clock::Stamp;
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
-use crate::store::{CommitError, Place, RowRead, RowWrite, Store, StoreError};
+use crate::rules::{Changes, Rules, Settled, Watch};
+use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
 
 /// One transaction's staged rows.
 #[derive(Debug)]
@@ -26,6 +28,20 @@ pub(crate) struct Work<'s, S> {
     scratch: Scratch,
     pub(crate) sums: Sums,
     pub(crate) clashes: Vec<Stamp>,
+    rules: Ruled<'s>,
+    /// Changes of the rules' index.
+    pub(crate) entered: Changes,
+    pub(crate) settled: Settled,
+}
+
+/// The rules that staged rows sway.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ruled<'s> {
+    /// The head's seq before anything was read.
+    pub(crate) since: u64,
+    pub(crate) rules: Option<&'s Rules>,
+    /// Whether it matters whose view changes.
+    pub(crate) tells: bool,
 }
 
 /// Memory that one transaction after the other uses.
@@ -43,6 +59,11 @@ pub(crate) struct Staged<'s> {
     names: Names,
     chunks: SmallVec<[StagedChunk<'s>; 1]>,
     shown_changed: bool,
+    watch: Option<&'s Watch>,
+    /// Whether a change may sway a rule that has not been asked since.
+    sways: bool,
+    /// Whether the entity may have come or gone since.
+    sways_life: bool,
 }
 
 impl Staged<'_> {
@@ -115,11 +136,13 @@ impl At {
 const LOOK_THROUGH_MAX: usize = 8;
 
 impl<'s, S: Store> Work<'s, S> {
+    /// Rows to look at.
     pub(crate) fn new(store: &'s S) -> Self {
-        Self::with(store, Scratch::default())
+        Self::with(store, Ruled::default(), Scratch::default())
     }
 
-    pub(crate) fn with(store: &'s S, scratch: Scratch) -> Self {
+    /// Rows to change, under these rules.
+    pub(crate) fn with(store: &'s S, rules: Ruled<'s>, scratch: Scratch) -> Self {
         Self {
             store,
             entities: SmallVec::new(),
@@ -128,7 +151,43 @@ impl<'s, S: Store> Work<'s, S> {
             scratch,
             sums: Sums::default(),
             clashes: Vec::new(),
+            rules,
+            entered: Changes::new(),
+            settled: Settled::default(),
         }
+    }
+
+    pub(crate) fn store(&self) -> &'s S {
+        self.store
+    }
+
+    pub(crate) fn rules(&self) -> Option<&'s Rules> {
+        self.rules.rules
+    }
+
+    /// Whether it matters whose view changes.
+    pub(crate) fn tells(&self) -> bool {
+        self.rules.tells
+    }
+
+    /// Asks the rules about an entity whatever has changed of it.
+    pub(crate) fn mark(&mut self, kind: &str, id: &str) {
+        let at = self.entity(kind, id);
+        let staged = self.staged_mut(at);
+        (staged.sways, staged.sways_life) = (true, true);
+    }
+
+    /// The entities that may sway a rule by changes that it has not been asked about, by kind and id, and whether
+    /// they may have come or gone.
+    pub(crate) fn take_swaying(&mut self) -> Vec<(String, String, bool)> {
+        let mut taken = Vec::new();
+        for staged in &mut self.entities {
+            if std::mem::take(&mut staged.sways) {
+                let life = std::mem::take(&mut staged.sways_life);
+                taken.push((staged.kind().to_owned(), staged.id().to_owned(), life));
+            }
+        }
+        taken
     }
 
     pub(crate) fn entity(&mut self, kind: &str, id: &str) -> At {
@@ -157,6 +216,9 @@ impl<'s, S: Store> Work<'s, S> {
             names: Names::new(kind, id),
             chunks: SmallVec::new(),
             shown_changed: false,
+            watch: self.rules.rules.and_then(|rules| rules.watch(kind)),
+            sways: false,
+            sways_life: false,
         });
         let at = At(self.entities.len() - 1);
         if !self.index.is_empty() {
@@ -242,7 +304,8 @@ impl<'s, S: Store> Work<'s, S> {
 
     /// A copy of the staging with only this entity in it, as entity 0.
     pub(crate) fn fork(&self, at: At) -> Self {
-        let mut copy = Self::new(self.store);
+        let mut copy = Self::with(self.store, self.rules, Scratch::default());
+        copy.entered.clone_from(&self.entered);
         copy.entities.push(self.staged(at).clone());
         copy
     }
@@ -282,6 +345,13 @@ impl<'s, S: Store> Work<'s, S> {
             });
             let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
             let (applied, here) = outcome.map_err(|c| damaged(staged.kind(), staged.id(), c))?;
+            if let Some(watch) = staged.watch {
+                let done = rest.get(..here).unwrap_or_default();
+                let is_new = chunk.bytes.is_empty() && chunk.start.is_empty();
+                let life = is_new || done.iter().any(|(address, _)| address.as_ref() == LIFE);
+                staged.sways_life |= life;
+                staged.sways |= life || done.iter().any(|(address, _)| watch.is_swayed_by(address.as_ref()));
+            }
             rest = rest.get(here..).unwrap_or_default();
             staged.shown_changed |= applied.shown_changed;
             for (piece, (start, bytes)) in applied.rows.into_iter().enumerate() {
@@ -309,8 +379,18 @@ impl<'s, S: Store> Work<'s, S> {
     }
 
     /// Ends the staging: what was read and written, and the entities whose view changed.
-    pub(crate) fn finish(self) -> Finished {
+    ///
+    /// # Errors
+    /// [`CommitError`] if what rules ask for cannot be read.
+    pub(crate) fn finish(mut self) -> Result<Finished, CommitError> {
+        self.settle()?;
+        let index = std::mem::take(&mut self.entered).into_iter();
         let mut finished = Finished {
+            index: index
+                .map(|(key, value)| RecordWrite { table: Table::Rule, key: RecordKey::Bytes(key), value })
+                .collect(),
+            swayed: self.settled.swayed,
+            since: self.rules.rules.map(|_| self.rules.since),
             rows: SmallVec::new(),
             entities: SmallVec::new(),
             clashes: self.clashes,
@@ -329,7 +409,7 @@ impl<'s, S: Store> Work<'s, S> {
             }
             finished.entities.push((staged.names, staged.shown_changed));
         }
-        finished
+        Ok(finished)
     }
 }
 
@@ -342,6 +422,12 @@ pub(crate) struct Finished {
     pub(crate) clashes: Vec<Stamp>,
     pub(crate) sums: Sums,
     pub(crate) scratch: Scratch,
+    /// Changes of the rules' index.
+    pub(crate) index: Vec<RecordWrite>,
+    /// The head's seq before anything was read, if there are rules.
+    pub(crate) since: Option<u64>,
+    /// Entities that rules may show otherwise now.
+    pub(crate) swayed: BTreeSet<(String, String)>,
 }
 
 #[derive(Debug)]

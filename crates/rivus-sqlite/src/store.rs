@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use rivus_core::id::Incarnation;
 use rivus_core::store::{
-    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, RecordKey, RecordRead, RecordWrite,
-    Store, StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, Record, RecordKey, RecordRead,
+    RecordWrite, Store, StoreError, Table,
 };
 use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -90,6 +90,20 @@ impl Store for SqliteStore {
             Ok(())
         };
         read().map_err(|error| self.fault(&error))
+    }
+
+    fn record(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.conn.prepare_cached(RECORD);
+        let found =
+            found.and_then(|mut find| find.query_row((table as u8, key), |row| row.get(0)).optional());
+        found.map_err(|error| self.fault(&error))
+    }
+
+    fn last_record(&self, table: Table, below: &[u8]) -> Result<Option<Record>, StoreError> {
+        let last = self.conn.prepare_cached(LAST_RECORD);
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let last = last.and_then(|mut last| last.query_row((table as u8, below), read).optional());
+        last.map_err(|error| self.fault(&error))
     }
 
     fn others(&self) -> Result<Option<i64>, StoreError> {
@@ -268,6 +282,8 @@ const IDS: &str = "SELECT DISTINCT id FROM entity WHERE kind = ?1 AND id >= ?2 O
 const IDS_AFTER: &str = "SELECT DISTINCT id FROM entity WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 const RECORDS: &str = "SELECT key, value FROM record WHERE tab = ?1 AND key >= ?2 ORDER BY key";
 const RECORD: &str = "SELECT value FROM record WHERE tab = ?1 AND key = ?2";
+const LAST_RECORD: &str =
+    "SELECT key, value FROM record WHERE tab = ?1 AND key < ?2 ORDER BY key DESC LIMIT 1";
 const SEQ: &str = "SELECT seq FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3";
 const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VALUES (0, ?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (kind, id, start) DO NOTHING";

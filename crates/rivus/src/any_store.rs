@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use rivus_core::store::{Batch, Changed, Chunk, CommitError, Head, MemoryStore, Store, StoreError, Table};
+use rivus_core::store::{
+    Batch, Changed, Chunk, CommitError, Head, MemoryStore, Record, Store, StoreError, Table,
+};
 use rivus_sqlite::SqliteStore;
 
 /// A store of either kind.
@@ -70,5 +72,9 @@ impl Store for AnyStore {
 
     fn record(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         each!(self, store => store.record(table, key))
+    }
+
+    fn last_record(&self, table: Table, below: &[u8]) -> Result<Option<Record>, StoreError> {
+        each!(self, store => store.last_record(table, below))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::intents::Intent;
+use super::ruled::ByRule;
 use super::{Action, EditError, Op, Tx};
 use crate::address;
 use crate::register::Reach;
@@ -99,6 +100,12 @@ impl<S: Store> Tx<'_, S> {
                 }
                 Some(register) => Ok(*view::resolve(ty, register)? == *encoded),
             })?;
+            let is_written = self.intents(at).is_some_and(|intents| intents.get(&address).is_some());
+            let shows_it = match self.by_rule(at, name).filter(|_| !is_written) {
+                None => shows_it,
+                Some(ByRule::Accepted) => false,
+                Some(ByRule::Shown(shown)) => shown == value,
+            };
             if !shows_it {
                 self.intend(at, address, Intent { value: encoded, reach: reach(ty.margin()), newest })?;
                 wrote = true;
@@ -110,7 +117,12 @@ impl<S: Store> Tx<'_, S> {
         Ok(wrote)
     }
 
-    fn put_group(&mut self, at: At, group: &Group, named: &[(&str, &Value)]) -> Result<bool, EditError> {
+    pub(super) fn put_group(
+        &mut self,
+        at: At,
+        group: &Group,
+        named: &[(&str, &Value)],
+    ) -> Result<bool, EditError> {
         let address = address::group(&group.name);
         let (before, newest) = self.look(at, &address, |register| {
             Ok(match register.map(|r| Value::decode(r.newest().value)) {
@@ -118,7 +130,13 @@ impl<S: Store> Tx<'_, S> {
                 _ => BTreeMap::new(),
             })
         })?;
-        if named.iter().all(|(member, value)| before.get(*member) == Some(value)) {
+        let is_written = self.intents(at).is_some_and(|intents| intents.get(&address).is_some());
+        let shows = |member: &str, value: &Value| match self.by_rule(at, member).filter(|_| !is_written) {
+            None => before.get(member) == Some(value),
+            Some(ByRule::Accepted) => false,
+            Some(ByRule::Shown(shown)) => shown == value,
+        };
+        if named.iter().all(|(member, value)| shows(member, value)) {
             return Ok(false);
         }
         let mut after = before;

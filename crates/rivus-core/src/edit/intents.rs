@@ -8,7 +8,7 @@ use crate::clock::Instant;
 use crate::register::Reach;
 
 /// A register that the edit will write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Intent {
     pub(super) value: Vec<u8>,
     pub(super) reach: Reach,
@@ -17,7 +17,7 @@ pub(super) struct Intent {
 }
 
 /// Intents in order of address. Most edits write a register or two, which then need no tree.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Intents {
     Few(SmallVec<[(Vec<u8>, Intent); 1]>),
     Many(BTreeMap<Vec<u8>, Intent>),

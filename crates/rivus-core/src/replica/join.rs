@@ -19,7 +19,7 @@ use crate::identity::Cursor;
 use crate::register::Saw;
 use crate::row::{Change, decode_register, encode_register};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
-use crate::work::Work;
+use crate::work::{Scratch, Work};
 
 /// What the sender of a page is to the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +78,7 @@ impl<S: Store> Replica<S> {
             let mut joined = Joined::default();
             let mut records = Vec::new();
             let staged = self.store.together(|| {
-                let mut work = Work::new(&self.store);
+                let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
                 page.each(|part| {
                     if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
                         return Ok(());
@@ -98,7 +98,7 @@ impl<S: Store> Replica<S> {
                 if self.identity.is_authority {
                     judge::note_newest(&self.store, page, &mut records)?;
                 }
-                Ok(work.finish())
+                work.finish()
             })?;
             let finished = match staged {
                 Ok(finished) => finished,

@@ -17,7 +17,7 @@ use crate::identity::Peer;
 use crate::register::{Register, Saw};
 use crate::row::{Change, Row};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
-use crate::work::{Work, damaged};
+use crate::work::{Scratch, Work, damaged};
 
 /// What the sender of edits may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -151,7 +151,7 @@ impl<S: Store> Replica<S> {
         taint: &mut Taint,
         answer: u64,
     ) -> Result<Verdicts, CommitError> {
-        let mut work = Work::new(&self.store);
+        let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
         let mut exceptions = Vec::new();
         let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
         for edit in edits {
@@ -187,7 +187,7 @@ impl<S: Store> Replica<S> {
         for (replica, instant) in &newest {
             record_newest(&self.store, *replica, *instant, &mut records)?;
         }
-        let finished = work.finish();
+        let finished = work.finish()?;
         for instant in newest.values() {
             self.clock.observe(instant.time);
         }

@@ -18,15 +18,15 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`] if the store cannot be read.
     pub fn view(&self, kind: &str, id: &str) -> Result<Option<View>, StoreError> {
         let Some(declared) = self.schema.kind(kind) else { return Ok(None) };
-        let mut work = Work::new(&self.store);
-        let at = work.entity(kind, id);
         for _ in 0..STALE_RETRIES_MAX {
-            match work.rows(at) {
-                Ok(rows) => return View::read(declared, rows).map_err(|corrupt| damaged(kind, id, corrupt)),
+            let read = || self.reading().view(declared, kind, id);
+            // What rules ask for is as of the same moment.
+            let view = if self.rules().is_some() { self.store.together(read)? } else { read() };
+            match view {
+                Ok(view) => return Ok(view),
                 Err(CommitError::Store(error)) => return Err(error),
                 Err(CommitError::Stale) => {}
             }
-            work = Work::new(&self.store);
         }
         Err(StoreError::Busy(format!("{kind} `{id}` keeps changing")))
     }

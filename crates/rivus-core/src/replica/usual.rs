@@ -38,6 +38,9 @@ impl<S: Store> Replica<S> {
         scratch: &mut Scratch,
     ) -> Result<Option<Edited>, EditError> {
         let Some((name, value)) = plain_put(&self.schema, op) else { return Ok(None) };
+        if self.schema.rules().watch(&op.kind).is_some_and(crate::rules::Watch::lays) {
+            return Ok(None);
+        }
         self.refresh()?;
         scratch.address.clear();
         address::encode(&mut scratch.address, class::FIELD, name, &[]);
@@ -101,6 +104,9 @@ impl<S: Store> Replica<S> {
             Err(error) => return Err(error.into()),
         };
         self.incarnation = None;
+        if self.cover.seq + 1 == seq {
+            self.cover.seq = seq;
+        }
         scratch.record = records.and_then(|[record]| record.value).unwrap_or_default();
         if self.watching {
             let (kind, id) = (op.kind.clone(), op.id.clone());

@@ -22,7 +22,7 @@ use crate::row::{Change, Row};
 use crate::schema::{FieldType, Slot};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::view;
-use crate::work::{Work, damaged};
+use crate::work::{Scratch, Work, damaged};
 
 /// The authority's answer to one push.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,7 +95,7 @@ impl<S: Store> Replica<S> {
         let Judged { accepted, mut rejected, again, waiting } = self.sort(answer, exceptions)?;
         let remove = |key: &u64| RecordWrite::remove(Table::Outbox, key.to_be_bytes());
         let mut records: Vec<_> = accepted.iter().map(|(key, _)| remove(key)).collect();
-        let mut work = Work::new(&self.store);
+        let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
         for (_, record) in accepted.iter().filter(|_| !is_on(Canary::AcceptForgotten)) {
             let edit = Pending::decode(record).map_err(|_| unreadable("a pending edit"))?;
             for entity in edit.entities {
@@ -137,7 +137,7 @@ impl<S: Store> Replica<S> {
         if identity != self.identity {
             records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
         }
-        let finished = work.finish();
+        let finished = work.finish()?;
         let before = std::mem::replace(&mut self.clock, clock);
         if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
             self.clock = before;
@@ -346,13 +346,13 @@ impl<S: Store> Replica<S> {
         })?;
         let none = BTreeSet::new();
         let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork), authors: &[] };
-        let work = Work::new(&self.store);
+        let work = Work::with(&self.store, self.ruled()?, Scratch::default());
         let (mut work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
         rejected_records(&waiting, &rebuilt.fallen, &mut records);
         if identity.authority.is_none() {
             self.write_again(&mut work, &mut clock, now, fork)?;
         }
-        let finished = work.finish();
+        let finished = work.finish()?;
         let old_clock = std::mem::replace(&mut self.clock, clock);
         // A new incarnation: what others remember of the old ones is not about this store.
         self.incarnation = Some(seeds.incarnation);

@@ -1,7 +1,11 @@
 //! Building a schema in Rust, and the checks that every schema passes.
 
 use super::policy::{Candidate, CustomResolver, FieldType, Life, Margin, Resolver, SetWins};
+use super::rule::{
+    self, AtMostOne, Bound, Custom, Expr, OnClash, OnGone, OrderTime, Reference, Rule, RuleType, Side, Unique,
+};
 use super::{Declared, FIELD_NAME_BYTES_MAX, Field, Group, KIND_NAME_BYTES_MAX, Kind, MARGIN_MS_MAX, Schema};
+use crate::rules::{CustomRule, Rules};
 use crate::value::Value;
 
 /// A schema in the making; see [`Schema::builder`].
@@ -9,6 +13,7 @@ use crate::value::Value;
 pub struct SchemaBuilder {
     kinds: Vec<KindBuilder>,
     open: bool,
+    epoch: u32,
 }
 
 impl SchemaBuilder {
@@ -25,6 +30,13 @@ impl SchemaBuilder {
         self
     }
 
+    /// Says which version of the rules this is; see [`Schema::epoch`]. Count it up with every change of a rule.
+    #[must_use]
+    pub fn epoch(mut self, epoch: u32) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
     /// Checks the declarations and makes the schema.
     ///
     /// # Errors
@@ -35,7 +47,9 @@ impl SchemaBuilder {
         if let Some(kind) = repeated(kinds.iter().map(|k| &k.name)) {
             return Err(SchemaError::KindTwice { kind });
         }
-        Ok(Schema { kinds, any: self.open.then(Kind::undeclared) })
+        let strata = rule::order(&kinds, self.open)?;
+        let rules = Rules::new(&kinds, &strata);
+        Ok(Schema { kinds, any: self.open.then(Kind::undeclared), epoch: self.epoch, rules })
     }
 
     pub(super) fn push(mut self, kind: KindBuilder) -> Self {
@@ -52,11 +66,21 @@ pub struct KindBuilder {
     open: bool,
     fields: Vec<Field>,
     groups: Vec<Group>,
+    scope: Option<String>,
+    rules: Vec<Rule>,
 }
 
 impl KindBuilder {
     pub(super) fn new(name: String) -> Self {
-        Self { name, life: Life::default(), open: false, fields: Vec::new(), groups: Vec::new() }
+        Self {
+            name,
+            life: Life::default(),
+            open: false,
+            fields: Vec::new(),
+            groups: Vec::new(),
+            scope: None,
+            rules: Vec::new(),
+        }
     }
 
     /// Sets how deletes and edits merge; without it, deletes win.
@@ -176,8 +200,130 @@ impl KindBuilder {
         self
     }
 
+    /// Says which field names the scope of an entity: what is synchronised and permitted together. A plain value of
+    /// the kind; the group of every rule has to contain it.
+    #[must_use]
+    pub fn scope(mut self, field: impl Into<String>) -> Self {
+        self.scope = Some(field.into());
+        self
+    }
+
+    /// Declares a rule; see [`RuleType`].
+    #[must_use]
+    pub fn rule(mut self, name: impl Into<String>, what: RuleType) -> Self {
+        self.rules.push(Rule { name: name.into(), what });
+        self
+    }
+
+    /// Of the entities with equal values in the fields `group` at most one shows null in `open`: the last that was
+    /// opened. Those before it show what their successor holds in `order`.
+    ///
+    /// ```
+    /// # use rivus_core::schema::{Schema, SchemaError};
+    /// let schema = Schema::builder().kind("time_entry", |k| {
+    ///     k.value("user").value("start").value("stop").at_most_one("one running", ["user"], "stop", "start")
+    /// });
+    /// # schema.build()?;
+    /// # Ok::<(), SchemaError>(())
+    /// ```
+    #[must_use]
+    pub fn at_most_one<F: Into<String>>(
+        self,
+        name: impl Into<String>,
+        group: impl IntoIterator<Item = F>,
+        open: impl Into<String>,
+        order: impl Into<String>,
+    ) -> Self {
+        let group = group.into_iter().map(Into::into).collect();
+        let (open, order) = (open.into(), order.into());
+        self.rule(name, RuleType::AtMostOne(AtMostOne { group, open, order, time: OrderTime::Any }))
+    }
+
+    /// As [`KindBuilder::at_most_one`], where `order` holds milliseconds since 1970.
+    #[must_use]
+    pub fn at_most_one_ms<F: Into<String>>(
+        self,
+        name: impl Into<String>,
+        group: impl IntoIterator<Item = F>,
+        open: impl Into<String>,
+        order: impl Into<String>,
+    ) -> Self {
+        let group = group.into_iter().map(Into::into).collect();
+        let (open, order) = (open.into(), order.into());
+        self.rule(name, RuleType::AtMostOne(AtMostOne { group, open, order, time: OrderTime::Ms }))
+    }
+
+    /// Of the entities with equal values in the fields `group` no two show the same in `field`: later ones show it
+    /// with `#` and the beginning of a hash of their id.
+    #[must_use]
+    pub fn unique<F: Into<String>>(
+        self,
+        name: impl Into<String>,
+        group: impl IntoIterator<Item = F>,
+        field: impl Into<String>,
+    ) -> Self {
+        self.unique_with(name, group, field, OnClash::Rename)
+    }
+
+    /// As [`KindBuilder::unique`], saying what becomes of later ones.
+    #[must_use]
+    pub fn unique_with<F: Into<String>>(
+        self,
+        name: impl Into<String>,
+        group: impl IntoIterator<Item = F>,
+        field: impl Into<String>,
+        on_clash: OnClash,
+    ) -> Self {
+        let group = group.into_iter().map(Into::into).collect();
+        self.rule(name, RuleType::Unique(Unique { group, field: field.into(), on_clash }))
+    }
+
+    /// The field holds the id of an entity of the kind `to`; says what shows where that is deleted or absent.
+    #[must_use]
+    pub fn reference(
+        self,
+        name: impl Into<String>,
+        field: impl Into<String>,
+        to: impl Into<String>,
+        on_gone: OnGone,
+    ) -> Self {
+        let (field, to) = (field.into(), to.into());
+        self.rule(name, RuleType::Reference(Reference { field, to, on_gone }))
+    }
+
+    /// The field shows nothing below `min` or above `max`.
+    #[must_use]
+    pub fn bound(
+        self,
+        name: impl Into<String>,
+        field: impl Into<String>,
+        min: impl Into<Option<Value>>,
+        max: impl Into<Option<Value>>,
+    ) -> Self {
+        let (min, max) = (min.into(), max.into());
+        self.rule(name, RuleType::Bound(Bound { field: field.into(), min, max }))
+    }
+
+    /// The field shows nothing on the wrong side of the field `other` of the same entity.
+    #[must_use]
+    pub fn expr(
+        self,
+        name: impl Into<String>,
+        field: impl Into<String>,
+        side: Side,
+        other: impl Into<String>,
+    ) -> Self {
+        self.rule(name, RuleType::Expr(Expr { field: field.into(), side, other: other.into() }))
+    }
+
+    /// Declares a rule of the application's own.
+    #[must_use]
+    pub fn custom_rule(self, name: impl Into<String>, rule: impl CustomRule + 'static) -> Self {
+        self.rule(name, RuleType::Custom(Custom(std::sync::Arc::new(rule))))
+    }
+
     fn build(self) -> Result<Kind, SchemaError> {
-        let Self { name: kind, life, open, mut fields, mut groups } = self;
+        let Self { name: kind, life, open, mut fields, mut groups, scope, mut rules } = self;
         check_name("a kind", &kind, KIND_NAME_BYTES_MAX)?;
         for field in &fields {
             check_name(&format!("a field of kind `{kind}`"), &field.name, FIELD_NAME_BYTES_MAX)?;
@@ -195,7 +341,21 @@ impl KindBuilder {
         for at in 0..groups.len() {
             join_group(&kind, &mut fields, &mut groups, at)?;
         }
-        Ok(Kind::new(kind, life, open, fields, groups))
+        rules.sort_by(|a, b| a.name.cmp(&b.name));
+        for rule in &rules {
+            check_name(&format!("a rule of kind `{kind}`"), &rule.name, KIND_NAME_BYTES_MAX)?;
+        }
+        if let Some(rule) = repeated(rules.iter().map(|r| &r.name)) {
+            return Err(SchemaError::RuleTwice { kind, rule });
+        }
+        let kind = Kind { scope, rules, ..Kind::new(kind, life, open, fields, groups) };
+        if let Some(scope) = &kind.scope
+            && !matches!(kind.slot(scope), super::Slot::Field(field) if field.ty == FieldType::PLAIN)
+        {
+            return Err(SchemaError::ScopeNotPlain { kind: kind.name, field: scope.clone() });
+        }
+        rule::check(&kind)?;
+        Ok(kind)
     }
 }
 
@@ -426,16 +586,116 @@ pub enum SchemaError {
         /// The field.
         field: String,
     },
-    /// A kind has rules, which this version cannot evaluate.
+    /// The field that names the scope is no plain value.
+    #[error("kind `{kind}` has the scope field `{field}`, which is no plain value of it: declare it as one")]
+    ScopeNotPlain {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+    },
+    /// A rule is declared twice.
+    #[error("rule `{rule}` of kind `{kind}` is declared twice: name one otherwise")]
+    RuleTwice {
+        /// The kind.
+        kind: String,
+        /// The rule.
+        rule: String,
+    },
+    /// A rule names a field that the kind does not have.
+    #[error("rule `{rule}` of kind `{kind}` names `{field}`, which is no field of it: declare it")]
+    RuleFieldUndeclared {
+        /// The kind.
+        kind: String,
+        /// The rule.
+        rule: String,
+        /// The field.
+        field: String,
+    },
+    /// A rule names a field that does not hold one value.
     #[error(
-        "kind `{kind}` has the {rule} rule `{name}`, which this version cannot evaluate: remove it, or use a later version"
+        "rule `{rule}` of kind `{kind}` names `{field}`, which is \"{ty}\": a rule needs a field of one value"
     )]
-    RulesUnsupported {
+    RuleFieldType {
+        /// The kind.
+        kind: String,
+        /// The rule.
+        rule: String,
+        /// The field.
+        field: String,
+        /// What it is.
+        ty: String,
+    },
+    /// A rule's group does not say to which scope it belongs.
+    #[error(
+        "rule `{rule}` of kind `{kind}` has a group without the scope field `{scope}`: add it to the group"
+    )]
+    RuleScope {
+        /// The kind.
+        kind: String,
+        /// The rule.
+        rule: String,
+        /// The field that names the scope.
+        scope: String,
+    },
+    /// A rule that nothing can satisfy, or everything does.
+    #[error("rule `{rule}` of kind `{kind}` cannot be kept: {why}")]
+    RuleImpossible {
+        /// The kind.
+        kind: String,
+        /// The rule.
+        rule: String,
+        /// Why.
+        why: String,
+    },
+    /// A reference to a kind that is not declared.
+    #[error("rule `{rule}` of kind `{kind}` refers to kind `{to}`, which is not declared: declare it")]
+    RuleTarget {
+        /// The kind.
+        kind: String,
+        /// The rule.
+        rule: String,
+        /// The kind referred to.
+        to: String,
+    },
+    /// Two rules show the same otherwise.
+    #[error("the rules `{one}` and `{other}` both own {what} of kind `{kind}`: leave it to one of them")]
+    RulesOwnOne {
+        /// The kind.
+        kind: String,
+        /// The field, or life.
+        what: String,
+        /// One rule.
+        one: String,
+        /// The other rule.
+        other: String,
+    },
+    /// Rules read what each other show.
+    #[error("the rules {rules} read what each other show, in a circle: let one of them read another field")]
+    RulesCycle {
+        /// The rules, with their kinds.
+        rules: String,
+    },
+    /// A rule of a type that this version does not know.
+    #[error("rule `{name}` of kind `{kind}` is a `{rule}`, which is unknown: use {known}")]
+    UnknownRule {
         /// The kind.
         kind: String,
         /// The rule's type.
         rule: String,
         /// The rule's name.
         name: String,
+        /// The known types.
+        known: &'static str,
+    },
+    /// A rule lacks a key, has one of another type of rule, or a value that it cannot have.
+    #[error("rule `{name}` of kind `{kind}`: {why}")]
+    RuleKeys {
+        /// The kind.
+        kind: String,
+        /// The rule's name.
+        name: String,
+        /// What is wrong, and what to do.
+        why: String,
     },
 }

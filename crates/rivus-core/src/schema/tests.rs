@@ -240,7 +240,7 @@ fn declarations_that_do_not_hold_are_refused_with_the_place_and_the_way_out() {
         ),
         (
             r#"{"rules":[{"rule":"unique","name":"name per workspace","group":["workspace"],"field":"name"}]}"#,
-            "kind `k` has the unique rule `name per workspace`, which this version cannot evaluate: remove it, or use a later version",
+            "rule `name per workspace` of kind `k` names `name`, which is no field of it: declare it",
         ),
     ] {
         assert_eq!(kind(body).unwrap_err().to_string(), message, "{body}");
@@ -267,7 +267,7 @@ fn text_of_another_form_is_refused_with_its_position() {
         ("{}", "missing field `kinds` at line 1 column 2"),
         (
             r#"{"kinds":{},"version":1}"#,
-            "unknown field `version`, expected `kinds` or `open` at line 1 column 21",
+            "unknown field `version`, expected one of `kinds`, `open`, `epoch` at line 1 column 21",
         ),
         (r#"{"kinds":{},"kinds":{}}"#, "duplicate field `kinds` at line 1 column 19"),
         (r#"{"kinds":[]}"#, "invalid type: sequence, expected a map by name at line 1 column 9"),
@@ -352,7 +352,7 @@ fn toml_is_refused_as_json_is() {
         ("[kinds.k]\ncolor = 1", "unknown field `color`"),
         (
             "[[kinds.k.rules]]\nrule = \"unique\"\nname = \"n\"\nfield = \"f\"",
-            "kind `k` has the unique rule `n`",
+            "rule `n` of kind `k`: it lacks `group`: add it",
         ),
         ("[kinds.k.groups]\ng = []", "group `g` of kind `k` is empty"),
     ] {

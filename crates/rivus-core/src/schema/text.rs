@@ -3,6 +3,8 @@
 //! Owns the shape of the tree. What the declarations mean together is for the builder to check, so that
 //! names that repeat reach it as they are written.
 
+mod rule;
+
 use std::fmt;
 
 use serde::de::{self, MapAccess, Unexpected, Visitor};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::build::{KindBuilder, SchemaError};
 use super::policy::{CUSTOM_PREFIX, FieldType, Life, Margin, Resolver, SetWins};
 use super::{Kind, Schema};
+use rule::RuleTree;
 
 impl Schema {
     /// Reads a schema from JSON.
@@ -18,8 +21,13 @@ impl Schema {
     /// The keys of a field, all optional: `type` (`value` if absent, `multi`, `set`, `map`, `counter`, `max`,
     /// `min`, `flag`); of a value `margin_ms` (a whole number or `"inf"`) and `resolver` (`newest`, `oldest`,
     /// `rank`, `min`, `max`); of a set `wins` (`add`, `remove`). Those of a kind: `life` (`delete-wins`,
-    /// `edit-revives`, `newest`), `open`, `fields`, `groups`, `rules`. Beside `kinds`, `"open": true` takes
-    /// undeclared kinds. Any other key is refused.
+    /// `edit-revives`, `newest`), `open`, `fields`, `groups`, `scope`, `rules`. Beside `kinds`, `"open": true` takes
+    /// undeclared kinds, and `epoch` is the version of the rules. Any other key is refused.
+    ///
+    /// A rule has `rule` and `name`; an `at_most_one` also `group`, `holds` (`{"field": …, "is": "null"}`, the open
+    /// field), `open_field`, `order_field`, `time` (`ms`); a `unique` `group`, `field`, `on_clash` (`rename`,
+    /// `alias`); a `reference` `field`, `to`, `on_gone` (`nullify`, `cascade`, `keep`); a `bound` `field`, `min`,
+    /// `max`; an `expr` `field` and either `at_least` or `at_most`, the other field.
     ///
     /// ```
     /// # use rivus_core::schema::Schema;
@@ -84,7 +92,7 @@ impl Schema {
     #[must_use]
     pub fn to_json(&self) -> String {
         let kinds = self.kinds().map(|kind| (kind.name.clone(), KindTree::of(kind))).collect();
-        let tree = Tree { kinds: Entries(kinds), open: self.any.is_some() };
+        let tree = Tree { kinds: Entries(kinds), open: self.any.is_some(), epoch: self.epoch };
         #[expect(clippy::expect_used, reason = "strings, numbers and maps with string keys always serialize")]
         serde_json::to_string(&tree).expect("a schema has a JSON form")
     }
@@ -97,11 +105,13 @@ struct Tree {
     kinds: Entries<KindTree>,
     #[serde(default, skip_serializing_if = "is_false")]
     open: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    epoch: u32,
 }
 
 impl Tree {
     fn schema(self) -> Result<Schema, SchemaError> {
-        let mut builder = Schema::builder();
+        let mut builder = Schema::builder().epoch(self.epoch);
         if self.open {
             builder = builder.open();
         }
@@ -124,7 +134,9 @@ struct KindTree {
     fields: Entries<FieldTree>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     groups: Entries<Vec<String>>,
-    #[serde(default, skip_serializing)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rules: Vec<RuleTree>,
 }
 
@@ -135,14 +147,12 @@ impl KindTree {
             open: kind.open,
             fields: Entries(kind.fields().map(|f| (f.name.clone(), FieldTree::of(&f.ty))).collect()),
             groups: Entries(kind.groups().map(|g| (g.name.clone(), g.members.clone())).collect()),
-            rules: Vec::new(),
+            scope: kind.scope.clone(),
+            rules: kind.rules().map(RuleTree::of).collect(),
         }
     }
 
     fn builder(self, kind: String) -> Result<KindBuilder, SchemaError> {
-        if let Some(RuleTree { rule, name }) = self.rules.into_iter().next() {
-            return Err(SchemaError::RulesUnsupported { kind, rule, name });
-        }
         let mut builder = KindBuilder::new(kind.clone());
         if let Some(word) = self.life {
             let Some(life) = named(Life::ALL, &word) else {
@@ -159,6 +169,13 @@ impl KindTree {
         }
         for (name, members) in self.groups.0 {
             builder = builder.group(name, members);
+        }
+        if let Some(field) = self.scope {
+            builder = builder.scope(field);
+        }
+        for rule in self.rules {
+            let (name, what) = rule.read(&kind)?;
+            builder = builder.rule(name, what);
         }
         Ok(builder)
     }
@@ -234,13 +251,6 @@ impl FieldTree {
             (Ok(known), None) => Ok(known),
         }
     }
-}
-
-/// What every rule has; the rest is for a version that evaluates it.
-#[derive(Deserialize)]
-struct RuleTree {
-    rule: String,
-    name: String,
 }
 
 /// A map as it is written: in order, with names that repeat.
@@ -342,6 +352,11 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The one of `all` that is written `word`.

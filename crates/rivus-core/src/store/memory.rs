@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use records::Records;
 
 use super::{
-    Batch, Changed, Chunk, CommitError, Head, HighWater, Place, RecordKey, RecordRead, RowRead, Store,
-    StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Head, HighWater, Place, Record, RecordKey, RecordRead, RowRead,
+    Store, StoreError, Table,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up by key only, never iterated; its keys are hashes")]
@@ -260,6 +260,14 @@ impl Store for MemoryStore {
     ) -> Result<(), StoreError> {
         self.table(table).visit(from, visit);
         Ok(())
+    }
+
+    fn last_record(&self, table: Table, below: &[u8]) -> Result<Option<Record>, StoreError> {
+        Ok(self.table(table).last_below(below))
+    }
+
+    fn record(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.table(table).get(key).map(<[u8]>::to_vec))
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {

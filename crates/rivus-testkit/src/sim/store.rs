@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rivus_core::store::{
-    Batch, Changed, Chunk, CommitError, Head, MemoryStore, RecordKey, Store, StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Head, MemoryStore, Record, RecordKey, Store, StoreError, Table,
 };
 use rivus_sqlite::{Options, SqliteStore, Synchronous};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -287,6 +287,11 @@ impl Store for SimStore {
             return Err(StoreError::Io("the process died after a commit".to_owned()).into());
         }
         Ok(seq)
+    }
+
+    fn last_record(&self, table: Table, below: &[u8]) -> Result<Option<Record>, StoreError> {
+        self.check()?;
+        each!(self, store => store.last_record(table, below))
     }
 
     fn others(&self) -> Result<Option<i64>, StoreError> {

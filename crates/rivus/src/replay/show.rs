@@ -1,9 +1,12 @@
 //! What one replica shows, as a line. A view may be greater than memory is free, so it is written as it is read.
 
 use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
 
 use rivus_core::replica::Replica;
+use rivus_core::rules::Overlay;
 use rivus_core::store::{Store, StoreError};
+use rivus_core::value::Json;
 use rivus_core::view::View;
 use serde::Serialize;
 
@@ -32,7 +35,20 @@ pub(super) fn show<S: Store>(replica: &Replica<S>, on: &str, out: &mut dyn Write
             write!(out, "}}")?;
         }
     }
-    writeln!(out, "}},\"conflicts\":[],\"overlays\":[]}}")?;
+    write!(out, "}},\"conflicts\":[],\"overlays\":[")?;
+    let (mut separator, mut failed) = ("", None);
+    replica.each_overlay(&mut |overlay| match json(out, separator, &Printed::of(&overlay)) {
+        Ok(()) => {
+            separator = ",";
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), Err)?;
+    writeln!(out, "]}}")?;
     Ok(out.flush()?)
 }
 
@@ -58,6 +74,30 @@ fn each<S: Store>(
 fn json<T: Serialize + ?Sized>(out: &mut impl Write, before: &str, what: &T) -> io::Result<()> {
     out.write_all(before.as_bytes())?;
     Ok(serde_json::to_writer(out, what)?)
+}
+
+/// An overlay as it is printed.
+#[derive(Serialize)]
+struct Printed<'o> {
+    kind: &'o str,
+    id: &'o str,
+    field: Option<&'o str>,
+    rule: &'o str,
+    rival: Option<&'o str>,
+    hidden: Json<'o>,
+}
+
+impl<'o> Printed<'o> {
+    fn of(overlay: &'o Overlay) -> Self {
+        Self {
+            kind: &overlay.kind,
+            id: &overlay.id,
+            field: overlay.field.as_deref(),
+            rule: &overlay.rule,
+            rival: overlay.rival.as_deref(),
+            hidden: Json(&overlay.hidden),
+        }
+    }
 }
 
 /// How many ids are in memory at a time.

@@ -320,7 +320,7 @@ fn every_fault_of_a_header_is_refused() {
             r#"{"rivus":"replay/1","schema":{"kinds":{}},"max_drift_ms":-1}"#,
             "line 1: `max_drift_ms` cannot be read (invalid value: integer `-1`",
         ),
-        (rule, "line 1: kind `k` has the unique rule `one`, which this version cannot evaluate"),
+        (rule, "line 1: rule `one` of kind `k`"),
     ];
     for (text, expected) in cases {
         let error = Script::parse(text.as_bytes()).unwrap_err().to_string();

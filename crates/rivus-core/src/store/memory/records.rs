@@ -1,7 +1,7 @@
 //! The records of one table, by key.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 /// Records in order of their keys. Those of the outbox have keys of 8 bytes, come in ascending order and leave from
 /// the front: they lie in a row, and only what is otherwise takes a tree.
@@ -111,6 +111,16 @@ impl Records {
             Some(held) => self.release(held),
             None => drop(self.tree.remove(key)),
         }
+    }
+
+    /// The record with the greatest key below `below`.
+    pub(super) fn last_below(&self, below: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let end = self.row.partition_point(|at| at.key.to_be_bytes().as_slice() < below);
+        let row = end.checked_sub(1).and_then(|at| self.row.get(at));
+        let row = row.map(|at| (at.key.to_be_bytes().to_vec(), self.value(at).to_vec()));
+        let tree = self.tree.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(below))).next_back();
+        let tree = tree.map(|(key, value)| (key.clone(), value.clone()));
+        row.max(tree)
     }
 
     /// Visits the records at or above `from`, ascending, until the visitor breaks off.

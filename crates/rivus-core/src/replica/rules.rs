@@ -1,0 +1,249 @@
+//! The rules of a replica: the index that they read, whether they can be evaluated, and what they show.
+
+use std::ops::ControlFlow;
+
+use super::{Replica, STALE_RETRIES_MAX};
+use crate::rules::{COVER_KEY, Cover, Overlay, Rules};
+use crate::schema::Schema;
+use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
+use crate::work::{Ruled, Scratch, Work};
+
+/// Why rules are not evaluated: views show what registers hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unresolved {
+    /// Somebody has a later version of the rules.
+    Epoch {
+        /// This schema's.
+        ours: u32,
+        /// The latest that was told of.
+        known: u32,
+    },
+    /// The index that the rules read cannot be brought up to date.
+    Index,
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Epoch { ours, known } => {
+                write!(f, "the rules are at version {known} and this program knows {ours}: update it")
+            }
+            Self::Index => f.write_str("the store cannot be written, and others have changed it"),
+        }
+    }
+}
+
+/// How many rows are looked at for one commit of the index.
+const ROWS_AT_ONCE: usize = 10_000;
+
+impl<S: Store> Replica<S> {
+    /// Why views show registers without rules; `None` if rules are evaluated, or the schema has none.
+    #[must_use]
+    pub fn unresolved(&self) -> Option<Unresolved> {
+        self.unresolved
+    }
+
+    /// The rules, if they are evaluated.
+    pub(super) fn rules(&self) -> Option<&Rules> {
+        let rules = self.schema.rules();
+        (!rules.is_empty() && self.unresolved.is_none()).then_some(rules)
+    }
+
+    /// The rules for a commit that is being made.
+    pub(super) fn ruled(&self) -> Result<Ruled<'_>, StoreError> {
+        ruled(&self.store, &self.schema, self.unresolved, self.watching)
+    }
+
+    /// The rules for reading.
+    pub(super) fn reading(&self) -> Work<'_, S> {
+        let ruled = Ruled { rules: self.rules(), ..Ruled::default() };
+        Work::with(&self.store, ruled, Scratch::default())
+    }
+
+    /// The version of the rules that this store has heard of: what it tells others.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.cover.epoch.max(self.schema.epoch())
+    }
+
+    /// Notes a version of the rules that somebody told of.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub fn hear_epoch(&mut self, epoch: u32) -> Result<(), StoreError> {
+        if epoch <= self.epoch() {
+            return Ok(());
+        }
+        self.cover.epoch = epoch;
+        let record = self.cover_record(self.cover);
+        super::commit_records(&mut self.store, vec![record])?;
+        self.check_epoch();
+        Ok(())
+    }
+
+    fn check_epoch(&mut self) {
+        let (ours, known) = (self.schema.epoch(), self.cover.epoch);
+        self.unresolved =
+            (known > ours && !self.schema.rules().is_empty()).then_some(Unresolved::Epoch { ours, known });
+    }
+
+    pub(super) fn cover_record(&self, cover: Cover) -> RecordWrite {
+        RecordWrite::put(Table::Rule, COVER_KEY, cover.encode())
+    }
+
+    /// Follows what other programs have written, and what was written before there were these rules.
+    pub(super) fn catch_up(&mut self) -> Result<(), StoreError> {
+        let known = self.cover;
+        let found = self.store.record(Table::Rule, COVER_KEY)?;
+        self.cover = match &found {
+            Some(bytes) => {
+                Cover::decode(bytes).map_err(|_| super::unreadable("the state of the rules' index"))?
+            }
+            None => Cover::default(),
+        };
+        let schema = self.schema.clone();
+        let rules = schema.rules();
+        if self.cover.fingerprint == known.fingerprint && known.fingerprint != 0 {
+            self.cover.seq = self.cover.seq.max(known.seq);
+        }
+        self.check_epoch();
+        if rules.is_empty() || self.unresolved.is_some() {
+            return Ok(());
+        }
+        match self.catch_up_now(found) {
+            Ok(()) => Ok(()),
+            Err(CommitError::Stale) => Err(StoreError::Busy("others keep changing the store".to_owned())),
+            // It can be read all the same.
+            Err(CommitError::Store(_)) => {
+                self.unresolved = Some(Unresolved::Index);
+                Ok(())
+            }
+        }
+    }
+
+    fn catch_up_now(&mut self, mut found: Option<Vec<u8>>) -> Result<(), CommitError> {
+        let fingerprint = self.schema.rules().fingerprint();
+        for _ in 0..STALE_RETRIES_MAX {
+            let head = self.store.head()?.seq;
+            let mut records = Vec::new();
+            if self.cover.fingerprint != fingerprint {
+                self.store.records(Table::Rule, &[], &mut |key, _| {
+                    records.push(RecordWrite::remove(Table::Rule, key));
+                    ControlFlow::Continue(())
+                })?;
+                self.cover.seq = 0;
+            } else if self.cover.seq >= head {
+                return Ok(());
+            }
+            let schema = self.schema.clone();
+            let rules = schema.rules();
+            let mut left = ROWS_AT_ONCE;
+            let mut rows = Vec::new();
+            let mut seq = head;
+            self.store.changes(self.cover.seq, &mut |changed| {
+                if rules.watch(changed.kind).is_some() {
+                    if left == 0 {
+                        return ControlFlow::Break(());
+                    }
+                    left -= 1;
+                    rows.push((changed.kind.to_owned(), changed.id.to_owned()));
+                }
+                seq = changed.seq;
+                ControlFlow::Continue(())
+            })?;
+            let seq = if left > 0 { head } else { seq };
+            let ruled = Ruled { rules: Some(rules), tells: false, since: head };
+            let mut work = Work::with(&self.store, ruled, Scratch::default());
+            if !records.is_empty() {
+                // What is removed first is not there for those that are entered anew.
+                work.entered.extend(records.drain(..).filter_map(|record| match record.key {
+                    crate::store::RecordKey::Bytes(key) => Some((key, None)),
+                    crate::store::RecordKey::CommitSeq => None,
+                }));
+            }
+            rows.iter().for_each(|(kind, id)| work.mark(kind, id));
+            let finished = work.finish()?;
+            let cover = Cover { fingerprint, seq, epoch: self.cover.epoch.max(self.schema.epoch()) };
+            let mut records = finished.index;
+            records.push(self.cover_record(cover));
+            let unchanged =
+                vec![RecordRead { table: Table::Rule, key: COVER_KEY.to_vec(), value: found.clone() }];
+            let batch = Batch {
+                head: Some(head),
+                unchanged: unchanged.into(),
+                records: records.into(),
+                ..Batch::default()
+            };
+            match self.store.commit(batch) {
+                Ok(_) => {
+                    self.cover = cover;
+                    found = Some(cover.encode());
+                }
+                Err(CommitError::Stale) => {
+                    found = self.store.record(Table::Rule, COVER_KEY)?;
+                    let stored = found.as_deref().map(Cover::decode);
+                    self.cover = stored.and_then(Result::ok).unwrap_or_default();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    /// What rules show of an entity in place of what its registers hold.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn overlays(&self, kind: &str, id: &str) -> Result<Vec<Overlay>, StoreError> {
+        let Some(rules) = self.rules() else { return Ok(Vec::new()) };
+        let shown = self.store.together(|| self.reading().shown(rules, kind, id, usize::MAX))?;
+        let (_, laid) = shown.map_err(|error| match error {
+            CommitError::Store(error) => error,
+            CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
+        })?;
+        let mut told: Vec<_> = laid.iter().map(|laid| laid.told(rules, kind, id)).collect();
+        told.sort_by(|a, b| a.field.cmp(&b.field));
+        Ok(told)
+    }
+
+    /// Visits every overlay of every entity, by kind, id and field, until the visitor breaks off.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn each_overlay(&self, visit: &mut dyn FnMut(Overlay) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let Some(rules) = self.rules() else { return Ok(()) };
+        for kind in self.store.kinds()? {
+            if !rules.watch(&kind).is_some_and(crate::rules::Watch::lays) {
+                continue;
+            }
+            let mut after: Option<String> = None;
+            loop {
+                let ids = self.store.ids(&kind, after.as_deref(), ROWS_AT_ONCE)?;
+                for id in &ids {
+                    if self.overlays(&kind, id)?.into_iter().try_for_each(&mut *visit).is_break() {
+                        return Ok(());
+                    }
+                }
+                match ids.into_iter().next_back() {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rules for a commit that is being made.
+pub(super) fn ruled<'s, S: Store>(
+    store: &S,
+    schema: &'s Schema,
+    unresolved: Option<Unresolved>,
+    tells: bool,
+) -> Result<Ruled<'s>, StoreError> {
+    let rules = schema.rules();
+    if rules.is_empty() || unresolved.is_some() {
+        return Ok(Ruled::default());
+    }
+    Ok(Ruled { rules: Some(rules), tells, since: store.head()?.seq })
+}

@@ -1,0 +1,359 @@
+//! Rules: what shows in place of what registers hold, so that every view satisfies the schema.
+//!
+//! A rule is a pure function of merged registers, evaluated whenever a view is read. It writes nothing, so there is
+//! nothing to repair, to lose or to arrive late: two replicas with equal registers show the same, and every view in
+//! between satisfies the rules too. Rules are evaluated in an order in which each reads only what earlier ones show
+//! (strata), so that evaluation ends and what an earlier rule keeps is kept after the later ones.
+//!
+//! Who else is in a group is read from an index: records beside the rows, written in the commit that changes these.
+//! From it a rule reads the neighbours of an entity, never the whole past of its group. What an overlay depends on is
+//! in the index entirely; nothing that was computed is stored.
+
+mod facts;
+mod index;
+mod local;
+mod reference;
+mod rivals;
+mod settle;
+mod unique;
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::address;
+use crate::clock::Stamp;
+use crate::schema::{FieldType, Kind, Life, RuleType, Slot, Spot};
+use crate::value::Value;
+
+pub(crate) use facts::{Facts, Laid};
+pub(crate) use index::{COVER_KEY, Changes, Cover};
+pub(crate) use settle::Settled;
+
+/// A rule of the application's own: a pure function over the entities of a group.
+///
+/// Every replica has to show the same of the same registers: no clock, no locale, no randomness, no order but that of
+/// the entities. The test kit has the laws that it must obey. It is evaluated whenever an entity of its group is read,
+/// on the whole group, so groups should be small.
+pub trait CustomRule: Send + Sync {
+    /// The fields whose values rivals share; an entity with a null among them is in no group. None: all entities of
+    /// the kind are rivals.
+    fn group(&self) -> Vec<&str>;
+
+    /// The fields that sway it, beside those of the group and its own.
+    fn reads(&self) -> Vec<&str>;
+
+    /// The fields that it may show otherwise. It sees what their registers hold.
+    fn owns(&self) -> Vec<&str>;
+
+    /// Whether the entity takes a place in the group: an edit with which it begins to, or to in another group, writes
+    /// down when that was ([`Entity::claim`]). The default: there is no such place.
+    fn holds(&self, entity: &Entity) -> bool {
+        let _ = entity;
+        false
+    }
+
+    /// What shows otherwise, given all entities of a group, deleted ones among them, in byte order of their ids.
+    /// Overlays of other fields than [`CustomRule::owns`] do not count.
+    fn evaluate(&self, entities: &[Entity]) -> Overlays;
+}
+
+/// One entity as a rule sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Entity {
+    /// Its id.
+    pub id: String,
+    /// Whether it shows as deleted.
+    pub deleted: bool,
+    /// What the rule reads: absent ones are missing.
+    pub fields: BTreeMap<String, Field>,
+    /// When it last took its place in the group that it is in now.
+    pub claim: Option<Stamp>,
+}
+
+/// One field as a rule sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Field {
+    /// Of the newest write of its register.
+    pub stamp: Stamp,
+    /// What it holds, or shows by an earlier rule.
+    pub value: Value,
+}
+
+impl Entity {
+    /// What a field holds; absent and null are the same to a rule.
+    #[must_use]
+    pub fn value(&self, field: &str) -> &Value {
+        self.fields.get(field).map_or(&Value::Null, |f| &f.value)
+    }
+}
+
+/// What a custom rule shows in place of what registers hold, by entity and field.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Overlays(pub BTreeMap<(String, String), Value>);
+
+impl Overlays {
+    /// Shows `value` as `field` of the entity `id`.
+    pub fn show(&mut self, id: impl Into<String>, field: impl Into<String>, value: Value) {
+        self.0.insert((id.into(), field.into()), value);
+    }
+}
+
+/// One value that a rule shows in place of a register's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Overlay {
+    /// The entity's kind.
+    pub kind: String,
+    /// The entity's id.
+    pub id: String,
+    /// The field; `None` if it is whether the entity shows at all.
+    pub field: Option<String>,
+    /// The rule.
+    pub rule: String,
+    /// The entity on account of which it does, if it is another one.
+    pub rival: Option<String>,
+    /// What shows; for life `false` for an entity that shows as deleted.
+    pub shown: Value,
+    /// What the registers hold.
+    pub hidden: Value,
+}
+
+/// The rules of a schema, as they are evaluated.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    /// In order: each reads only what those before it show.
+    strata: Vec<Stratum>,
+    kinds: BTreeMap<String, Watch>,
+    /// Of everything on which the index depends.
+    fingerprint: u128,
+}
+
+/// One rule, with its fields as positions in its kind's [`Watch`].
+#[derive(Clone, Debug)]
+struct Stratum {
+    kind: String,
+    name: String,
+    group: Vec<usize>,
+    what: What,
+    /// Whether a later rule reads what this one shows.
+    is_read: bool,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    AtMostOne { open: usize, order: usize, time: crate::schema::OrderTime },
+    Unique { field: usize, on_clash: crate::schema::OnClash },
+    Reference { field: usize, to: String, on_gone: crate::schema::OnGone },
+    Bound { field: usize, min: Option<Value>, max: Option<Value> },
+    Expr { field: usize, side: crate::schema::Side, other: usize },
+    Custom(crate::schema::Custom),
+}
+
+/// What rules read of a kind, and which.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    life: Life,
+    fields: Vec<Watched>,
+    /// Those declared for the kind, in order.
+    own: Vec<usize>,
+    /// Those that may show an entity of it otherwise, in order.
+    lay: Vec<usize>,
+    /// Whether one of them may show one as deleted, or as alive.
+    lays_life: bool,
+    /// Those that are swayed by whether an entity of it is there, in order.
+    targets: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    name: String,
+    address: Vec<u8>,
+    /// The type, if it is not a member of a group.
+    ty: Option<FieldType>,
+}
+
+impl Rules {
+    pub(crate) fn new(kinds: &[Kind], order: &[(usize, usize)]) -> Self {
+        let mut rules = Self::default();
+        if order.is_empty() {
+            return rules;
+        }
+        let chosen = order.iter().filter_map(|(kind, rule)| {
+            let kind = kinds.get(*kind)?;
+            Some((kind, kind.rules().nth(*rule)?))
+        });
+        let chosen: Vec<_> = chosen.collect();
+        for (kind, rule) in &chosen {
+            let watch = rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life));
+            for field in rule.fields() {
+                watch.watch(kind, &field);
+            }
+            if let RuleType::Reference(reference) = &rule.what {
+                let life = kinds.iter().find(|k| k.name == reference.to).map_or(Life::default(), |k| k.life);
+                rules.kinds.entry(reference.to.clone()).or_insert_with(|| Watch::new(life));
+            }
+        }
+        for (at, (kind, rule)) in chosen.iter().enumerate() {
+            let owns = rule.owns(&kind.name);
+            let later = chosen.iter().skip(at + 1);
+            let is_read = later
+                .clone()
+                .any(|(kind, later)| later.reads(&kind.name).iter().any(|read| owns.contains(read)));
+            rules.add(at, &kind.name, rule, is_read);
+        }
+        let mut all = String::new();
+        for (kind, rule) in &chosen {
+            all.push_str(&format!("{:?} {:?}\n", (&kind.name, kind.life), rule));
+            for field in rule.fields() {
+                all.push_str(&format!("{:?}\n", kind.slot(&field)));
+            }
+        }
+        rules.fingerprint = xxh3_128(all.as_bytes());
+        rules
+    }
+
+    fn add(&mut self, at: usize, kind: &str, rule: &crate::schema::Rule, is_read: bool) {
+        let Some(watch) = self.kinds.get_mut(kind) else { return };
+        let place = |field: &String| watch.place(field);
+        let group = rule.group().unwrap_or_default().iter().map(place).collect();
+        let what = match rule.what.clone() {
+            RuleType::AtMostOne(rule) => {
+                What::AtMostOne { open: place(&rule.open), order: place(&rule.order), time: rule.time }
+            }
+            RuleType::Unique(rule) => What::Unique { field: place(&rule.field), on_clash: rule.on_clash },
+            RuleType::Reference(rule) => {
+                What::Reference { field: place(&rule.field), to: rule.to, on_gone: rule.on_gone }
+            }
+            RuleType::Bound(rule) => What::Bound { field: place(&rule.field), min: rule.min, max: rule.max },
+            RuleType::Expr(rule) => {
+                What::Expr { field: place(&rule.field), side: rule.side, other: place(&rule.other) }
+            }
+            RuleType::Custom(rule) => What::Custom(rule),
+        };
+        watch.own.push(at);
+        for (of, spot) in rule.owns(kind) {
+            if let Some(watch) = self.kinds.get_mut(of)
+                && watch.lay.last() != Some(&at)
+            {
+                watch.lay.push(at);
+                watch.lays_life |= spot == Spot::Life;
+            }
+        }
+        if let What::Reference { to, .. } = &what
+            && let Some(watch) = self.kinds.get_mut(to)
+        {
+            watch.targets.push(at);
+        }
+        self.strata.push(Stratum { kind: kind.to_owned(), name: rule.name.clone(), group, what, is_read });
+    }
+
+    pub(crate) fn fingerprint(&self) -> u128 {
+        self.fingerprint
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.strata.is_empty()
+    }
+
+    /// What is watched of a kind, if rules have to do with it.
+    pub(crate) fn watch(&self, kind: &str) -> Option<&Watch> {
+        if self.kinds.is_empty() { None } else { self.kinds.get(kind) }
+    }
+
+    fn stratum(&self, at: usize) -> &Stratum {
+        #[expect(clippy::expect_used, reason = "positions are made with the strata, which never change")]
+        self.strata.get(at).expect("a rule's position is valid")
+    }
+}
+
+impl Watch {
+    fn new(life: Life) -> Self {
+        Self {
+            life,
+            fields: Vec::new(),
+            own: Vec::new(),
+            lay: Vec::new(),
+            lays_life: false,
+            targets: Vec::new(),
+        }
+    }
+
+    fn watch(&mut self, kind: &Kind, field: &str) {
+        if self.fields.iter().any(|watched| watched.name == field) {
+            return;
+        }
+        let (address, ty) = match kind.slot(field) {
+            Slot::Field(declared) => (address::field(field), Some(declared.ty.clone())),
+            Slot::Member(group) => (address::group(&group.name), None),
+            Slot::Open | Slot::Undeclared => (address::field(field), Some(FieldType::PLAIN)),
+        };
+        self.fields.push(Watched { name: field.to_owned(), address, ty });
+    }
+
+    fn place(&self, field: &str) -> usize {
+        self.fields.iter().position(|watched| watched.name == field).unwrap_or(usize::MAX)
+    }
+
+    /// Where a field is among those watched.
+    pub(crate) fn field(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|watched| watched.name == name)
+    }
+
+    /// The name of a field that is watched.
+    pub(crate) fn name(&self, at: usize) -> Option<&str> {
+        self.fields.get(at).map(|watched| watched.name.as_str())
+    }
+
+    /// Whether a rule may show an entity of the kind otherwise.
+    pub(crate) fn lays(&self) -> bool {
+        !self.lay.is_empty()
+    }
+
+    /// Whether a change at this address may sway a rule.
+    pub(crate) fn is_swayed_by(&self, at: &[u8]) -> bool {
+        match at.first() {
+            Some(&address::class::LIFE | &address::class::CLAIM) => true,
+            Some(&address::class::FIELD | &address::class::GROUP) => {
+                self.fields.iter().any(|watched| watched.address == at)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Milliseconds since 1970 of an NTP64 time, rounded to the nearest.
+fn nearest_millis(time: u64) -> i64 {
+    let ms = (u128::from(time) * 1000 + (1 << 31)) >> 32;
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// Whether `one` is above `other` by what they mean: 1 and 1.0 are equal here, and what is of another type is neither
+/// above nor below.
+fn is_above(one: &Value, other: &Value) -> bool {
+    let is_number = |v: &Value| matches!(v, Value::Int(_) | Value::Float(_));
+    if is_number(one) && is_number(other) {
+        return match (one, other) {
+            // Floats are ordered after integers of equal value: what lies between the two is equal to both.
+            (Value::Float(float), Value::Int(_)) if is_integral(*float, other) => false,
+            (Value::Int(_), Value::Float(float)) if is_integral(*float, one) => false,
+            _ => one > other,
+        };
+    }
+    std::mem::discriminant(one) == std::mem::discriminant(other) && one > other
+}
+
+/// Whether the float is the integer's value exactly.
+fn is_integral(float: f64, int: &Value) -> bool {
+    let Value::Int(int) = int else { return false };
+    // What an i64 turns into and back without loss is equal to it.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "compared after going back"
+    )]
+    let (near, back) = (*int as f64, float as i64);
+    near == float && back == *int
+}
+
+#[cfg(test)]
+mod tests;

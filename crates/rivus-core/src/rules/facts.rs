@@ -1,0 +1,413 @@
+//! What rules see of one entity.
+
+use std::collections::BTreeSet;
+
+use super::index::{Index, compact};
+use super::{Entity, Field, Overlay, Rules, Stratum, Watch, What};
+use crate::address::{Parts, class};
+use crate::clock::Stamp;
+use crate::row::{Corrupt, Row};
+use crate::schema::{FieldType, Kind};
+use crate::store::{CommitError, Store};
+use crate::value::{self, Value};
+use crate::view::{self, Shown, View};
+use crate::work::{At, Work, damaged};
+
+/// What rules see of one entity: its registers, and what earlier rules show in their place.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Facts {
+    /// Whether any register of it is held.
+    pub(crate) held: bool,
+    pub(crate) deleted: bool,
+    /// By position in the kind's watch.
+    pub(crate) values: Vec<Value>,
+    /// The newest of the register's, by position.
+    stamps: Vec<Option<Stamp>>,
+    claims: Vec<Claim>,
+}
+
+/// When an entity claimed a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Claim {
+    pub(super) rule: usize,
+    pub(super) group: Vec<u8>,
+    pub(super) stamp: Stamp,
+}
+
+/// One overlay of an entity.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Laid {
+    pub(crate) rule: usize,
+    /// The field's position in the kind's watch; `None` for life.
+    pub(crate) field: Option<usize>,
+    pub(crate) shown: Value,
+    pub(crate) hidden: Value,
+    pub(crate) rival: Option<String>,
+}
+
+impl Facts {
+    /// Whether an entity shows.
+    pub(super) fn is_there(&self) -> bool {
+        self.held && !self.deleted
+    }
+
+    pub(super) fn value(&self, at: usize) -> &Value {
+        self.values.get(at).unwrap_or(&Value::Null)
+    }
+
+    pub(super) fn stamp(&self, at: usize) -> Stamp {
+        self.stamps.get(at).copied().flatten().unwrap_or(Stamp::LOWEST)
+    }
+
+    /// The group that the entity is in, as it is in keys; `None` if a field of it is null.
+    pub(super) fn group(&self, fields: &[usize]) -> Option<Vec<u8>> {
+        let values = fields.iter().map(|at| self.value(*at));
+        let known = values.clone().all(|value| *value != Value::Null);
+        known.then(|| compact(&Value::List(values.cloned().collect())))
+    }
+
+    pub(super) fn claims(&self, rule: usize) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().filter(move |claim| claim.rule == rule)
+    }
+
+    pub(super) fn claim(&self, rule: usize, group: &[u8]) -> Option<Stamp> {
+        self.claims(rule).find(|claim| claim.group == group).map(|claim| claim.stamp)
+    }
+
+    pub(crate) fn set(&mut self, at: usize, value: Value) {
+        if let Some(slot) = self.values.get_mut(at) {
+            *slot = value;
+        }
+    }
+
+    /// Lays an overlay on.
+    pub(super) fn lay(&mut self, laid: &Laid) {
+        match laid.field {
+            None => self.deleted = laid.shown == Value::Bool(false),
+            Some(at) => self.set(at, laid.shown.clone()),
+        }
+    }
+
+    /// Equal for equal facts.
+    pub(super) fn hash(&self) -> u128 {
+        xxhash_rust::xxh3::xxh3_128(format!("{self:?}").as_bytes())
+    }
+
+    /// As a custom rule sees it.
+    pub(super) fn entity(&self, id: &str, watch: &Watch, rule: usize, stratum: &Stratum) -> Entity {
+        let named = watch.fields.iter().zip(&self.values).zip(&self.stamps);
+        let fields = named.filter_map(|((watched, value), stamp)| {
+            Some((watched.name.clone(), Field { stamp: (*stamp)?, value: value.clone() }))
+        });
+        let claim = self.group(&stratum.group).and_then(|group| self.claim(rule, &group));
+        Entity { id: id.to_owned(), deleted: self.deleted, fields: fields.collect(), claim }
+    }
+}
+
+impl Laid {
+    /// As it is told to the application.
+    pub(crate) fn told(&self, rules: &Rules, kind: &str, id: &str) -> Overlay {
+        let watched = |at: usize| rules.watch(kind).and_then(|watch| watch.fields.get(at));
+        Overlay {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            field: self.field.and_then(watched).map(|watched| watched.name.clone()),
+            rule: rules.stratum(self.rule).name.clone(),
+            rival: self.rival.clone(),
+            shown: self.shown.clone(),
+            hidden: self.hidden.clone(),
+        }
+    }
+
+    /// Shows it in a view.
+    pub(crate) fn lay(&self, watch: &Watch, view: &mut View) {
+        match self.field.and_then(|at| watch.fields.get(at)) {
+            None => view.deleted = self.shown == Value::Bool(false),
+            Some(watched) => drop(view.fields.insert(watched.name.clone(), Shown::Value(self.shown.clone()))),
+        }
+    }
+
+    /// Whether an edit that touches the entity makes it true: then the user has accepted it.
+    pub(crate) fn is_pinned(&self, rules: &Rules) -> bool {
+        matches!(rules.stratum(self.rule).what, What::AtMostOne { .. })
+    }
+}
+
+impl Rules {
+    /// The groups in which an entity takes a place by going from one state to the other, by name of the rule.
+    pub(crate) fn places_taken<'r>(
+        &'r self,
+        watch: &Watch,
+        id: &str,
+        before: &Facts,
+        after: &Facts,
+    ) -> Vec<(&'r str, Vec<u8>)> {
+        let mut taken = Vec::new();
+        for rule in watch.own.iter().copied() {
+            let stratum = self.stratum(rule);
+            let was = if before.held { stratum.place_in(rule, id, watch, before) } else { None };
+            let is = stratum.place_in(rule, id, watch, after);
+            if is != was
+                && let Some((group, _)) = is
+            {
+                taken.push((stratum.name.as_str(), group));
+            }
+        }
+        taken
+    }
+}
+
+impl<S: Store> Work<'_, S> {
+    /// The entity as it shows, registers and overlays; `None` if it is not held.
+    pub(crate) fn view(
+        &mut self,
+        declared: &Kind,
+        kind: &str,
+        id: &str,
+    ) -> Result<Option<View>, CommitError> {
+        let at = self.entity(kind, id);
+        let view = View::read(declared, self.rows(at)?).map_err(|corrupt| damaged(kind, id, corrupt))?;
+        let Some(mut view) = view else { return Ok(None) };
+        if let Some(rules) = self.rules()
+            && let Some(watch) = rules.watch(kind).filter(|watch| watch.lays())
+        {
+            let (_, laid) = self.shown(rules, kind, id, usize::MAX)?;
+            laid.iter().for_each(|laid| laid.lay(watch, &mut view));
+        }
+        Ok(Some(view))
+    }
+
+    /// What the registers of a staged entity hold of what is watched.
+    pub(crate) fn facts(&mut self, at: At, rules: &Rules, watch: &Watch) -> Result<Facts, CommitError> {
+        let mut facts = Facts {
+            values: vec![Value::Null; watch.fields.len()],
+            stamps: vec![None; watch.fields.len()],
+            ..Facts::default()
+        };
+        let row = self.row(at, crate::address::LIFE)?;
+        facts.held = !row.is_empty() || !row.end.is_empty();
+        if !facts.held {
+            return Ok(facts);
+        }
+        let read = (|| {
+            if let Some(entry) = row.find(crate::address::LIFE)? {
+                facts.deleted = view::is_dead(watch.life, &entry.shown()?);
+            }
+            Ok(())
+        })();
+        read.map_err(|corrupt| self.damage_at(at, corrupt))?;
+        for (place, watched) in watch.fields.iter().enumerate() {
+            let row = self.row(at, &watched.address)?;
+            let found = field(row, &watched.address, &watched.name, watched.ty.as_ref());
+            if let Some((value, stamp)) = found.map_err(|corrupt| self.damage_at(at, corrupt))? {
+                if let Some(slot) = facts.values.get_mut(place) {
+                    *slot = value;
+                }
+                if let Some(slot) = facts.stamps.get_mut(place) {
+                    *slot = Some(stamp);
+                }
+            }
+        }
+        if watch.own.iter().any(|rule| rules.stratum(*rule).has_claims()) {
+            self.read_claims(at, rules, watch, &mut facts)?;
+        }
+        Ok(facts)
+    }
+
+    fn read_claims(
+        &mut self,
+        at: At,
+        rules: &Rules,
+        watch: &Watch,
+        facts: &mut Facts,
+    ) -> Result<(), CommitError> {
+        let mut from = vec![class::CLAIM, 0, 0];
+        loop {
+            let row = self.row(at, &from)?;
+            let end = row.end.to_vec();
+            let read = row.entries().try_for_each(|entry| {
+                let entry = entry?;
+                if entry.address.first() != Some(&class::CLAIM) {
+                    return Ok(());
+                }
+                let parts = Parts::parse(entry.address).ok_or(Corrupt)?;
+                let rule = watch.own.iter().find(|rule| rules.stratum(**rule).name == parts.name);
+                if let Some(rule) = rule.filter(|rule| rules.stratum(**rule).has_claims()) {
+                    let stamp = entry.shown()?.newest().stamp;
+                    facts.claims.push(Claim { rule: *rule, group: parts.key.to_vec(), stamp });
+                }
+                Ok(())
+            });
+            read.map_err(|corrupt| self.damage_at(at, corrupt))?;
+            if end.is_empty() {
+                return Ok(());
+            }
+            from = end;
+        }
+    }
+
+    fn damage_at(&self, at: At, corrupt: Corrupt) -> CommitError {
+        let staged = self.staged(at);
+        damaged(staged.kind(), staged.id(), corrupt).into()
+    }
+
+    pub(super) fn index(&self) -> Index<'_, S> {
+        Index { store: self.store(), changes: &self.entered }
+    }
+
+    /// An entity as it shows after the rules before `until`, with what these show.
+    pub(crate) fn shown(
+        &mut self,
+        rules: &Rules,
+        kind: &str,
+        id: &str,
+        until: usize,
+    ) -> Result<(Facts, Vec<Laid>), CommitError> {
+        let Some(watch) = rules.watch(kind) else { return Ok((Facts::default(), Vec::new())) };
+        let at = self.entity(kind, id);
+        let facts = self.facts(at, rules, watch)?;
+        self.lay_on(rules, kind, id, facts, until)
+    }
+
+    /// What the rules before `until` show of an entity.
+    pub(crate) fn lay_on(
+        &mut self,
+        rules: &Rules,
+        kind: &str,
+        id: &str,
+        mut facts: Facts,
+        until: usize,
+    ) -> Result<(Facts, Vec<Laid>), CommitError> {
+        let Some(watch) = rules.watch(kind) else { return Ok((facts, Vec::new())) };
+        let mut all: Vec<Laid> = Vec::new();
+        if !facts.held {
+            return Ok((facts, all));
+        }
+        for rule in watch.lay.iter().copied().take_while(|rule| *rule < until) {
+            for mut laid in self.overlays_of(rules, rule, id, &facts)? {
+                facts.lay(&laid);
+                // What the registers hold is what is hidden, whoever laid something on it before.
+                if let Some(before) = all.iter().position(|before| before.field == laid.field) {
+                    laid.hidden = all.remove(before).hidden;
+                }
+                if laid.shown != laid.hidden {
+                    all.push(laid);
+                }
+            }
+        }
+        Ok((facts, all))
+    }
+
+    /// What one rule shows of one entity, given what shows before it.
+    fn overlays_of(
+        &mut self,
+        rules: &Rules,
+        rule: usize,
+        id: &str,
+        facts: &Facts,
+    ) -> Result<Vec<Laid>, CommitError> {
+        let stratum = rules.stratum(rule);
+        let one = |laid: Option<Laid>| laid.into_iter().collect();
+        Ok(match &stratum.what {
+            What::AtMostOne { open, order, time } => {
+                one(self.stopped(rule, &stratum.group, [*open, *order], *time, id, facts)?)
+            }
+            What::Unique { field, on_clash } => {
+                one(self.clashing(rule, &stratum.group, *field, *on_clash, id, facts)?)
+            }
+            What::Reference { .. } => one(self.referring(rules, rule, stratum, id, facts)?),
+            What::Bound { field, min, max } => {
+                one(super::local::bounded(rule, *field, min.as_ref(), max.as_ref(), facts))
+            }
+            What::Expr { field, side, other } => {
+                one(super::local::beside(rule, *field, *side, *other, facts))
+            }
+            What::Custom(custom) => self.customised(rules, rule, stratum, custom, id, facts)?,
+        })
+    }
+
+    fn customised(
+        &mut self,
+        rules: &Rules,
+        rule: usize,
+        stratum: &Stratum,
+        custom: &crate::schema::Custom,
+        id: &str,
+        facts: &Facts,
+    ) -> Result<Vec<Laid>, CommitError> {
+        let Some(watch) = rules.watch(&stratum.kind) else { return Ok(Vec::new()) };
+        let Some(group) = facts.group(&stratum.group).filter(|_| !facts.deleted) else {
+            return Ok(Vec::new());
+        };
+        let ids = self.members(rule, &group)?;
+        let mut entities = Vec::with_capacity(ids.len());
+        for member in ids {
+            let (facts, _) = self.shown(rules, &stratum.kind, &member, rule)?;
+            entities.push(facts.entity(&member, watch, rule, stratum));
+        }
+        let owned: BTreeSet<&str> = custom.0.owns().into_iter().collect();
+        let overlays = custom.0.evaluate(&entities);
+        let own =
+            overlays.0.into_iter().filter(|((of, field), _)| of == id && owned.contains(field.as_str()));
+        let laid = own.filter_map(|((_, field), shown)| {
+            let field = watch.field(&field)?;
+            let hidden = facts.value(field).clone();
+            Some(Laid { rule, field: Some(field), shown, hidden, rival: None })
+        });
+        Ok(laid.collect())
+    }
+}
+
+impl Stratum {
+    /// Whether entities claim its groups.
+    pub(super) fn has_claims(&self) -> bool {
+        matches!(self.what, What::AtMostOne { .. } | What::Unique { .. } | What::Custom(_))
+    }
+
+    /// The group that an entity with these facts takes a place in.
+    pub(super) fn place_in(
+        &self,
+        rule: usize,
+        id: &str,
+        watch: &Watch,
+        facts: &Facts,
+    ) -> Option<(Vec<u8>, Value)> {
+        let group = facts.group(&self.group)?;
+        match &self.what {
+            What::AtMostOne { open, .. } => {
+                (*facts.value(*open) == Value::Null).then_some((group, Value::Null))
+            }
+            What::Unique { field, .. } => {
+                let name = facts.value(*field);
+                (facts.is_there() && *name != Value::Null).then(|| (group, name.clone()))
+            }
+            What::Custom(custom) => {
+                custom.0.holds(&facts.entity(id, watch, rule, self)).then_some((group, Value::Null))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a field's register holds, and its newest stamp.
+fn field(
+    row: Row<'_>,
+    address: &[u8],
+    name: &str,
+    ty: Option<&FieldType>,
+) -> Result<Option<(Value, Stamp)>, Corrupt> {
+    let Some(entry) = row.find(address)? else { return Ok(None) };
+    let register = entry.shown()?;
+    let stamp = register.newest().stamp;
+    let value = match ty {
+        Some(ty) => {
+            let bytes = view::resolve(ty, &register)?;
+            if *bytes == *value::ABSENT { Value::Null } else { Value::decode(&bytes).map_err(|_| Corrupt)? }
+        }
+        None => match Value::decode(register.newest().value) {
+            Ok(Value::Map(mut members)) => members.remove(name).unwrap_or(Value::Null),
+            _ => Value::Null,
+        },
+    };
+    Ok(Some((value, stamp)))
+}

@@ -1,0 +1,144 @@
+//! A field names an entity that is there.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::index::{REFERRERS, prefix};
+use super::{Facts, Laid, Rules, Stratum, What};
+use crate::schema::OnGone;
+use crate::store::{CommitError, Store, StoreError};
+use crate::value::Value;
+use crate::work::Work;
+
+/// The beginning of the keys of those that name `target`.
+fn named(rule: usize, target: &str) -> Vec<u8> {
+    let len = u16::try_from(target.len()).unwrap_or(u16::MAX).to_be_bytes();
+    prefix(rule, REFERRERS, &[&len, target.as_bytes()])
+}
+
+/// Under which key an entity is found, if it names another.
+pub(super) fn entries(rule: usize, field: usize, id: &str, facts: &Facts) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let Some(target) = facts.held.then(|| target(facts.value(field))).flatten() else { return Vec::new() };
+    let mut key = named(rule, target);
+    key.extend_from_slice(id.as_bytes());
+    vec![(key, vec![u8::from(facts.is_there())])]
+}
+
+/// The entity that a key is about.
+pub(super) fn target_of(key: &[u8]) -> Option<&str> {
+    let (len, rest) = key.get(3..)?.split_first_chunk::<2>()?;
+    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
+}
+
+fn target(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) if text.len() <= crate::address::ID_BYTES_MAX => Some(text),
+        _ => None,
+    }
+}
+
+impl<S: Store> Work<'_, S> {
+    /// What shows of an entity on account of a reference: its own, or for `keep` those of others.
+    pub(super) fn referring(
+        &mut self,
+        rules: &Rules,
+        rule: usize,
+        stratum: &Stratum,
+        id: &str,
+        facts: &Facts,
+    ) -> Result<Option<Laid>, CommitError> {
+        let What::Reference { field, to, on_gone } = &stratum.what else { return Ok(None) };
+        let value = facts.value(*field);
+        let (shown, hidden) = (Value::Bool(false), Value::Bool(true));
+        match on_gone {
+            OnGone::Keep => {
+                let is_self = stratum.kind == *to;
+                if !facts.deleted {
+                    return Ok(None);
+                }
+                let by = self.kept_by(rule, id, is_self)?;
+                Ok(by.map(|by| Laid { rule, field: None, shown: hidden, hidden: shown, rival: Some(by) }))
+            }
+            _ if facts.deleted || *value == Value::Null => Ok(None),
+            OnGone::Nullify => {
+                let rival = target(value).map(str::to_owned);
+                if let Some(target) = &rival
+                    && self.shown(rules, to, target, rule)?.0.is_there()
+                {
+                    return Ok(None);
+                }
+                Ok(Some(Laid { rule, field: Some(*field), shown: Value::Null, hidden: value.clone(), rival }))
+            }
+            OnGone::Cascade => {
+                let gone = self.gone(rules, rule, stratum, id, value)?;
+                Ok(gone.map(|rival| Laid { rule, field: None, shown, hidden, rival }))
+            }
+        }
+    }
+
+    /// Whether what is named is gone, or what that names, and so on: then what is named.
+    fn gone(
+        &mut self,
+        rules: &Rules,
+        rule: usize,
+        stratum: &Stratum,
+        id: &str,
+        value: &Value,
+    ) -> Result<Option<Option<String>>, CommitError> {
+        let What::Reference { field, to, .. } = &stratum.what else { return Ok(None) };
+        let rival = target(value).map(str::to_owned);
+        let Some(mut next) = rival.clone() else { return Ok(Some(None)) };
+        let mut seen = BTreeSet::from([id.to_owned()]);
+        loop {
+            let (facts, _) = self.shown(rules, to, &next, rule)?;
+            if !facts.is_there() {
+                return Ok(Some(rival));
+            }
+            // Another kind's entity is there or not; one of the same kind may be gone on account of what it names.
+            if stratum.kind != *to || !seen.insert(next) || *facts.value(*field) == Value::Null {
+                return Ok(None);
+            }
+            match target(facts.value(*field)) {
+                Some(target) => next = target.to_owned(),
+                None => return Ok(Some(rival)),
+            }
+        }
+    }
+
+    /// The first by id of those that keep an entity alive.
+    fn kept_by(&mut self, rule: usize, id: &str, is_self: bool) -> Result<Option<String>, StoreError> {
+        let mut seen = BTreeSet::from([id.to_owned()]);
+        for (referrer, is_there) in self.referrers(rule, id)? {
+            if is_there {
+                return Ok(Some(referrer));
+            }
+            if !is_self {
+                continue;
+            }
+            let mut next = vec![referrer.clone()];
+            while let Some(one) = next.pop() {
+                if !seen.insert(one.clone()) {
+                    continue;
+                }
+                for (further, is_there) in self.referrers(rule, &one)? {
+                    if is_there {
+                        return Ok(Some(referrer));
+                    }
+                    next.push(further);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Who names an entity, and whether it shows.
+    pub(super) fn referrers(&self, rule: usize, target: &str) -> Result<Vec<(String, bool)>, StoreError> {
+        let mut found = Vec::new();
+        self.index().visit(&named(rule, target), None, &mut |id, value| {
+            let id = std::str::from_utf8(id).map_err(|_| super::index::damaged())?;
+            found.push((id.to_owned(), value.first() == Some(&1)));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+}
