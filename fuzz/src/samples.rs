@@ -289,7 +289,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     let text = |text: &str| vec![text.as_bytes().to_vec()];
     // Operations on stores and states of registers are any bytes: a few long ones to begin with.
     let noise = |len: usize| {
-        let mut random = rivus_testkit::fuzz::Random::new(7);
+        let mut random = rivus_testkit::random::Random::new(7);
         (0..6).map(|_| (0..len).map(|_| random.next_u64().to_be_bytes()[0]).collect()).collect()
     };
     match target {

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::random::Random;
 use process::Process;
 use proxy::{Lane, Proxy, Weather};
+use rivus_testkit::random::Random;
 
 /// What a run measured.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -135,7 +135,7 @@ impl Fleet {
 
     /// Something happens.
     fn event(&mut self) -> Result<()> {
-        let which = self.random.index(CLIENTS);
+        let which = self.random.below(CLIENTS);
         match self.random.below(100) {
             0..45 => self.edit(which),
             45..51 => self.side(which),
@@ -230,7 +230,7 @@ impl Fleet {
     }
 
     fn weather(&mut self) -> Weather {
-        if self.random.chance(15) {
+        if self.random.chance(15, 100) {
             return Weather { open: false, ..Weather::FAIR };
         }
         let (up, down) = (self.lane(), self.lane());
@@ -238,10 +238,10 @@ impl Fleet {
     }
 
     fn lane(&mut self) -> Lane {
-        let bytes = self.random.index(400);
+        let bytes = self.random.below(400);
         match self.random.below(10) {
             0 | 1 => Lane::Stall,
-            2 => Lane::Delay(Duration::from_millis(self.random.below(40))),
+            2 => Lane::Delay(Duration::from_millis(self.random.below(40) as u64)),
             3..6 => Lane::CutAfter(bytes),
             6 => Lane::CloseAfter(bytes),
             _ => Lane::Flow,
@@ -261,7 +261,7 @@ impl Fleet {
             client.process.hear("status ", PATIENCE)?;
         }
         // On every other fleet the links are slow from then on, so that round trips can be told from time.
-        self.way = self.random.chance(50).then_some(WAY);
+        self.way = self.random.chance(50, 100).then_some(WAY);
         let lane = self.way.map_or(Lane::Flow, Lane::Delay);
         for client in &mut self.clients {
             client.proxy.set(Weather { open: true, up: lane, down: lane });

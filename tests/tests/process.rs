@@ -11,6 +11,7 @@ use rivus_core::identity::Seeds;
 use rivus_core::replica::{OpenOptions, Replica};
 use rivus_core::store::Store;
 use rivus_sqlite::SqliteStore;
+use rivus_testkit::random::Random;
 
 fn writer(file: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rivus-test-writer"));
@@ -35,7 +36,7 @@ fn shown(db: &Db, id: &str, field: &str) -> Option<Shown> {
 fn a_killed_writer_loses_nothing_that_it_was_told_is_durable() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.db");
-    let mut random = Random(0x5eed_0001);
+    let mut random = Random::new(0x5eed_0001);
     let mut last_stamp = 0;
     for round in 0..50 {
         let id = format!("t{round}");
@@ -126,16 +127,4 @@ fn a_limit_on_the_file_size_is_a_clear_error_and_loses_nothing() {
     assert!(expected.contains(&kept), "{kept:?} kept, {acked} acknowledged");
     assert_eq!(db.status().unwrap().digest, digest_of(&file));
     db.put("task", "t", [("n", 0.into())]).unwrap();
-}
-
-/// Xorshift: the same kills in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }

@@ -203,6 +203,19 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// Appends how an entry begins; `confirmed` is the flag of its confirmed form.
+fn put_head(out: &mut Vec<u8>, confirmed: u8, address: &[u8], seq: u64, source: Option<StoreId>) {
+    let own_seq = if seq == 0 { 0 } else { flag::SEQ };
+    out.push(confirmed | own_seq | if source.is_none() { 0 } else { flag::SOURCE });
+    out.slice(address);
+    if seq != 0 {
+        out.varint(seq);
+    }
+    if let Some(source) = source {
+        out.extend_from_slice(&source.0.to_be_bytes());
+    }
+}
+
 /// An entry's parts, registers in their stored form.
 struct Forms<'a> {
     seq: u64,

@@ -7,6 +7,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod forward;
 mod memory;
 
 use std::borrow::Cow;

@@ -7,16 +7,19 @@
 
 mod cbor;
 mod dictionary;
+mod greeting;
 pub mod page;
 
 use minicbor::{Decode, Encode};
 
 use crate::bytes::{Cut, Put, Reader};
 use crate::code::Code;
-use crate::id::{Incarnation, ReplicaId, StoreId};
-use crate::identity::{Cursor, INCARNATIONS_TOLD, Position};
+use crate::id::Incarnation;
+use crate::identity::Cursor;
+use greeting::{check_about, check_history};
 
 pub use cbor::Policies;
+pub use greeting::{About, Hello, Reset, Welcome};
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -75,162 +78,6 @@ pub mod tag {
     pub const RESET: u8 = 12;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
-}
-
-/// The first frame of the side that connects.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
-pub struct Hello {
-    /// The lowest protocol version spoken.
-    #[n(0)]
-    pub version_min: u16,
-    /// The highest protocol version spoken.
-    #[n(1)]
-    pub version_max: u16,
-    /// See [`capability`].
-    #[n(2)]
-    pub capabilities: u64,
-    /// Who connects.
-    #[n(3)]
-    pub about: About,
-    /// What grants access.
-    #[n(4)]
-    pub token: Option<String>,
-    /// Whether the other side may subscribe to this one.
-    #[n(5)]
-    pub offers: bool,
-}
-
-/// The answer to HELLO.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
-pub struct Welcome {
-    /// The protocol version from now on.
-    #[n(0)]
-    pub version: u16,
-    /// See [`capability`].
-    #[n(1)]
-    pub capabilities: u64,
-    /// Who answers.
-    #[n(2)]
-    pub about: About,
-    /// Whether it judges edits.
-    #[n(3)]
-    pub is_authority: bool,
-    /// The rank that the other's edits may bear.
-    #[n(4)]
-    pub rank: u8,
-    /// What it last knew of the other's store, if the other's HELLO does not agree with that: then the other is
-    /// a copy or a restored backup.
-    #[n(5)]
-    pub known: Option<Reset>,
-}
-
-/// What both sides tell of themselves.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(map)]
-pub struct About {
-    #[n(0)]
-    store: u64,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    replicas: Vec<u8>,
-    #[cbor(n(2), decode_with = "cbor::history")]
-    history: Vec<(u64, u64)>,
-    /// The store's head seq.
-    #[n(3)]
-    pub head: u64,
-    #[cbor(n(4), with = "minicbor::bytes")]
-    fingerprint: [u8; 16],
-    /// The clock, in ms since 1970.
-    #[n(5)]
-    pub clock_ms: i64,
-}
-
-impl About {
-    /// Puts the parts together.
-    #[must_use]
-    pub fn new(
-        store: StoreId,
-        replicas: impl Iterator<Item = ReplicaId>,
-        history: &[(Incarnation, u64)],
-        head: u64,
-        fingerprint: u128,
-        clock_ms: i64,
-    ) -> Self {
-        Self {
-            store: store.0,
-            replicas: replicas.flat_map(|replica| replica.0).collect(),
-            history: numbers(history),
-            head,
-            fingerprint: fingerprint.to_be_bytes(),
-            clock_ms,
-        }
-    }
-
-    /// The store's id.
-    #[must_use]
-    pub fn store(&self) -> StoreId {
-        StoreId(self.store)
-    }
-
-    /// Whose stamps its edits may bear.
-    #[must_use]
-    pub fn replicas(&self) -> Vec<ReplicaId> {
-        self.replicas.as_chunks::<16>().0.iter().map(|id| ReplicaId(*id)).collect()
-    }
-
-    /// Its newest incarnations, oldest first.
-    #[must_use]
-    pub fn history(&self) -> Vec<(Incarnation, u64)> {
-        history(&self.history)
-    }
-
-    /// The schema's fingerprint.
-    #[must_use]
-    pub fn fingerprint(&self) -> u128 {
-        u128::from_be_bytes(self.fingerprint)
-    }
-}
-
-fn numbers(history: &[(Incarnation, u64)]) -> Vec<(u64, u64)> {
-    history.iter().map(|(incarnation, first)| (incarnation.0, *first)).collect()
-}
-
-fn history(numbers: &[(u64, u64)]) -> Vec<(Incarnation, u64)> {
-    numbers.iter().map(|(incarnation, first)| (Incarnation(*incarnation), *first)).collect()
-}
-
-/// "You do not know the position that I have of you": the receiver is a copy or a restored backup. Also the
-/// first frame to an authority that the sender has not met: then the position is the default one.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
-#[cbor(map)]
-pub struct Reset {
-    #[n(0)]
-    incarnation: u64,
-    #[n(1)]
-    seq: u64,
-    #[cbor(n(2), decode_with = "cbor::history")]
-    history: Vec<(u64, u64)>,
-}
-
-impl Reset {
-    /// Puts the parts together.
-    #[must_use]
-    pub fn new(position: Position, history: &[(Incarnation, u64)]) -> Self {
-        Self { incarnation: position.incarnation.0, seq: position.seq, history: numbers(history) }
-    }
-
-    /// The position that was once told of the receiver.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        Position { incarnation: Incarnation(self.incarnation), seq: self.seq }
-    }
-
-    /// The receiver's incarnations as they were then.
-    #[must_use]
-    pub fn history(&self) -> Vec<(Incarnation, u64)> {
-        history(&self.history)
-    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -424,29 +271,6 @@ fn name(tag: u8) -> &'static str {
         tag::SYNCED => "SYNCED",
         _ => "frame",
     }
-}
-
-fn check_about(frame: &'static str, about: &About) -> Result<(), WireError> {
-    // Stores count seqs in signed 64 bits.
-    if i64::try_from(about.head).is_err() {
-        return Err(WireError::Malformed { frame });
-    }
-    let rises =
-        about.history.is_sorted_by(|a, b| a.1 < b.1) && about.history.iter().all(|(_, first)| *first > 0);
-    if about.replicas.is_empty() || !about.replicas.len().is_multiple_of(16) || !rises {
-        return Err(WireError::Malformed { frame });
-    }
-    if about.replicas.len() / 16 > REPLICAS_MAX {
-        return Err(WireError::Bound { what: "replica ids", max: REPLICAS_MAX });
-    }
-    check_history(&about.history)
-}
-
-fn check_history(history: &[(u64, u64)]) -> Result<(), WireError> {
-    if history.len() <= INCARNATIONS_TOLD {
-        return Ok(());
-    }
-    Err(WireError::Bound { what: "incarnations", max: INCARNATIONS_TOLD })
 }
 
 /// How long the frames of this type may be, in bytes.

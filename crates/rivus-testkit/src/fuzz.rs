@@ -6,31 +6,9 @@
 
 use std::path::Path;
 
-/// SplitMix64.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
+use crate::random::Random;
 
 impl Random {
-    /// Numbers from this seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any number.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`, or 0 if there is none.
-    pub fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.next_u64() % end).unwrap_or_default()
-    }
-
     fn byte(&mut self) -> u8 {
         self.next_u64().to_be_bytes().first().copied().unwrap_or_default()
     }

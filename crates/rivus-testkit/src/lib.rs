@@ -5,6 +5,7 @@ pub mod fuzz;
 #[cfg(feature = "laws")]
 pub mod law;
 pub mod model;
+pub mod random;
 pub mod sim;
 #[cfg(feature = "laws")]
 pub mod strategy;

@@ -22,7 +22,6 @@ mod link;
 pub mod plan;
 mod reference;
 mod replay;
-mod rng;
 mod schema;
 mod shrink;
 mod site;

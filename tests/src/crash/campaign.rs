@@ -7,7 +7,7 @@ use rivus_sqlite::Synchronous;
 
 use super::disk::{Call, Disk, Image};
 use super::oracle::{Oracle, Promise};
-use crate::random::Random;
+use rivus_testkit::random::Random;
 
 /// One program under test.
 #[derive(Clone, Debug)]
@@ -161,7 +161,7 @@ mod traced {
                 Synchronous::Normal | Synchronous::Off => Promise::Consistent,
             };
             let mut random = Random::new(self.seed);
-            let mut points: Vec<usize> = (0..images).map(|_| random.index(record.len() + 1)).collect();
+            let mut points: Vec<usize> = (0..images).map(|_| random.below(record.len() + 1)).collect();
             points.sort_unstable();
             let mut tally = Tally { calls: record.len(), ..Tally::default() };
             let (mut disk, mut acknowledged, mut done) = (Disk::default(), 0, 0);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::random::Random;
+use rivus_testkit::random::Random;
 
 /// What a process did to the files of one folder, or said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,7 +116,7 @@ impl Disk {
         let mut names = self.synced_names.clone();
         for (name, meanings) in &self.since {
             // A file system keeps the order of what happens to one name.
-            let reached = random.index(meanings.len() + 1);
+            let reached = random.below(meanings.len() + 1);
             match reached.checked_sub(1).and_then(|last| meanings.get(last)) {
                 Some(Some(file)) => drop(names.insert(name.clone(), *file)),
                 Some(None) => drop(names.remove(name)),
@@ -135,22 +135,22 @@ impl Disk {
 impl File {
     /// The content after a loss of power.
     fn left(&self, random: &mut Random) -> Vec<u8> {
-        let kept = SHARES.get(random.index(SHARES.len())).copied().unwrap_or_default();
-        let torn = random.chance(60);
+        let kept = SHARES.get(random.below(SHARES.len())).copied().unwrap_or_default();
+        let torn = random.chance(60, 100);
         let mut content = self.synced.clone();
         let mut len_max = content.len();
         for change in &self.since {
             match change {
                 Change::Truncate(len) => {
-                    if random.chance(kept) {
+                    if random.chance(kept, 100) {
                         content.resize(*len, 0);
                     }
                 }
                 Change::Write { offset, bytes } => {
                     len_max = len_max.max(offset + bytes.len());
-                    let whole = random.chance(kept);
+                    let whole = random.chance(kept, 100);
                     for part in sectors(*offset, bytes.len()) {
-                        if if torn { random.chance(kept) } else { whole } {
+                        if if torn { random.chance(kept, 100) } else { whole } {
                             let piece = bytes.get(part.clone()).unwrap_or_default();
                             write_at(&mut content, offset + part.start, piece);
                         }
@@ -159,9 +159,9 @@ impl File {
             }
         }
         // The length is kept apart from the data: what lies between may be anything.
-        if content.len() < len_max && random.chance(30) {
+        if content.len() < len_max && random.chance(30, 100) {
             let missing = len_max - content.len();
-            if random.chance(50) {
+            if random.chance(50, 100) {
                 content.resize(len_max, 0);
             } else {
                 content.extend(garbage(random, missing));
@@ -200,7 +200,7 @@ fn write_at(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 }
 
 fn garbage(random: &mut Random, len: usize) -> Vec<u8> {
-    std::iter::repeat_with(|| random.bits().to_le_bytes()).flatten().take(len).collect()
+    std::iter::repeat_with(|| random.next_u64().to_le_bytes()).flatten().take(len).collect()
 }
 
 fn index(offset: u64) -> usize {
@@ -210,7 +210,7 @@ fn index(offset: u64) -> usize {
 /// The unit that a disk writes whole.
 const SECTOR: usize = 512;
 /// How much of what was not synced is there, in per cent.
-const SHARES: [u64; 5] = [0, 15, 50, 85, 100];
+const SHARES: [usize; 5] = [0, 15, 50, 85, 100];
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ use rivus_core::clock::Stamp;
 use rivus_core::edit::{Action, Op};
 use rivus_core::replica::{Edited, Replica};
 use rivus_core::row::Confirmed;
-use rivus_core::store::{Batch, Changed, Chunk, CommitError, Head, MemoryStore, Store, StoreError, Table};
+use rivus_core::store::{Batch, Chunk, CommitError, MemoryStore, Store, StoreError, Table};
 use rivus_core::value::Value;
 use rivus_core::view::{Shown, View};
 use rivus_sqlite::{Options, SqliteStore, Synchronous};
@@ -388,38 +388,18 @@ struct Noted {
     notes: Rc<RefCell<Vec<(u64, u64)>>>,
 }
 
+macro_rules! noted {
+    ($self:expr, $store:ident => $do:expr) => {{
+        let $store = &$self.store;
+        $do
+    }};
+}
+
 impl Store for Noted {
-    fn head(&self) -> Result<Head, StoreError> {
-        self.store.head()
-    }
+    rivus_core::forward_reads!(noted);
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
         self.store.load(kind, id, address)
-    }
-
-    fn changes(
-        &self,
-        after: u64,
-        visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
-    ) -> Result<Head, StoreError> {
-        self.store.changes(after, visit)
-    }
-
-    fn kinds(&self) -> Result<Vec<String>, StoreError> {
-        self.store.kinds()
-    }
-
-    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
-        self.store.ids(kind, after, limit)
-    }
-
-    fn records(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.store.records(table, from, visit)
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {

@@ -17,7 +17,7 @@ use rivus_core::session::pair::{End, run};
 use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
 use rivus_core::store::{MemoryStore, Store};
 
-use crate::random::Random;
+use rivus_testkit::random::Random;
 
 /// One thing that the writer does, then says that it is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,21 +91,21 @@ pub fn steps(seed: u64) -> Vec<Step> {
             (8, _) => Step::Cells { first: 0, count: 220, n },
             (14 | 30 | 48, _) | (15.., 0..8) => Step::Sync(ALL_FRAMES),
             (22 | 40, _) => Step::Open,
-            (15.., 8..16) => Step::Sync(2 + random.index(8)),
+            (15.., 8..16) => Step::Sync(2 + random.below(8)),
             (_, 16..26) => Step::Batch(n),
             (_, 26..34) => Step::Count,
-            (9.., 34..46) => Step::Cells { first: random.index(220), count: 1, n },
+            (9.., 34..46) => Step::Cells { first: random.below(220), count: 1, n },
             (_, 46..60) => {
                 hub += 1;
                 Step::HubPut { id: format!("h{hub}"), n }
             }
             (9.., 60..68) if !alive.is_empty() => {
-                let id = alive.iter().copied().nth(random.index(alive.len())).unwrap_or_default();
+                let id = alive.iter().copied().nth(random.below(alive.len())).unwrap_or_default();
                 alive.remove(&id);
                 Step::Delete(format!("t{id}"))
             }
             (_, 68..80) if !alive.is_empty() => {
-                let id = alive.iter().nth(random.index(alive.len())).copied().unwrap_or_default();
+                let id = alive.iter().nth(random.below(alive.len())).copied().unwrap_or_default();
                 Step::Put { id: format!("t{id}"), n }
             }
             _ => {

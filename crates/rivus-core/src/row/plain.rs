@@ -5,7 +5,7 @@
 
 use super::change::{Change, Digested, Sums};
 use super::form::{encode_plain, plain, sole_value};
-use super::{CHUNK_BYTES_MAX, ConfirmedForm, Corrupt, Entries, Entry, Forms, Row, VERSION, flag};
+use super::{CHUNK_BYTES_MAX, ConfirmedForm, Corrupt, Entries, Entry, Forms, Row, VERSION, flag, put_head};
 use crate::address::LIFE;
 use crate::bytes::{Put, Reader};
 use crate::id::StoreId;
@@ -216,19 +216,10 @@ const ENTRY_BYTES_MAX: usize = 160;
 impl After<'_> {
     /// Appends the entry.
     pub(super) fn encode(&self, address: &[u8], out: &mut Vec<u8>) {
-        let flags = if self.seq == 0 { 0 } else { flag::SEQ }
-            | if self.source.is_none() { 0 } else { flag::SOURCE }
-            | if self.confirmed.is_none() { 0 } else { flag::CONFIRMED }
+        let confirmed = if self.confirmed.is_none() { 0 } else { flag::CONFIRMED }
             | if self.is_absent { flag::CONFIRMED_ABSENT } else { 0 };
         out.sized(|out| {
-            out.push(flags);
-            out.slice(address);
-            if self.seq != 0 {
-                out.varint(self.seq);
-            }
-            if let Some(source) = self.source {
-                out.extend_from_slice(&source.0.to_be_bytes());
-            }
+            put_head(out, confirmed, address, self.seq, self.source);
             match &self.confirmed {
                 None => self.shown.encode(out),
                 Some(confirmed) => {

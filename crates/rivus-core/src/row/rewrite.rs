@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::change::{self, Change, Digested, State};
 use super::{
-    CHUNK_BYTES_MAX, Confirmed, Corrupt, Entries, Entry, Row, VERSION, encode_register, flag, plain,
+    CHUNK_BYTES_MAX, Confirmed, Corrupt, Entries, Entry, Row, VERSION, encode_register, flag, plain, put_head,
 };
 use crate::bytes::{Put, Reader};
 
@@ -167,27 +167,13 @@ impl<'o, 'a> Rewrite<'o, 'a> {
 }
 
 fn push_entry(out: &mut Vec<u8>, address: &[u8], state: &State<'_>) {
-    let mut flags = 0;
-    if state.seq != 0 {
-        flags |= flag::SEQ;
-    }
-    if state.source.is_some() {
-        flags |= flag::SOURCE;
-    }
-    match state.confirmed {
-        Confirmed::Same => {}
-        Confirmed::Absent => flags |= flag::CONFIRMED_ABSENT,
-        Confirmed::Register(_) => flags |= flag::CONFIRMED,
-    }
+    let confirmed = match state.confirmed {
+        Confirmed::Same => 0,
+        Confirmed::Absent => flag::CONFIRMED_ABSENT,
+        Confirmed::Register(_) => flag::CONFIRMED,
+    };
     out.sized(|out| {
-        out.push(flags);
-        out.slice(address);
-        if state.seq != 0 {
-            out.varint(state.seq);
-        }
-        if let Some(source) = state.source {
-            out.extend_from_slice(&source.0.to_be_bytes());
-        }
+        put_head(out, confirmed, address, state.seq, state.source);
         if let Confirmed::Register(confirmed) = &state.confirmed {
             out.sized(|out| encode_register(&state.shown, out));
             encode_register(confirmed, out);

@@ -10,6 +10,8 @@ use super::page::{Page, PageHeader, REGISTERS_MAX, RowDecoder, RowEncoder, Rows,
 use super::*;
 use crate::address;
 use crate::clock::{Instant, Stamp, TIME_END};
+use crate::id::{ReplicaId, StoreId};
+use crate::identity::Position;
 use crate::register::{Candidate, Register, Saw, Seen};
 use crate::replica::Delta;
 use crate::row::Change;

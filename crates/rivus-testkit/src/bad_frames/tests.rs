@@ -58,12 +58,14 @@ fn each_bad_frame_brings_its_error_changes_nothing_and_ends_the_connection() {
 }
 
 #[test]
-fn there_are_more_than_300_and_each_has_a_name_of_its_own() {
+fn each_has_a_name_of_its_own_and_the_manual_tells_how_many_there_are() {
     let all = all();
     let names: BTreeSet<&str> = all.iter().map(|bad| bad.name.as_str()).collect();
     assert_eq!(names.len(), all.len());
-    println!("{} bad frames", all.len());
     assert!(all.len() >= 300, "{}", all.len());
+    let manual = include_str!("../../../../docs/testing.md");
+    let expected = format!("`rivus_testkit::bad_frames` has {} named frames", all.len());
+    assert!(manual.contains(&expected), "docs/testing.md tells of another number than this: {expected}");
 }
 
 #[test]

@@ -83,8 +83,10 @@ pub trait Rule {
     /// The fields that the rule may show otherwise, [`LIFE`] among them if it hides entities.
     fn owns(&self) -> Vec<&str>;
 
-    /// The fields that sway it, beside life and claims.
-    fn reads(&self) -> Vec<&str>;
+    /// The fields that sway it, beside life and claims. The default: its own.
+    fn reads(&self) -> Vec<&str> {
+        self.owns()
+    }
 
     /// What shows otherwise. A pure function: no clock, no locale, no order of the entities, no memory.
     fn evaluate(&self, entities: &[Entity]) -> Overlays;

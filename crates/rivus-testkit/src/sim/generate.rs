@@ -7,7 +7,7 @@ use rivus_core::edit::Op;
 
 use super::edits;
 use super::plan::{Action, Death, Fault, Flavour, Plan, Shape, Site, Step, Version};
-use super::rng::{Rng, mixed};
+use crate::random::{Random, mixed};
 
 const DAY_MS: i64 = 86_400_000;
 const YEAR_MS: i64 = 365 * DAY_MS;
@@ -16,7 +16,7 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn new(flavour: Flavour, seed: u64) -> Self {
-        let mut rng = Rng::new(mixed(seed, flavour as u64));
+        let mut rng = Random::new(mixed(seed, flavour as u64));
         let shape = *rng.pick(&[Shape::Peers, Shape::Peers, Shape::Hub, Shape::Hub, Shape::Relay]);
         let calm = rng.chance(1, 4);
         let mixed = shape != Shape::Peers && rng.chance(1, 3);
@@ -52,7 +52,7 @@ impl Plan {
     }
 }
 
-fn site(rng: &mut Rng, number: usize, calm: bool, mixed: bool, drift: Option<u64>) -> Site {
+fn site(rng: &mut Random, number: usize, calm: bool, mixed: bool, drift: Option<u64>) -> Site {
     let version = match (mixed, number) {
         (false, _) => Version::New,
         (true, 0) => Version::Open,
@@ -78,7 +78,7 @@ fn site(rng: &mut Rng, number: usize, calm: bool, mixed: bool, drift: Option<u64
 }
 
 struct Maker {
-    rng: Rng,
+    rng: Random,
     shape: Shape,
     flavour: Flavour,
     calm: bool,
@@ -123,7 +123,7 @@ impl Maker {
         self.push(Action::Edit { on, ops });
     }
 
-    fn op(&mut self, on: usize, make: impl FnOnce(&mut Rng) -> Op) {
+    fn op(&mut self, on: usize, make: impl FnOnce(&mut Random) -> Op) {
         let ops = vec![make(&mut self.rng)];
         self.push(Action::Edit { on, ops });
     }
@@ -145,7 +145,7 @@ impl Maker {
         }
         let rng = &mut self.rng;
         let frames = u16::try_from(1 + rng.below(10)).unwrap_or(1);
-        let percent = |rng: &mut Rng, of: usize| u8::try_from(rng.below(of)).unwrap_or(0);
+        let percent = |rng: &mut Random, of: usize| u8::try_from(rng.below(of)).unwrap_or(0);
         match rng.below(6) {
             0..3 => Fault::Cut(frames),
             3 => Fault::Forward(frames),
@@ -309,7 +309,7 @@ impl Maker {
         }
         for on in [from, to, from, to] {
             match self.rng.below(4) {
-                0 => self.push(Action::Edit { on, ops: vec![edits::inc(&mut Rng::new(7), &id)] }),
+                0 => self.push(Action::Edit { on, ops: vec![edits::inc(&mut Random::new(7), &id)] }),
                 1 | 2 => self.edit(on),
                 _ if self.shape == Shape::Peers => self.sync(),
                 _ => self.push(Action::Sync { from: on, to: 0, fault: Fault::None }),

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use rivus_core::session::{Session, SessionOptions};
 
 use super::plan::Fault;
-use super::rng::Rng;
 use crate::model::Known;
+use crate::random::Random;
 
 /// How many frames may be under way in one direction.
 const WINDOW: usize = 3;
@@ -44,7 +44,7 @@ pub(super) struct Link {
     under_way: [VecDeque<(Vec<u8>, Option<Known>)>; 2],
     fault: Fault,
     frames: u16,
-    rng: Rng,
+    rng: Random,
     /// An end that has failed has nothing more to hear, only perhaps to say why.
     pub(super) failed: [bool; 2],
     /// A push is on its way, or its answer.
@@ -74,7 +74,7 @@ impl Link {
             under_way: [VecDeque::new(), VecDeque::new()],
             fault,
             frames: 0,
-            rng: Rng::new(seed),
+            rng: Random::new(seed),
             failed: [false; 2],
             pushes: 0,
         }

@@ -9,8 +9,8 @@ use rivus_core::replica::{OpenOptions, Replica};
 use rivus_core::store::StoreError;
 
 use super::plan::Site;
-use super::rng::mixed;
 use super::store::{Copy, SimStore};
+use crate::random::mixed;
 
 /// When the simulated world begins, in ms since 1970.
 pub(super) const BEGIN_MS: i64 = 1_700_000_000_000;

@@ -3,14 +3,11 @@
 //! Owns the faults and a running hash of everything that was committed. The content is in a real store.
 
 use std::cell::{Cell, RefCell};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rivus_core::store::{
-    Batch, Changed, Chunk, CommitError, Head, MemoryStore, Record, RecordKey, Store, StoreError, Table,
-};
+use rivus_core::store::{Batch, Chunk, CommitError, MemoryStore, RecordKey, Store, StoreError};
 use rivus_sqlite::{Options, SqliteStore, Synchronous};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -192,7 +189,8 @@ impl SimStore {
 }
 
 macro_rules! each {
-    ($self:expr, $store:ident => $do:expr) => {
+    ($self:expr, $store:ident => $do:expr) => {{
+        $self.check()?;
         match &$self.inner {
             Inner::Memory($store) => $do,
             Inner::Shared(shared) => {
@@ -201,14 +199,11 @@ macro_rules! each {
             }
             Inner::Sqlite { store: $store, .. } => $do,
         }
-    };
+    }};
 }
 
 impl Store for SimStore {
-    fn head(&self) -> Result<Head, StoreError> {
-        self.check()?;
-        each!(self, store => store.head())
-    }
+    rivus_core::forward_reads!(each);
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
         self.check()?;
@@ -225,35 +220,6 @@ impl Store for SimStore {
                 Ok(store.load(kind, id, address)?.map(owned))
             }
         }
-    }
-
-    fn changes(
-        &self,
-        after: u64,
-        visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
-    ) -> Result<Head, StoreError> {
-        self.check()?;
-        each!(self, store => store.changes(after, visit))
-    }
-
-    fn kinds(&self) -> Result<Vec<String>, StoreError> {
-        self.check()?;
-        each!(self, store => store.kinds())
-    }
-
-    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
-        self.check()?;
-        each!(self, store => store.ids(kind, after, limit))
-    }
-
-    fn records(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.check()?;
-        each!(self, store => store.records(table, from, visit))
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
@@ -287,11 +253,6 @@ impl Store for SimStore {
             return Err(StoreError::Io("the process died after a commit".to_owned()).into());
         }
         Ok(seq)
-    }
-
-    fn last_record(&self, table: Table, below: &[u8]) -> Result<Option<Record>, StoreError> {
-        self.check()?;
-        each!(self, store => store.last_record(table, below))
     }
 
     fn others(&self) -> Result<Option<i64>, StoreError> {

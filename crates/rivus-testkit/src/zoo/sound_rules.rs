@@ -235,10 +235,6 @@ impl Rule for Bound {
         vec![self.field]
     }
 
-    fn reads(&self) -> Vec<&str> {
-        vec![self.field]
-    }
-
     fn evaluate(&self, entities: &[Entity]) -> Overlays {
         let mut overlays = Overlays::default();
         for entity in entities {
@@ -283,10 +279,6 @@ pub struct Nullify {
 
 impl Rule for Nullify {
     fn owns(&self) -> Vec<&str> {
-        vec![self.field]
-    }
-
-    fn reads(&self) -> Vec<&str> {
         vec![self.field]
     }
 

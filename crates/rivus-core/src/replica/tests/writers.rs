@@ -34,10 +34,15 @@ impl Shared {
     }
 }
 
+macro_rules! shared {
+    ($self:expr, $store:ident => $do:expr) => {{
+        let $store = $self.store.borrow();
+        $do
+    }};
+}
+
 impl Store for Shared {
-    fn head(&self) -> Result<Head, StoreError> {
-        self.store.borrow().head()
-    }
+    crate::forward_reads!(shared);
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
         let store = self.store.borrow();
@@ -48,31 +53,6 @@ impl Store for Shared {
             place: chunk.place,
             bytes: chunk.bytes.into_owned().into(),
         }))
-    }
-
-    fn changes(
-        &self,
-        after: u64,
-        visit: &mut dyn FnMut(crate::store::Changed<'_>) -> ControlFlow<()>,
-    ) -> Result<Head, StoreError> {
-        self.store.borrow().changes(after, visit)
-    }
-
-    fn kinds(&self) -> Result<Vec<String>, StoreError> {
-        self.store.borrow().kinds()
-    }
-
-    fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
-        self.store.borrow().ids(kind, after, limit)
-    }
-
-    fn records(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.store.borrow().records(table, from, visit)
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
