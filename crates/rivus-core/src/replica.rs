@@ -465,9 +465,7 @@ impl<S: Store> Replica<S> {
                 origin,
             };
             self.events.extend(finished.changed().map(event));
-            let is_told: std::collections::BTreeSet<_> = finished.changed().collect();
-            let swayed = finished.swayed.iter().map(|(kind, id)| (kind.as_str(), id.as_str()));
-            self.events.extend(swayed.filter(|swayed| !is_told.contains(swayed)).map(event));
+            self.events.extend(finished.swayed().map(event));
         }
         Ok(seq)
     }

@@ -28,7 +28,7 @@ use crate::value::Value;
 
 pub(crate) use facts::{Facts, Laid};
 pub(crate) use index::{COVER_KEY, Changes, Cover};
-pub(crate) use settle::Settled;
+pub(crate) use settle::Dirt;
 
 /// A rule of the application's own: a pure function over the entities of a group.
 ///
@@ -170,6 +170,8 @@ struct Watched {
     address: Vec<u8>,
     /// The type, if it is not a member of a group.
     ty: Option<FieldType>,
+    /// Whether keys in the index are made of it.
+    is_key: bool,
 }
 
 impl Rules {
@@ -185,8 +187,9 @@ impl Rules {
         let chosen: Vec<_> = chosen.collect();
         for (kind, rule) in &chosen {
             let watch = rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life));
+            let keys = rule.keys();
             for field in rule.fields() {
-                watch.watch(kind, &field);
+                watch.watch(kind, &field, keys.contains(&field));
             }
             if let RuleType::Reference(reference) = &rule.what {
                 let life = kinds.iter().find(|k| k.name == reference.to).map_or(Life::default(), |k| k.life);
@@ -278,8 +281,9 @@ impl Watch {
         }
     }
 
-    fn watch(&mut self, kind: &Kind, field: &str) {
-        if self.fields.iter().any(|watched| watched.name == field) {
+    fn watch(&mut self, kind: &Kind, field: &str, is_key: bool) {
+        if let Some(watched) = self.fields.iter_mut().find(|watched| watched.name == field) {
+            watched.is_key |= is_key;
             return;
         }
         let (address, ty) = match kind.slot(field) {
@@ -287,7 +291,7 @@ impl Watch {
             Slot::Member(group) => (address::group(&group.name), None),
             Slot::Open | Slot::Undeclared => (address::field(field), Some(FieldType::PLAIN)),
         };
-        self.fields.push(Watched { name: field.to_owned(), address, ty });
+        self.fields.push(Watched { name: field.to_owned(), address, ty, is_key });
     }
 
     fn place(&self, field: &str) -> usize {
@@ -309,14 +313,19 @@ impl Watch {
         !self.lay.is_empty()
     }
 
-    /// Whether a change at this address may sway a rule.
-    pub(crate) fn is_swayed_by(&self, at: &[u8]) -> bool {
+    /// What a change at this address may change.
+    pub(crate) fn dirt(&self, at: &[u8]) -> Dirt {
         match at.first() {
-            Some(&address::class::LIFE | &address::class::CLAIM) => true,
+            Some(&address::class::LIFE) => Dirt { any: true, keys: true, life: true },
+            Some(&address::class::CLAIM) => Dirt { any: true, keys: true, life: false },
             Some(&address::class::FIELD | &address::class::GROUP) => {
-                self.fields.iter().any(|watched| watched.address == at)
+                let mut dirt = Dirt::default();
+                for watched in self.fields.iter().filter(|watched| watched.address == at) {
+                    dirt = Dirt { any: true, keys: dirt.keys | watched.is_key, life: false };
+                }
+                dirt
             }
-            _ => false,
+            _ => Dirt::default(),
         }
     }
 }

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::address::LIFE;
 use crate::clock::Stamp;
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
-use crate::rules::{Changes, Rules, Settled, Watch};
+use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
 
 /// One transaction's staged rows.
@@ -31,7 +30,8 @@ pub(crate) struct Work<'s, S> {
     rules: Ruled<'s>,
     /// Changes of the rules' index.
     pub(crate) entered: Changes,
-    pub(crate) settled: Settled,
+    /// Entities that rules may show otherwise now.
+    pub(crate) swayed: BTreeSet<usize>,
 }
 
 /// The rules that staged rows sway.
@@ -60,10 +60,8 @@ pub(crate) struct Staged<'s> {
     chunks: SmallVec<[StagedChunk<'s>; 1]>,
     shown_changed: bool,
     watch: Option<&'s Watch>,
-    /// Whether a change may sway a rule that has not been asked since.
-    sways: bool,
-    /// Whether the entity may have come or gone since.
-    sways_life: bool,
+    /// What has changed since the rules were asked.
+    dirt: Dirt,
 }
 
 impl Staged<'_> {
@@ -153,7 +151,7 @@ impl<'s, S: Store> Work<'s, S> {
             clashes: Vec::new(),
             rules,
             entered: Changes::new(),
-            settled: Settled::default(),
+            swayed: BTreeSet::new(),
         }
     }
 
@@ -173,21 +171,14 @@ impl<'s, S: Store> Work<'s, S> {
     /// Asks the rules about an entity whatever has changed of it.
     pub(crate) fn mark(&mut self, kind: &str, id: &str) {
         let at = self.entity(kind, id);
-        let staged = self.staged_mut(at);
-        (staged.sways, staged.sways_life) = (true, true);
+        self.staged_mut(at).dirt = Dirt { any: true, keys: true, life: true };
     }
 
-    /// The entities that may sway a rule by changes that it has not been asked about, by kind and id, and whether
-    /// they may have come or gone.
-    pub(crate) fn take_swaying(&mut self) -> Vec<(String, String, bool)> {
-        let mut taken = Vec::new();
-        for staged in &mut self.entities {
-            if std::mem::take(&mut staged.sways) {
-                let life = std::mem::take(&mut staged.sways_life);
-                taken.push((staged.kind().to_owned(), staged.id().to_owned(), life));
-            }
-        }
-        taken
+    /// What has changed since the rules were asked, by entity.
+    pub(crate) fn take_dirt(&mut self) -> BTreeMap<usize, Dirt> {
+        let staged = self.entities.iter_mut().enumerate();
+        let dirty = staged.map(|(at, staged)| (at, std::mem::take(&mut staged.dirt)));
+        dirty.filter(|(_, dirt)| dirt.any).collect()
     }
 
     pub(crate) fn entity(&mut self, kind: &str, id: &str) -> At {
@@ -217,8 +208,7 @@ impl<'s, S: Store> Work<'s, S> {
             chunks: SmallVec::new(),
             shown_changed: false,
             watch: self.rules.rules.and_then(|rules| rules.watch(kind)),
-            sways: false,
-            sways_life: false,
+            dirt: Dirt::default(),
         });
         let at = At(self.entities.len() - 1);
         if !self.index.is_empty() {
@@ -346,11 +336,15 @@ impl<'s, S: Store> Work<'s, S> {
             let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
             let (applied, here) = outcome.map_err(|c| damaged(staged.kind(), staged.id(), c))?;
             if let Some(watch) = staged.watch {
-                let done = rest.get(..here).unwrap_or_default();
-                let is_new = chunk.bytes.is_empty() && chunk.start.is_empty();
-                let life = is_new || done.iter().any(|(address, _)| address.as_ref() == LIFE);
-                staged.sways_life |= life;
-                staged.sways |= life || done.iter().any(|(address, _)| watch.is_swayed_by(address.as_ref()));
+                if chunk.bytes.is_empty() && chunk.start.is_empty() {
+                    staged.dirt = Dirt { any: true, keys: true, life: true };
+                }
+                for (address, _) in rest.get(..here).unwrap_or_default() {
+                    let dirt = watch.dirt(address.as_ref());
+                    staged.dirt.any |= dirt.any;
+                    staged.dirt.keys |= dirt.keys;
+                    staged.dirt.life |= dirt.life;
+                }
             }
             rest = rest.get(here..).unwrap_or_default();
             staged.shown_changed |= applied.shown_changed;
@@ -389,7 +383,7 @@ impl<'s, S: Store> Work<'s, S> {
             index: index
                 .map(|(key, value)| RecordWrite { table: Table::Rule, key: RecordKey::Bytes(key), value })
                 .collect(),
-            swayed: self.settled.swayed,
+            swayed: self.swayed,
             since: self.rules.rules.map(|_| self.rules.since),
             rows: SmallVec::new(),
             entities: SmallVec::new(),
@@ -427,7 +421,7 @@ pub(crate) struct Finished {
     /// The head's seq before anything was read, if there are rules.
     pub(crate) since: Option<u64>,
     /// Entities that rules may show otherwise now.
-    pub(crate) swayed: BTreeSet<(String, String)>,
+    swayed: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -440,10 +434,16 @@ struct FinishedRow {
 }
 
 impl Finished {
-    /// Kind and id of the entities whose view changed.
+    /// Kind and id of the entities whose registers changed.
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&str, &str)> {
         let changed = self.entities.iter().filter(|(_, changed)| *changed);
         changed.map(|(names, _)| (names.kind(), names.id()))
+    }
+
+    /// Kind and id of the other entities that rules may show otherwise now.
+    pub(crate) fn swayed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let swayed = self.swayed.iter().filter_map(|at| self.entities.get(*at));
+        swayed.filter(|(_, changed)| !changed).map(|(names, _)| (names.kind(), names.id()))
     }
 
     /// The rows that were only read, and those to write.

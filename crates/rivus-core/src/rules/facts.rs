@@ -88,11 +88,6 @@ impl Facts {
         }
     }
 
-    /// Equal for equal facts.
-    pub(super) fn hash(&self) -> u128 {
-        xxhash_rust::xxh3::xxh3_128(format!("{self:?}").as_bytes())
-    }
-
     /// As a custom rule sees it.
     pub(super) fn entity(&self, id: &str, watch: &Watch, rule: usize, stratum: &Stratum) -> Entity {
         let named = watch.fields.iter().zip(&self.values).zip(&self.stamps);
@@ -266,19 +261,29 @@ impl<S: Store> Work<'_, S> {
         let Some(watch) = rules.watch(kind) else { return Ok((Facts::default(), Vec::new())) };
         let at = self.entity(kind, id);
         let facts = self.facts(at, rules, watch)?;
-        self.lay_on(rules, kind, id, facts, until)
+        self.lay_on(rules, watch, id, facts, until)
+    }
+
+    /// A staged entity as it shows after the rules before `until`.
+    pub(super) fn shown_at(&mut self, rules: &Rules, at: At, until: usize) -> Result<Facts, CommitError> {
+        let Some(watch) = rules.watch(self.staged(at).kind()) else { return Ok(Facts::default()) };
+        let facts = self.facts(at, rules, watch)?;
+        if watch.lay.first().is_none_or(|first| *first >= until) {
+            return Ok(facts);
+        }
+        let id = self.staged(at).id().to_owned();
+        Ok(self.lay_on(rules, watch, &id, facts, until)?.0)
     }
 
     /// What the rules before `until` show of an entity.
-    pub(crate) fn lay_on(
+    fn lay_on(
         &mut self,
         rules: &Rules,
-        kind: &str,
+        watch: &Watch,
         id: &str,
         mut facts: Facts,
         until: usize,
     ) -> Result<(Facts, Vec<Laid>), CommitError> {
-        let Some(watch) = rules.watch(kind) else { return Ok((facts, Vec::new())) };
         let mut all: Vec<Laid> = Vec::new();
         if !facts.held {
             return Ok((facts, all));
@@ -309,9 +314,7 @@ impl<S: Store> Work<'_, S> {
         let stratum = rules.stratum(rule);
         let one = |laid: Option<Laid>| laid.into_iter().collect();
         Ok(match &stratum.what {
-            What::AtMostOne { open, order, time } => {
-                one(self.stopped(rule, &stratum.group, [*open, *order], *time, id, facts)?)
-            }
+            What::AtMostOne { .. } => one(self.stopped(rules, rule, id, facts)?),
             What::Unique { field, on_clash } => {
                 one(self.clashing(rule, &stratum.group, *field, *on_clash, id, facts)?)
             }

@@ -209,6 +209,16 @@ impl<S: Store> Index<'_, S> {
         failed
     }
 
+    /// The end beyond the prefix of the least key that begins with it and is above `after`.
+    pub(super) fn next_after(&self, prefix: &[u8], after: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut next = None;
+        self.visit(prefix, Some(after), &mut |end, _| {
+            next = Some(end.to_vec());
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(next)
+    }
+
     /// The greatest key that begins with `prefix` and is below `below`: its end beyond the prefix, and its value.
     pub(super) fn last_below(
         &self,

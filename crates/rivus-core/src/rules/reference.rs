@@ -17,11 +17,11 @@ fn named(rule: usize, target: &str) -> Vec<u8> {
 }
 
 /// Under which key an entity is found, if it names another.
-pub(super) fn entries(rule: usize, field: usize, id: &str, facts: &Facts) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn entries(rule: usize, field: usize, id: &str, facts: &Facts) -> Vec<Vec<u8>> {
     let Some(target) = facts.held.then(|| target(facts.value(field))).flatten() else { return Vec::new() };
     let mut key = named(rule, target);
     key.extend_from_slice(id.as_bytes());
-    vec![(key, vec![u8::from(facts.is_there())])]
+    vec![key]
 }
 
 /// The entity that a key is about.
@@ -56,7 +56,7 @@ impl<S: Store> Work<'_, S> {
                 if !facts.deleted {
                     return Ok(None);
                 }
-                let by = self.kept_by(rule, id, is_self)?;
+                let by = self.kept_by(rules, rule, stratum, id, is_self)?;
                 Ok(by.map(|by| Laid { rule, field: None, shown: hidden, hidden: shown, rival: Some(by) }))
             }
             _ if facts.deleted || *value == Value::Null => Ok(None),
@@ -105,38 +105,36 @@ impl<S: Store> Work<'_, S> {
         }
     }
 
-    /// The first by id of those that keep an entity alive.
-    fn kept_by(&mut self, rule: usize, id: &str, is_self: bool) -> Result<Option<String>, StoreError> {
+    /// The first by id of those that keep an entity alive: alive themselves, or kept so.
+    fn kept_by(
+        &mut self,
+        rules: &Rules,
+        rule: usize,
+        stratum: &Stratum,
+        id: &str,
+        is_self: bool,
+    ) -> Result<Option<String>, CommitError> {
         let mut seen = BTreeSet::from([id.to_owned()]);
-        for (referrer, is_there) in self.referrers(rule, id)? {
-            if is_there {
-                return Ok(Some(referrer));
-            }
-            if !is_self {
-                continue;
-            }
+        for referrer in self.referrers(rule, id)? {
             let mut next = vec![referrer.clone()];
             while let Some(one) = next.pop() {
-                if !seen.insert(one.clone()) {
-                    continue;
+                if self.shown(rules, &stratum.kind, &one, rule)?.0.is_there() {
+                    return Ok(Some(referrer));
                 }
-                for (further, is_there) in self.referrers(rule, &one)? {
-                    if is_there {
-                        return Ok(Some(referrer));
-                    }
-                    next.push(further);
+                if is_self && seen.insert(one.clone()) {
+                    next.extend(self.referrers(rule, &one)?);
                 }
             }
         }
         Ok(None)
     }
 
-    /// Who names an entity, and whether it shows.
-    pub(super) fn referrers(&self, rule: usize, target: &str) -> Result<Vec<(String, bool)>, StoreError> {
+    /// Who names an entity, in byte order of their ids.
+    pub(super) fn referrers(&self, rule: usize, target: &str) -> Result<Vec<String>, StoreError> {
         let mut found = Vec::new();
-        self.index().visit(&named(rule, target), None, &mut |id, value| {
+        self.index().visit(&named(rule, target), None, &mut |id, _| {
             let id = std::str::from_utf8(id).map_err(|_| super::index::damaged())?;
-            found.push((id.to_owned(), value.first() == Some(&1)));
+            found.push(id.to_owned());
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)

@@ -146,3 +146,95 @@ fn an_end_is_not_before_its_beginning() {
     put(&mut one, 2, "a", &[("stop", 12.into())]);
     assert_eq!(shown(&one, "a", "stop"), 12.into());
 }
+
+#[test]
+fn who_does_not_know_the_latest_rules_evaluates_none_and_says_so() {
+    let schema = timers();
+    let later = |epoch: u32| {
+        let mut json: serde_json::Value = serde_json::from_str(&schema.to_json()).unwrap();
+        json["epoch"] = epoch.into();
+        Schema::from_json_str(&json.to_string()).unwrap()
+    };
+    let (mut old, mut between, mut new) =
+        (replica(1, &later(1)), replica(2, &Schema::open()), replica(3, &later(2)));
+    start(&mut old, 1000, "a");
+    start(&mut new, 2000, "b");
+    sync(&mut new, &mut between);
+    sync(&mut old, &mut between);
+    assert_eq!(old.unresolved(), Some(crate::replica::Unresolved::Epoch { ours: 1, known: 2 }));
+    assert_eq!((shown(&old, "a", "stop"), shown(&old, "b", "stop")), (Value::Null, Value::Null));
+    // It synchronises all the same, and who knows the rules evaluates them.
+    sync(&mut new, &mut between);
+    assert_eq!((shown(&new, "a", "stop"), new.unresolved()), (2000.into(), None));
+    // Its program is updated.
+    let options = OpenOptions {
+        seeds: Seeds { store: StoreId(9), replica: ReplicaId::from_u128(9), incarnation: Incarnation(9) },
+        slot: 0,
+        admission: Admission::Off,
+        rank: 0,
+    };
+    let old = Replica::open(old.into_store(), Arc::new(later(2)), options).unwrap();
+    assert_eq!((shown(&old, "a", "stop"), old.unresolved()), (2000.into(), None));
+}
+
+#[test]
+fn rules_that_come_later_and_rows_written_without_them_are_followed() {
+    let schema = timers();
+    let options = |n: u64| OpenOptions {
+        seeds: Seeds {
+            store: StoreId(n),
+            replica: ReplicaId::from_u128(n.into()),
+            incarnation: Incarnation(n),
+        },
+        slot: 0,
+        admission: Admission::Off,
+        rank: 0,
+    };
+    let mut open = Replica::open(MemoryStore::new(), Arc::new(Schema::open()), options(1)).unwrap();
+    let put = |id: &str, start: i64| {
+        let fields =
+            vec![("user".into(), "u".into()), ("start".into(), start.into()), ("stop".into(), Value::Null)];
+        Op::new("entry", id, Action::Put(fields))
+    };
+    open.edit(Millis(1), &[put("a", 10)]).unwrap();
+    open.edit(Millis(2), &[put("b", 20)]).unwrap();
+    let ruled = Replica::open(open.into_store(), Arc::new(schema.clone()), options(2)).unwrap();
+    assert_eq!((shown(&ruled, "a", "stop"), shown(&ruled, "b", "stop")), (20.into(), Value::Null));
+    let mut open = Replica::open(ruled.into_store(), Arc::new(Schema::open()), options(3)).unwrap();
+    open.edit(Millis(3), &[put("c", 30)]).unwrap();
+    let ruled = Replica::open(open.into_store(), Arc::new(schema), options(4)).unwrap();
+    assert_eq!(shown(&ruled, "b", "stop"), 30.into());
+}
+
+#[test]
+fn rules_that_cannot_be_kept_together_are_refused_with_their_names() {
+    let refused = |kinds: crate::schema::SchemaBuilder| kinds.build().unwrap_err().to_string();
+    let fields = |k: crate::schema::KindBuilder| {
+        ["a", "b", "c"].into_iter().fold(k, crate::schema::KindBuilder::value)
+    };
+    let two = Schema::builder()
+        .kind("k", |k| fields(k).unique("one", ["b"], "a").bound("two", "a", Some(1.into()), None));
+    assert_eq!(
+        refused(two),
+        "the rules `one` and `two` both own field `a` of kind `k`: leave it to one of them"
+    );
+    let circle = Schema::builder()
+        .kind("k", |k| fields(k).reference("up", "a", "l", OnGone::Cascade))
+        .kind("l", |k| fields(k).reference("down", "a", "k", OnGone::Cascade));
+    assert_eq!(
+        refused(circle),
+        "the rules `up` of kind `k`, `down` of kind `l` read what each other show, in a circle: let one of them read another field"
+    );
+    let scope = Schema::builder().kind("k", |k| fields(k).scope("c").unique("one", ["b"], "a"));
+    assert_eq!(
+        refused(scope),
+        "rule `one` of kind `k` has a group without the scope field `c`: add it to the group"
+    );
+    let set = Schema::builder().kind("k", |k| fields(k).set("tags").unique("one", ["tags"], "a"));
+    assert!(refused(set).contains("names `tags`, which is \"set, add wins\""));
+    let nowhere = Schema::builder().kind("k", |k| fields(k).reference("r", "a", "l", OnGone::Keep));
+    assert_eq!(
+        refused(nowhere),
+        "rule `r` of kind `k` refers to kind `l`, which is not declared: declare it"
+    );
+}

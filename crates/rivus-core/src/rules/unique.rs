@@ -16,20 +16,14 @@ use crate::work::Work;
 const DIGITS_MIN: usize = 4;
 
 /// Under which key an entity is found, if it bears a name.
-pub(super) fn entries(
-    rule: usize,
-    fields: &[usize],
-    field: usize,
-    id: &str,
-    facts: &Facts,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn entries(rule: usize, fields: &[usize], field: usize, id: &str, facts: &Facts) -> Vec<Vec<u8>> {
     let name = facts.value(field);
     let Some(group) = facts.group(fields).filter(|_| facts.is_there() && *name != Value::Null) else {
         return Vec::new();
     };
     let mut key = prefix(rule, NAMES, &[&group, &compact(name)]);
     put_place(&mut key, facts.claim(rule, &group).unwrap_or_else(|| facts.stamp(field)), id);
-    vec![(key, Vec::new())]
+    vec![key]
 }
 
 fn digits(id: &str) -> String {

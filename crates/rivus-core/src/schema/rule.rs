@@ -238,6 +238,18 @@ impl Rule {
         fields
     }
 
+    /// Those of its fields that say where an entity is found in the index.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let mut keys = self.group().unwrap_or_default();
+        match &self.what {
+            RuleType::AtMostOne(AtMostOne { open: field, .. })
+            | RuleType::Unique(Unique { field, .. })
+            | RuleType::Reference(Reference { field, .. }) => keys.push(field.clone()),
+            RuleType::Bound(_) | RuleType::Expr(_) | RuleType::Custom(_) => {}
+        }
+        keys
+    }
+
     /// The fields that make its group.
     pub(crate) fn group(&self) -> Option<Vec<String>> {
         match &self.what {

@@ -273,7 +273,7 @@ fn text_of_another_form_is_refused_with_its_position() {
         (r#"{"kinds":[]}"#, "invalid type: sequence, expected a map by name at line 1 column 9"),
         (
             r#"{"kinds":{"k":{"color":1}}}"#,
-            "unknown field `color`, expected one of `life`, `open`, `fields`, `groups`, `rules` at line 1 column 22",
+            "unknown field `color`, expected one of `life`, `open`, `fields`, `groups`, `scope`, `rules` at line 1 column 22",
         ),
         (
             r#"{"kinds":{"k":{"fields":{"a":{"margin":1}}}}}"#,

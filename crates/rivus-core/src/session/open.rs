@@ -43,7 +43,9 @@ impl Session {
         self.others = replica.others();
         self.told_replicas = identity.all_replicas().collect();
         let fingerprint = replica.schema().fingerprint();
-        Ok(About::new(identity.store, identity.all_replicas(), &self.told, head.seq, fingerprint, now.0))
+        let about =
+            About::new(identity.store, identity.all_replicas(), &self.told, head.seq, fingerprint, now.0);
+        Ok(about.with_epoch(replica.epoch()))
     }
 
     pub(super) fn handle_hello<S: Store>(
@@ -260,6 +262,10 @@ impl Session {
     ) -> Result<(), SessionError> {
         // What was set aside and is due by now counts as held.
         replica.release(now)?;
+        // Any device may tell an authority anything, and everybody would hear of it.
+        if peer.is_authority || !replica.identity().is_authority && replica.identity().authority.is_none() {
+            replica.hear_epoch(peer.about.epoch.unwrap_or(0))?;
+        }
         if peer.about.fingerprint() != replica.schema().fingerprint() {
             self.schema_due = true;
             let policies = replica.schema().policies();

@@ -73,6 +73,9 @@ pub struct About {
     /// The clock, in ms since 1970.
     #[n(5)]
     pub clock_ms: i64,
+    /// The latest version of the rules that the sender knows of; none is 0.
+    #[n(6)]
+    pub epoch: Option<u32>,
 }
 
 impl About {
@@ -93,7 +96,14 @@ impl About {
             head,
             fingerprint: fingerprint.to_be_bytes(),
             clock_ms,
+            epoch: None,
         }
+    }
+
+    /// With the latest version of the rules that the sender knows of.
+    #[must_use]
+    pub fn with_epoch(self, epoch: u32) -> Self {
+        Self { epoch: (epoch > 0).then_some(epoch), ..self }
     }
 
     /// The store's id.
