@@ -22,7 +22,7 @@ fn main() {
     for field in ["start", "stop"] {
         joins(field, 5);
     }
-    starts(|| MemoryStore::new(), "memory", 2000);
+    starts(MemoryStore::new, "memory", 2000);
     let folder = tempfile::tempdir().unwrap();
     let mut files = 0;
     starts(
@@ -80,7 +80,7 @@ fn joins(field: &str, rounds: usize) {
     for n in 0..100 {
         for user in 0..100 {
             let others = OTHERS.iter().map(|field| (*field, Value::from("what else was done")));
-            let at = i64::try_from(n * 10).unwrap();
+            let at = i64::from(n * 10);
             let read = [(field, Value::from(at + 1))];
             put(&mut hub, 10_000 + at, &format!("{user}-{n}"), &others.chain(read).collect::<Vec<_>>());
         }
