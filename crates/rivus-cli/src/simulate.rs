@@ -18,6 +18,9 @@ use crate::output::Output;
 /// How often the state file is written anew.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
+/// One seed in so many is run twice, and must do the same.
+const TWICE_EVERY: u64 = 100;
+
 /// How many failures are told in full: each takes hundreds of runs to make small.
 const ACCOUNTS_MAX: usize = 5;
 
@@ -36,7 +39,7 @@ pub(crate) fn run(arguments: &Simulate, out: &mut Output) -> Result<ExitCode> {
     while state.done < all {
         let seed = seed(arguments, state.done);
         let plan = Plan::new(flavour(arguments), seed);
-        let outcome = sim::run(&plan);
+        let outcome = if seed.is_multiple_of(TWICE_EVERY) { sim::run_twice(&plan) } else { sim::run(&plan) };
         state.done += 1;
         state.add(&outcome.coverage);
         if let Some(failure) = &outcome.failure {

@@ -81,6 +81,8 @@ pub enum Oracle {
     Invariant,
     /// Nothing panics.
     Panic,
+    /// The same plan does the same again, byte for byte.
+    Determinism,
 }
 
 /// What an application demands of every replica once a run is at rest: the place where a schema's rules will be
@@ -130,6 +132,18 @@ pub struct Outcome {
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     run_with(plan, &[])
+}
+
+/// Runs a plan twice: a second trace that is not the first is a finding.
+#[must_use]
+pub fn run_twice(plan: &Plan) -> Outcome {
+    let mut first = run(plan);
+    let (hash, again) = (first.trace_hash, run(plan).trace_hash);
+    if hash != again && first.failure.is_none() {
+        let finding = format!("the first run's trace is {hash:016x}, the second's {again:016x}");
+        first.failure = Some(Failure { oracle: Oracle::Determinism, step: None, finding });
+    }
+    first
 }
 
 /// Runs a plan and checks also what an application demands.

@@ -35,6 +35,18 @@ fn full_runs_find_nothing() {
     }
 }
 
+/// Each with what was wrong.
+#[test]
+fn what_was_found_once_is_found_no_more() {
+    for (token, _) in [(
+        "r1-00000000002ecsr00zzrzzzz0fa0y0010g",
+        "Overwrite took a stamp that a restored hub used again for one write",
+    )] {
+        let plan = token.parse::<Token>().unwrap().plan();
+        assert_eq!(run(&plan).failure, None, "{token}");
+    }
+}
+
 #[test]
 fn the_same_seed_does_the_same_byte_for_byte() {
     for (flavour, seeds) in [(Flavour::Core, 200), (Flavour::Full, 4)] {

@@ -261,12 +261,14 @@ impl Witness {
     /// Takes up writes that are met for the first time.
     fn note_writes(&mut self, at: usize, held: &Held, before: Option<&Held>, look: Look) {
         for (stamp, _, value) in &held.alive {
-            if self.writes[at].iter().any(|write| write.stamp == *stamp) {
+            let known = self.writes[at].iter().position(|write| write.stamp == *stamp);
+            let is_made_now = look == Look::Edit && before.is_none_or(|before| !before.shows(*stamp));
+            if known.is_some() && !is_made_now {
                 continue;
             }
             let mut saw = 0;
             if let Some(before) = before
-                && look == Look::Edit
+                && is_made_now
             {
                 for (number, write) in self.writes[at].iter().enumerate().take(128) {
                     if before.shows(write.stamp) {
@@ -274,7 +276,12 @@ impl Witness {
                     }
                 }
             }
-            self.writes[at].push(Write { stamp: *stamp, saw, value: value.clone() });
+            match known {
+                // A copy, or the store before it was set back, has used the stamp: nobody can tell the two writes
+                // apart, so that only what both authors saw is sure to be replaced.
+                Some(number) => self.writes[at][number].saw &= saw,
+                None => self.writes[at].push(Write { stamp: *stamp, saw, value: value.clone() }),
+            }
         }
     }
 

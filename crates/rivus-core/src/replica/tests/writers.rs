@@ -2,6 +2,8 @@
 
 use super::verdicts::{HUB, Line, assert_equal, hub, ranked};
 use super::*;
+use crate::session::pair::{End, run};
+use crate::session::{Grants, Role, Session, SessionError, SessionEvent, SessionOptions, Want};
 use crate::store::Chunk;
 
 /// A store that several replicas in this process have open, as several processes have one file.
@@ -190,26 +192,26 @@ fn what_another_writer_does_to_the_identity_during_an_opening_is_seen() {
     assert_eq!(b.pending_count().unwrap(), 2);
 }
 
-/// Both processes are connected. What one of them pushed is at the hub, its verdict not here yet: the other may
-/// compare no digests.
-#[test]
-fn an_edit_that_another_process_pushed_is_no_divergence_while_it_lacks_a_verdict() {
-    use crate::session::pair::{End, run};
-    use crate::session::{Grants, Role, Session, SessionEvent, SessionOptions, Want};
+/// Both ends of a connection that stays up.
+fn connection() -> (Session, Session) {
     let session = |role| {
         let seeds = seeds(777);
         Session::new(SessionOptions { role, want: Want::Live, offers: true, seeds, capabilities: 0 })
     };
-    let line = || {
-        let (client, server) = (Role::Client { token: None }, Role::Server { grants: Grants::everybody() });
-        (session(client), session(server))
-    };
+    let (client, server) = (Role::Client { token: None }, Role::Server { grants: Grants::everybody() });
+    (session(client), session(server))
+}
+
+/// Both processes are connected. What one of them pushed is at the hub, its verdict not here yet: the other may
+/// compare no digests.
+#[test]
+fn an_edit_that_another_process_pushed_is_no_divergence_while_it_lacks_a_verdict() {
     let now = Millis(100_000);
     let (mut a, b) = two();
     let mut b = b.borrow_mut();
     let mut hub = device(9);
     hub.serve_as_authority().unwrap();
-    let (mut of_a, mut of_b) = (line(), line());
+    let (mut of_a, mut of_b) = (connection(), connection());
     for (replica, (client, server)) in [(&mut a, &mut of_a), (&mut *b, &mut of_b)] {
         act(replica, 1000, inc("views", 1));
         let mut one = End { replica, session: client, now };
@@ -361,4 +363,49 @@ fn a_copy_takes_new_ids_for_all_of_its_writers_and_once_only() {
     assert_eq!(ids.len(), 4);
     assert_eq!(identity.replicas, [a.id(), b.borrow().id()]);
     assert_eq!(shows(&a, "views"), Some(Shown::Counter(15)));
+}
+
+/// One process has a connection up, over which a page is to come.
+fn page_on_its_way() -> (Replica<Shared>, Rc<RefCell<Replica<Shared>>>, Device, Session, Vec<u8>) {
+    let now = Millis(100_000);
+    let ((mut a, b), mut other) = (two(), device(3));
+    let (mut client, mut server) = connection();
+    let mut one = End { replica: &mut a, session: &mut client, now };
+    run(&mut one, &mut End { replica: &mut other, session: &mut server, now }, usize::MAX).unwrap();
+    act(&mut other, 2000, field("title", "on its way"));
+    let page = server.poll_transmit(&mut other, now).unwrap().unwrap();
+    (a, b, other, client, page)
+}
+
+/// What both ends show once the process has connected anew.
+fn connects_anew(a: &mut Replica<Shared>, other: &mut Device) {
+    assert_eq!(a.identity().store, StoreId(77));
+    assert_eq!(a.cursor(StoreId(3)).unwrap(), None, "a copy reads from zero");
+    let now = Millis(100_000);
+    let (mut client, mut server) = connection();
+    let mut one = End { replica: a, session: &mut client, now };
+    run(&mut one, &mut End { replica: other, session: &mut server, now }, usize::MAX).unwrap();
+    assert_eq!(shows(a, "title"), value("on its way"));
+    assert_equal(a, other);
+}
+
+#[test]
+fn a_connection_ends_when_another_writer_has_given_the_store_new_ids() {
+    let (mut a, b, mut other, mut client, page) = page_on_its_way();
+    let store = a.identity().store;
+    b.borrow_mut().start_over(Millis(2000), seeds(77), store, 0).unwrap();
+    let ended = client.handle(&mut a, &page, Millis(100_000));
+    assert!(matches!(ended, Err(SessionError::NewWriter)), "{ended:?}");
+    assert!(!client.poll_events().any(|event| matches!(event, SessionEvent::Joined { registers: 1.., .. })));
+    connects_anew(&mut a, &mut other);
+}
+
+#[test]
+fn a_page_is_not_joined_when_another_writer_gives_the_store_new_ids_meanwhile() {
+    let (mut a, b, mut other, mut client, page) = page_on_its_way();
+    let store = a.identity().store;
+    meanwhile(&a, &b, move |b| b.start_over(Millis(2000), seeds(77), store, 0).unwrap());
+    let ended = client.handle(&mut a, &page, Millis(100_000));
+    assert!(matches!(ended, Err(SessionError::Commit(CommitError::Stale))), "{ended:?}");
+    connects_anew(&mut a, &mut other);
 }
