@@ -17,6 +17,8 @@ pub mod canary;
 pub mod clock;
 pub mod code;
 pub mod edit;
+#[cfg(test)]
+mod golden;
 pub mod id;
 pub mod identity;
 pub mod pending;

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod golden;
+
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }

@@ -13,6 +13,11 @@ fn candidate(stamp: Stamp) -> Candidate<'static> {
     Candidate { stamp, rank: 0, saw: None, value: b"v" }
 }
 
+/// How much is tried: what the environment asks for, or the usual.
+fn asked(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |number| number.parse().expect("a number"))
+}
+
 /// The delta of a write at `time` by `replica`, who looks at `state`.
 fn write(state: Option<&Register<'_>>, time: u64, replica: u128, reach: Reach) -> Register<'static> {
     Register::write(state, candidate(stamp(time, replica)), reach)

@@ -11,6 +11,8 @@ use crate::clock::Stamp;
 use crate::id::{Incarnation, ReplicaId};
 use crate::register::{Candidate, Saw};
 
+mod golden;
+
 static LARGE: [u8; 1500] = [0x61; 1500];
 const VALUES: [&[u8]; 4] = [b"\xf6", b"\xf5", b"\x63abc", &LARGE];
 const ADDRESSES: [&[u8]; 9] = [

@@ -117,19 +117,21 @@ impl Xorshift {
 }
 
 #[test]
-fn the_laws_hold_for_300_000_random_triples() {
+fn the_laws_hold_for_as_many_random_triples_as_asked() {
+    let triples = asked("RIVUS_REGISTER_TRIPLES", 300_000);
     let mut random = Xorshift(0x5eed_0f7e_57ab_1e00);
-    let (mut plain, mut equal_stamps) = (0_u32, 0_u32);
-    for round in 0..300_000_u32 {
+    let (mut plain, mut equal_stamps) = (0, 0);
+    for round in 0..triples {
         let before = random.0;
         let (a, b, c) = (random.state(), random.state(), random.state());
         if let Err(law) = laws(&a, &b, &c) {
             panic!("not {law}: round {round}, seed {before:#x}\n{a:?}\n{b:?}\n{c:?}");
         }
-        plain += u32::from(a.as_plain().is_some());
+        plain += usize::from(a.as_plain().is_some());
         let differ = |x: &Candidate<'_>| b.alive.iter().any(|y| x.stamp == y.stamp && x != y);
-        equal_stamps += u32::from(a.alive.iter().any(differ));
+        equal_stamps += usize::from(a.alive.iter().any(differ));
     }
-    println!("300000 triples; plain: {plain}; one stamp with two contents: {equal_stamps}");
-    assert!((20_000..200_000).contains(&plain) && equal_stamps > 20_000, "{plain} {equal_stamps}");
+    println!("{triples} triples; plain: {plain}; one stamp with two contents: {equal_stamps}");
+    let is_many = |count: usize| count > triples / 15;
+    assert!(is_many(plain) && is_many(triples - plain) && is_many(equal_stamps), "{plain} {equal_stamps}");
 }

@@ -32,6 +32,9 @@ const FIRST_REACHES: [Reach; 2] = [Reach::None, Reach::Infinite];
 /// A set of writes by their number, one bit each.
 type Set = usize;
 
+/// The longest histories that can be asked for.
+const WRITES_MAX: usize = 5;
+
 /// One write as the model keeps it.
 #[derive(Debug)]
 struct Write {
@@ -44,6 +47,7 @@ struct Write {
 
 struct Model {
     steps: &'static [Step],
+    reaches: &'static [Reach],
     writes_max: usize,
     writes: Vec<Write>,
     /// The register of a reader who has just these deltas, by set; the empty set has none.
@@ -53,14 +57,15 @@ struct Model {
 }
 
 fn members(set: Set) -> impl Iterator<Item = usize> {
-    (0..4).filter(move |n| set & (1 << n) != 0)
+    (0..WRITES_MAX).filter(move |n| set & (1 << n) != 0)
 }
 
 impl Model {
     /// Runs all histories, and says how many they are.
-    fn run(steps: &'static [Step], writes_max: usize) -> u64 {
-        let mut model =
-            Self { steps, writes_max, writes: Vec::new(), states: vec![None], histories: 0, readers: 0 };
+    fn run(steps: &'static [Step], reaches: &'static [Reach], writes_max: usize) -> u64 {
+        assert!(writes_max <= WRITES_MAX, "{writes_max} writes are too many: ask for {WRITES_MAX} at most");
+        let (writes, states) = (Vec::new(), vec![None]);
+        let mut model = Self { steps, reaches, writes_max, writes, states, histories: 0, readers: 0 };
         model.explore();
         println!("{} histories, {} readers", model.histories, model.readers);
         model.histories
@@ -82,7 +87,7 @@ impl Model {
                     if !self.may_know(stamp, known) {
                         continue;
                     }
-                    for &reach in if number == 0 { &FIRST_REACHES[..] } else { &REACHES[..] } {
+                    for &reach in if number == 0 { &FIRST_REACHES[..] } else { self.reaches } {
                         self.write(stamp, known, reach);
                         self.check_readers();
                         self.explore();
@@ -196,12 +201,26 @@ impl Model {
 
 #[test]
 fn the_candidates_are_the_maximal_delivered_writes_in_every_history_of_four() {
-    let histories = Model::run(&STEPS[..3], 4);
+    let histories = Model::run(&STEPS[..3], &REACHES, 4);
     assert!(histories > 1_000_000, "{histories}");
 }
 
 #[test]
 fn the_candidates_are_the_maximal_delivered_writes_across_generations() {
-    let histories = Model::run(&STEPS, 3);
+    let histories = Model::run(&STEPS, &REACHES, 3);
     assert!(histories > 10_000, "{histories}");
+}
+
+/// Five writes are too many for every distance and margin at once: here writes come close after one another with any
+/// margin, or at one time or just within a margin of the next.
+#[test]
+fn the_candidates_are_the_maximal_delivered_writes_in_many_histories_of_as_many_as_asked() {
+    let writes_max = asked("RIVUS_REGISTER_WRITES", 4);
+    let close = Model::run(&STEPS[1..2], &REACHES, writes_max);
+    let apart = Model::run(
+        &[Step::Ticks(0), Step::Ticks(4)],
+        &[Reach::None, Reach::Ticks(5), Reach::Infinite],
+        writes_max,
+    );
+    assert!(close + apart > if writes_max < WRITES_MAX { 150_000 } else { 8_000_000 }, "{close} {apart}");
 }

@@ -2,14 +2,7 @@
 //! program in use.
 
 use super::*;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
+use crate::golden::{bytes, hex, path};
 
 fn about() -> About {
     let replicas = [ReplicaId::from_u128(1), ReplicaId::from_u128(2)].into_iter();
@@ -92,12 +85,7 @@ const PUSH: &str = "push";
 
 /// The bytes that the file of this name holds.
 fn golden(name: &str) -> Vec<u8> {
-    let path = folder().join(format!("{name}.hex"));
-    bytes(&std::fs::read_to_string(path).unwrap().split_whitespace().collect::<String>())
-}
-
-fn folder() -> std::path::PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/golden/frames"].iter().collect()
+    bytes(&std::fs::read_to_string(path("frames").join(format!("{name}.hex"))).unwrap())
 }
 
 #[test]
@@ -150,7 +138,7 @@ fn a_push_has_the_bytes_of_version_1() {
 /// No file is left that nothing reads.
 #[test]
 fn each_golden_file_is_compared() {
-    let files = std::fs::read_dir(folder()).unwrap();
+    let files = std::fs::read_dir(path("frames")).unwrap();
     let found = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
     let control = control().into_iter().map(|(name, _)| name);
     let compared = control.chain(PAGES).chain([PUSH]).map(str::to_owned);
