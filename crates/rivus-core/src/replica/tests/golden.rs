@@ -5,6 +5,7 @@ use super::*;
 use crate::clock::Force;
 use crate::code::Code;
 use crate::golden::{assert_same, pieces};
+use crate::identity::{Authority, Cursor, Identity, Peer};
 use crate::pending::{Header, Ops, Pending, PendingEntity};
 use crate::register::Candidate;
 
