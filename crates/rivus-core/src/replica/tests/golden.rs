@@ -2,10 +2,11 @@
 //! records.
 
 use super::*;
+use crate::bytes::Reader;
 use crate::clock::Force;
 use crate::code::Code;
 use crate::golden::{assert_same, pieces};
-use crate::identity::{Authority, Cursor, Identity, Peer};
+use crate::identity::{Authority, Cursor, Identity, Peer, Position};
 use crate::pending::{Header, Ops, Pending, PendingEntity};
 use crate::register::Candidate;
 
