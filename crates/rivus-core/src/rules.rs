@@ -28,6 +28,7 @@ use crate::value::Value;
 
 pub(crate) use facts::{Facts, Laid};
 pub(crate) use index::{COVER_KEY, Changes, Cover};
+pub use rivals::{Rival, settle};
 pub(crate) use settle::Dirt;
 
 /// A rule of the application's own: a pure function over the entities of a group.

@@ -144,7 +144,11 @@ impl<S: Store> Tx<'_, S> {
             after.entry(member.clone()).or_insert(Value::Null);
         }
         for (member, value) in named {
-            after.insert((*member).to_owned(), (*value).clone());
+            // What a rule shows is not written by naming it.
+            let is_shown = matches!(self.by_rule(at, member), Some(ByRule::Shown(shown)) if shown == *value);
+            if is_written || !is_shown {
+                after.insert((*member).to_owned(), (*value).clone());
+            }
         }
         let value = encode(&group.name, &Value::Map(after))?;
         self.intend(at, address, Intent { value, reach: Reach::None, newest })?;

@@ -216,17 +216,21 @@ impl<S: Store> Replica<S> {
             if !rules.watch(&kind).is_some_and(crate::rules::Watch::lays) {
                 continue;
             }
+            let candidates = self.reading().candidates(rules, &kind)?;
             let mut after: Option<String> = None;
             loop {
-                let ids = self.store.ids(&kind, after.as_deref(), ROWS_AT_ONCE)?;
+                let ids = match &candidates {
+                    Some(ids) => ids.iter().cloned().collect(),
+                    None => self.store.ids(&kind, after.as_deref(), ROWS_AT_ONCE)?,
+                };
                 for id in &ids {
                     if self.overlays(&kind, id)?.into_iter().try_for_each(&mut *visit).is_break() {
                         return Ok(());
                     }
                 }
                 match ids.into_iter().next_back() {
-                    Some(last) => after = Some(last),
-                    None => break,
+                    Some(last) if candidates.is_none() => after = Some(last),
+                    _ => break,
                 }
             }
         }

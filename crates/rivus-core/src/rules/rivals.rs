@@ -96,6 +96,54 @@ impl<S: Store> Work<'_, S> {
     }
 }
 
+/// One that claimed a group, for [`settle`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rival<'v> {
+    /// When.
+    pub claim: Stamp,
+    /// Its id.
+    pub id: &'v str,
+    /// Its order value.
+    pub order: &'v Value,
+    /// What its register holds as its end; null while it is open.
+    pub end: &'v Value,
+    /// Whether it is still in the group.
+    pub is_here: bool,
+}
+
+/// Evaluates a whole group from scratch: puts it in order and gives, for each that is open in it, what it shows as its
+/// end and the position of its successor.
+///
+/// The engine asks for one successor at a time; this is the same in one go, for checks. Takes little more than sorting.
+pub fn settle(rivals: &mut [Rival<'_>], time: OrderTime) -> Vec<Option<(Value, usize)>> {
+    rivals.sort_unstable_by(|a, b| (a.claim, a.id).cmp(&(b.claim, b.id)));
+    // How far a rival reaches: one that is open, or has moved on, beyond everything.
+    let reach = |rival: &Rival<'_>| (rival.is_here && *rival.end != Value::Null).then(|| rival.end.clone());
+    let exceeds = |one: &Option<Value>, other: &Value| one.as_ref().is_none_or(|one| one > other);
+    let mut ends = vec![None; rivals.len()];
+    // Those to the right that can be somebody's successor, the nearest last: each reaches less far than those before.
+    let mut ahead: Vec<(Option<Value>, usize)> = Vec::new();
+    for (at, rival) in rivals.iter().enumerate().rev() {
+        if rival.is_here && *rival.end == Value::Null {
+            let found = ahead.partition_point(|(reach, _)| exceeds(reach, rival.order));
+            let next = found.checked_sub(1).and_then(|last| ahead.get(last)).map(|(_, next)| *next);
+            if let (Some(next), Some(slot)) = (next, ends.get_mut(at)) {
+                *slot = rivals.get(next).map(|r| (end(rival.order, r.order, r.claim, time), next));
+            }
+        }
+        let own = reach(rival);
+        while ahead.last().is_some_and(|(last, _)| match (last, &own) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(last), Some(own)) => last <= own,
+        }) {
+            ahead.pop();
+        }
+        ahead.push((own, at));
+    }
+    ends
+}
+
 /// What an open entity that began at `own` shows as its end if its successor begins at `begins`.
 fn end(own: &Value, begins: &Value, claim: Stamp, time: OrderTime) -> Value {
     let claimed = || Value::Int(nearest_millis(claim.time));

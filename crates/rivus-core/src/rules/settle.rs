@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::index::{CLAIMS, ENTRIES, MEMBERS, NAMES, decode_entries, encode_entries, prefix, value_len};
+use super::index::{
+    CLAIMS, ENTRIES, MEMBERS, NAMES, OPEN, REFERRERS, decode_entries, encode_entries, prefix, value_len,
+};
 use super::{Facts, Rules, Stratum, What, reference, rivals, unique};
 use crate::schema::{OnClash, OnGone};
 use crate::store::{CommitError, Store, StoreError};
@@ -183,6 +185,53 @@ impl<S: Store> Work<'_, S> {
         }
         self.entered.insert(own, (!list.is_empty()).then_some(list));
         Ok(gone)
+    }
+
+    /// The entities of a kind on which something may be laid, as the index tells; `None` if that may be all.
+    pub(crate) fn candidates(
+        &self,
+        rules: &Rules,
+        kind: &str,
+    ) -> Result<Option<BTreeSet<String>>, StoreError> {
+        let Some(watch) = rules.watch(kind) else { return Ok(Some(BTreeSet::new())) };
+        let mut ids = BTreeSet::new();
+        for rule in watch.lay.iter().copied() {
+            let part = match &rules.stratum(rule).what {
+                What::AtMostOne { .. } => OPEN,
+                What::Unique { .. } => NAMES,
+                What::Reference { .. } => REFERRERS,
+                What::Bound { .. } | What::Expr { .. } | What::Custom(_) => return Ok(None),
+            };
+            let keeps = matches!(&rules.stratum(rule).what, What::Reference { on_gone: OnGone::Keep, .. });
+            let prefix = prefix(rule, part, &[]);
+            let mut last: Vec<u8> = Vec::new();
+            self.index().visit(&prefix, None, &mut |end, _| {
+                // What is looked for, as long as it says where it ends, and those who are found.
+                let group = match part {
+                    REFERRERS => end.first_chunk().map_or(0, |len| 2 + usize::from(u16::from_be_bytes(*len))),
+                    NAMES => {
+                        let group = value_len(end).unwrap_or(0);
+                        group + end.get(group..).and_then(value_len).unwrap_or(0)
+                    }
+                    _ => value_len(end).unwrap_or(0),
+                };
+                let (group, rest) = end.split_at_checked(group).unwrap_or((end, &[]));
+                // The first to bear a name shows it.
+                let is_first = last != group;
+                if is_first {
+                    last = group.to_vec();
+                }
+                let id = match part {
+                    REFERRERS if keeps => std::str::from_utf8(group.get(2..).unwrap_or_default()),
+                    REFERRERS => std::str::from_utf8(rest),
+                    NAMES if is_first => return Ok(ControlFlow::Continue(())),
+                    _ => Ok(super::index::place(rest)?.1),
+                };
+                ids.insert(id.map_err(|_| super::index::damaged())?.to_owned());
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(Some(ids))
     }
 
     /// The entities of a custom rule's group, in byte order of their ids.

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::{Admission, Millis};
 use crate::edit::{Action, Op};
@@ -110,6 +112,22 @@ fn names_clash_and_the_first_keeps_its_own() {
     }
     one.edit(Millis(4000), &[Op::new("project", "p1", Action::Delete)]).unwrap();
     assert_eq!(shown(&one, "p2", "name"), "Home".into());
+}
+
+#[test]
+fn a_member_of_a_group_that_is_named_as_a_rule_shows_it_stays_as_it_is() {
+    let kind = |k: crate::schema::KindBuilder| {
+        let k = k.value("workspace").value("name").value("remark").group("both", ["name", "remark"]);
+        k.unique("name", ["workspace"], "name")
+    };
+    let mut one = replica(1, &Schema::builder().kind("project", kind).build().unwrap());
+    for (now, id) in [(1, "p1"), (2, "p2")] {
+        put(&mut one, now, id, &[("workspace", "w".into()), ("name", "Home".into())]);
+    }
+    let name = shown(&one, "p2", "name");
+    put(&mut one, 3, "p2", &[("name", name.clone()), ("remark", "new".into())]);
+    assert_eq!((shown(&one, "p2", "name"), shown(&one, "p2", "remark")), (name, "new".into()));
+    assert_eq!(one.overlays("project", "p2").unwrap()[0].hidden, "Home".into());
 }
 
 #[test]
@@ -237,4 +255,36 @@ fn rules_that_cannot_be_kept_together_are_refused_with_their_names() {
         refused(nowhere),
         "rule `r` of kind `k` refers to kind `l`, which is not declared: declare it"
     );
+}
+
+/// What the definition says, rival by rival.
+fn by_definition(rivals: &[Rival<'_>]) -> Vec<Option<(Value, usize)>> {
+    let of = |(at, rival): (usize, &Rival<'_>)| {
+        if !rival.is_here || *rival.end != Value::Null {
+            return None;
+        }
+        let later = rivals.iter().enumerate().skip(at + 1);
+        let mut later = later.filter(|(_, r)| !(r.is_here && *r.end != Value::Null && r.end <= rival.order));
+        let (next, successor) = later.next()?;
+        let end = rival.order.max(successor.order).clone();
+        Some((if end == Value::Null { Value::Int(nearest_millis(successor.claim.time)) } else { end }, next))
+    };
+    rivals.iter().enumerate().map(of).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_group_in_one_go_is_as_the_definition_says(
+        group in proptest::collection::vec((0..6_u64, 0..8_i64, proptest::option::of(0..8_i64), 0..4_u8), 0..14),
+    ) {
+        let values: Vec<_> = group.iter().map(|(_, order, end, _)| (Value::Int(*order), Value::from(*end))).collect();
+        let ids: Vec<_> = (0..group.len()).map(|n| n.to_string()).collect();
+        let rivals = group.iter().zip(&values).zip(&ids).map(|(((time, _, _, here), (order, end)), id)| {
+            let order = if *time == 5 { &Value::Null } else { order };
+            Rival { claim: Stamp { time: *time << 32, ..Stamp::LOWEST }, id, order, end, is_here: *here > 0 }
+        });
+        let mut rivals: Vec<_> = rivals.collect();
+        let settled = settle(&mut rivals, crate::schema::OrderTime::Any);
+        prop_assert_eq!(settled, by_definition(&rivals));
+    }
 }
