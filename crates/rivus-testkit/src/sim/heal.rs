@@ -15,7 +15,7 @@ use super::{Invariant, Oracle, name};
 const ROUNDS_MAX: usize = 12;
 
 /// Longer than any two clocks are apart: what was set aside comes due. In ms.
-const DUE_MS: i64 = 25 * 365 * 86_400_000;
+const DUE_MS: i64 = 40 * 365 * 86_400_000;
 
 /// Lets the world come to rest and checks what it then shows.
 pub(super) fn settle(world: &mut World<'_>, invariants: &[&dyn Invariant]) -> Result<(), Finding> {

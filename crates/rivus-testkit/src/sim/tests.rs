@@ -5,6 +5,8 @@ use rivus_core::canary::{Canary, switch};
 use super::coverage::Coverage;
 use super::*;
 
+mod found;
+
 /// How often each rare situation must come up in the runs below.
 const EACH_LEAST: u64 = 100;
 
@@ -36,10 +38,21 @@ fn full_runs_find_nothing() {
 }
 
 /// Tokens of runs that failed once, each with what was wrong.
-const FOUND: &[(&str, &str)] = &[(
-    "r1-00000000002ecsr00zzrzzzz0fa0y0010g",
-    "Overwrite took a stamp that a restored hub used again for one write",
-)];
+const FOUND: &[(&str, &str)] = &[
+    (
+        "r1-00000000002ecsr00zzrzzzz0fa0y0010g",
+        "Overwrite took a stamp that a restored hub used again for one write",
+    ),
+    (
+        "r1-00000000000s0m000vzzzvzfmwzg000",
+        "Acknowledged expected one sum where a copy had an increment refused, and its original had not",
+    ),
+    (
+        "r1-00000000004688800vzzzzzz1w3g00r04020",
+        "Digest took what told a copy of its original's edit for a fault",
+    ),
+    ("r1-000000000054n6800kzz7zr3000rg", "Liveness waited 25 years for clocks that were 28 apart"),
+];
 
 #[test]
 fn what_was_found_once_is_found_no_more() {

@@ -78,14 +78,18 @@ impl World<'_> {
         let now = pending(replica)?;
         let corrected = replica.clock().correction_ms() != 0;
         let own = replica.id();
+        let original = |seq: u64| place.copied_from.filter(|(_, head)| seq <= *head).map(|(from, _)| from);
         for (seq, stamp) in &now {
-            let author_before = place.outbox.get(seq).map(|before| before.replica);
-            if why == Anew::Verdict && author_before.is_some_and(|before| before != stamp.replica) {
+            let Some(before) = place.outbox.get(seq).filter(|_| why == Anew::Verdict) else { continue };
+            if before.replica != stamp.replica {
                 // Its author was the store that this one is a copy or a backup of: the two counts are two.
                 self.witness.counts_apart(site, *seq);
-                if let Some(from) = place.copied_from.filter(|(_, head)| seq <= head) {
-                    self.witness.counts_apart(from.0, *seq);
-                }
+            }
+            if before != stamp
+                && let Some(from) = original(*seq)
+            {
+                // The original has it pending still, as it was, and may have it accepted so: one author, two totals.
+                self.processes(from).for_each(|process| self.witness.counts_apart(process, *seq));
             }
         }
         let may_fork = place.may_fork;

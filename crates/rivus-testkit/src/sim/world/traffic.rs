@@ -258,6 +258,15 @@ impl World<'_> {
                 {
                     self.note(b"diverged");
                 }
+                // What a copy was refused, its original may have had accepted, under the id of both: no page brings
+                // it to the copy. The digest does.
+                SessionEvent::Diverged { .. }
+                    if self.places[other].is_hub
+                        && self.places[site].may_fork
+                        && !self.places[site].refused.is_empty() =>
+                {
+                    self.note(b"diverged");
+                }
                 SessionEvent::Diverged { ours, theirs } => {
                     let text = format!(
                         "at one position {} has digest {ours:032x} and {} {theirs:032x}",
