@@ -3,5 +3,6 @@
 
 mod dynamic;
 mod events;
+mod ruled;
 mod sharing;
 mod typed;
