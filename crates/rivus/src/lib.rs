@@ -57,6 +57,7 @@ mod overlays;
 mod reference;
 #[cfg(feature = "replay")]
 pub mod replay;
+mod save;
 mod shared;
 mod status;
 mod subscription;
@@ -89,6 +90,7 @@ pub use crate::fields::Fields;
 pub use crate::machine::{derived_id, new_id};
 pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
 pub use crate::reference::{Ref, Refers};
+pub use crate::save::{Changed, Saved};
 pub use crate::status::{AuthorityStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;

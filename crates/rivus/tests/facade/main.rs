@@ -4,5 +4,6 @@
 mod dynamic;
 mod events;
 mod ruled;
+mod save;
 mod sharing;
 mod typed;
