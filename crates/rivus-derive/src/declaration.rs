@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Data, DeriveInput, Error, Fields, Ident, Path, Result, Type};
 
+use crate::rule;
 use crate::setting::{Given, Setting, Settings};
 
 /// An entity as declared.
@@ -15,6 +16,10 @@ pub(crate) struct Declaration<'a> {
     pub(crate) open: bool,
     pub(crate) id: (&'a Ident, &'a Type),
     pub(crate) fields: Vec<Field<'a>>,
+    /// The name of the field that says which scope an entity is in.
+    pub(crate) scope: Option<String>,
+    /// Each makes the kind one with the rule.
+    pub(crate) rules: Vec<TokenStream>,
 }
 
 /// A stored field.
@@ -64,12 +69,14 @@ impl<'a> Declaration<'a> {
         };
         let life = settings.take("life").map_or_else(|| Ok(quote!(DeleteWins)), |life| life_of(&life))?;
         let open = settings.take_word("open")?.is_some();
-        settings.finish(&["kind", "life", "open"])?;
-        let (mut id, mut fields) = (None, Vec::<Field<'_>>::new());
+        let mut rules: Vec<_> = settings.take_all(rule::STRUCT_KEYS).into_iter().map(|s| (None, s)).collect();
+        settings.finish(STRUCT_KEYS)?;
+        let (mut id, mut fields, mut scope) = (None, Vec::<Field<'_>>::new(), None);
         for field in named {
             let Some(ident) = &field.ident else { continue };
             let mut settings = Settings::of(&field.attrs)?;
             if let Some(setting) = settings.take_word("id")? {
+                settings.refuse(rule::FIELD_KEYS, "the id is no field of its own, so no rule is about it")?;
                 settings.refuse(FIELD_KEYS, "the id is no field of its own and has no policy")?;
                 settings.finish(FIELD_KEYS)?;
                 if id.replace((ident, &field.ty)).is_some() {
@@ -77,10 +84,17 @@ impl<'a> Declaration<'a> {
                 }
                 continue;
             }
+            rules.extend(settings.take_all(rule::FIELD_KEYS).into_iter().map(|s| (Some(fields.len()), s)));
+            let names_scope = settings.take_word("scope")?;
             let field = Field::of(ident, &field.ty, settings)?;
             if fields.iter().any(|other| other.name == field.name) {
                 let message = format!("two fields are stored as `{}`: rename one", field.name);
                 return Err(Error::new_spanned(field.ident, message));
+            }
+            if let Some(word) = names_scope
+                && scope.replace(field.name.clone()).is_some()
+            {
+                return Err(word.error("one field names the scope: remove the other"));
             }
             fields.push(field);
         }
@@ -88,7 +102,9 @@ impl<'a> Declaration<'a> {
             let message = "an entity needs an id: mark a field of type `String` with `#[rivus(id)]`";
             return Err(Error::new_spanned(&input.ident, message));
         };
-        Ok(Self { ident: &input.ident, kind, life, open, id, fields })
+        let declare = |(at, rule)| rule::declare(&fields, at, rule);
+        let rules = rules.into_iter().map(declare).collect::<Result<_>>()?;
+        Ok(Self { ident: &input.ident, kind, life, open, id, fields, scope, rules })
     }
 }
 
@@ -249,6 +265,7 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
+const STRUCT_KEYS: &[&str] = &["kind", "life", "open", "at_most_one", "unique"];
 const FIELD_KEYS: &[&str] = &[
     "id",
     "rename",
@@ -265,6 +282,12 @@ const FIELD_KEYS: &[&str] = &[
     "max",
     "min",
     "flag",
+    "scope",
+    "unique",
+    "reference",
+    "bound",
+    "at_least",
+    "at_most",
 ];
 const POLICY_KEYS: &[&str] = &[
     "margin_ms",

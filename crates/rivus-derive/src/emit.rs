@@ -9,7 +9,7 @@ use syn::spanned::Spanned;
 use crate::declaration::{Declaration, Field, Form};
 
 pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
-    let Declaration { ident, kind, life, open, id: (id, id_ty), fields } = declaration;
+    let Declaration { ident, kind, life, open, id: (id, id_ty), fields, scope, rules } = declaration;
     let open = open.then(|| quote!(.open()));
     let declared = fields.iter().map(|Field { name, policy, .. }| quote!(.field(#name, #policy)));
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -19,6 +19,7 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
         }
     }
     let groups = groups.iter().map(|(name, members)| quote!(.group(#name, [#(#members),*])));
+    let scope = scope.iter().map(|field| quote!(.scope(#field)));
     let reads = fields.iter().map(read);
     let writes = fields.iter().map(write);
     // Errors about a type point at it.
@@ -32,7 +33,9 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
             const KIND: &'static str = #kind;
 
             fn declare(kind: ::rivus::KindBuilder) -> ::rivus::KindBuilder {
-                kind.life(::rivus::Life::#life) #open #(#declared)* #(#groups)*
+                let kind = kind.life(::rivus::Life::#life) #open #(#declared)* #(#groups)* #(#scope)*;
+                #(let kind = #rules;)*
+                kind
             }
 
             fn id(&self) -> &str {

@@ -5,6 +5,7 @@
 
 mod declaration;
 mod emit;
+mod rule;
 mod setting;
 
 use proc_macro::TokenStream;
@@ -19,6 +20,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `kind = "task"` | the kind's name; without it the struct's name in snake case |
 /// | `life = "delete-wins"` | how deletes and edits merge: `delete-wins` (default), `edit-revives` or `newest` |
 /// | `open` | entities may hold fields that the struct does not name; the struct passes over them |
+/// | `at_most_one(group = user, while_none = stop, order = start)` | of the entities with equal `user` one at most shows none in `stop`: the last that was opened; those before it show the `start` of the next. `time = ms` where `order` is milliseconds since 1970 |
+/// | `unique(group = workspace, field = name)` | no two entities of a group show the same; may stand on the field |
 ///
 /// On one field `#[rivus(id)]`: it identifies the entity; its type is `String`, or one made `From<String>` that is
 /// `AsRef<str>`. Every other field is stored; without a setting as a plain value, of which the newest wins:
@@ -37,6 +40,20 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `max`, `min` | any | the greatest, least of concurrent values |
 /// | `flag` | `bool` | true if any concurrent value is |
 /// | `rename = "name"` | any | the name to store it under |
+/// | `scope` | any | names the scope of the entity; the group of every rule has to contain it |
+///
+/// Rules may stand on a field too: then they decide what it shows.
+///
+/// | rule | meaning |
+/// |---|---|
+/// | `unique(group = workspace)` | the first that claimed a value keeps it; others show it with `#` and part of a hash, or with `on_clash = alias` stand for the first |
+/// | `reference` | on an `Option<Ref<T>>`: shows none where what it names is deleted or absent |
+/// | `reference(on_gone = cascade)` | on it or a `Ref<T>`: the entity shows as deleted then; `on_gone = keep`: what it names stays as long as it is named |
+/// | `bound(min = 0, max = 100)` | shows nothing below `min` or above `max` |
+/// | `at_least = start`, `at_most = end` | shows nothing on the wrong side of another field |
+///
+/// Rules name the struct's own fields, several in parentheses: `group = (team, user)`. A rule takes `name = "..."`;
+/// without it, it is called after its type and the field that it shows otherwise, such as `at_most_one_stop`.
 ///
 /// A function is known to peers by the last part of its path: give it another name when what it does changes.
 ///

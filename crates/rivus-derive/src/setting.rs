@@ -2,9 +2,9 @@
 
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Error, Ident, Lit, LitInt, LitStr, Path, Result, Token};
+use syn::{Attribute, Error, Ident, Lit, LitInt, LitStr, Path, Result, Token, parenthesized, token};
 
-/// One `key` or `key = value`.
+/// One `key`, `key = value` or `key(settings)`.
 pub(crate) struct Setting {
     pub(crate) key: Ident,
     pub(crate) value: Option<Given>,
@@ -14,15 +14,34 @@ pub(crate) struct Setting {
 pub(crate) enum Given {
     Lit(Lit),
     Path(Path),
+    /// `(one, other)`.
+    Names(Vec<Ident>),
+    /// Settings of its own.
+    Settings(Settings),
 }
 
 impl Parse for Setting {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let key = input.parse()?;
+        if input.peek(token::Paren) {
+            let inner;
+            parenthesized!(inner in input);
+            let mut settings = Settings::default();
+            settings.add(inner.parse_terminated(Self::parse, Token![,])?)?;
+            return Ok(Self { key, value: Some(Given::Settings(settings)) });
+        }
         if input.parse::<Option<Token![=]>>()?.is_none() {
             return Ok(Self { key, value: None });
         }
-        let given = if input.peek(Lit) { Given::Lit(input.parse()?) } else { Given::Path(input.parse()?) };
+        let given = if input.peek(Lit) || input.peek(Token![-]) {
+            Given::Lit(input.parse()?)
+        } else if input.peek(token::Paren) {
+            let inner;
+            parenthesized!(inner in input);
+            Given::Names(Punctuated::<Ident, Token![,]>::parse_terminated(&inner)?.into_iter().collect())
+        } else {
+            Given::Path(input.parse()?)
+        };
         Ok(Self { key, value: Some(given) })
     }
 }
@@ -53,28 +72,67 @@ impl Setting {
             _ => Err(self.error(format!("`{0}` takes the path of a function: `{0} = longest`", self.key))),
         }
     }
+
+    /// A field of the struct, or a word, written without quotes.
+    pub(crate) fn name(&self) -> Result<&Ident> {
+        let name = if let Some(Given::Path(path)) = &self.value { path.get_ident() } else { None };
+        name.ok_or_else(|| self.error(format!("`{0}` takes a name without quotes: `{0} = ...`", self.key)))
+    }
+
+    /// One name, or several in parentheses.
+    pub(crate) fn names(&self) -> Result<Vec<&Ident>> {
+        match &self.value {
+            Some(Given::Names(names)) if !names.is_empty() => Ok(names.iter().collect()),
+            _ => Ok(vec![self.name()?]),
+        }
+    }
+
+    /// What stands in its parentheses; nothing if it has none.
+    pub(crate) fn settings(&mut self) -> Result<Settings> {
+        match self.value.take() {
+            None => Ok(Settings::default()),
+            Some(Given::Settings(settings)) => Ok(settings),
+            Some(_) => Err(self.error(format!("`{0}` takes settings: `{0}(...)`", self.key))),
+        }
+    }
 }
 
-/// The settings of one struct or field; each is taken out by whoever understands it.
+/// The settings of one struct, field or rule; each is taken out by whoever understands it.
+#[derive(Default)]
 pub(crate) struct Settings(Vec<Setting>);
 
 impl Settings {
     pub(crate) fn of(attributes: &[Attribute]) -> Result<Self> {
-        let mut all: Vec<Setting> = Vec::new();
+        let mut all = Self::default();
         for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("rivus")) {
-            for setting in attribute.parse_args_with(Punctuated::<Setting, Token![,]>::parse_terminated)? {
-                if all.iter().any(|other| other.key == setting.key) {
-                    return Err(setting.error(format!("`{}` is given twice: remove one", setting.key)));
-                }
-                all.push(setting);
-            }
+            all.add(attribute.parse_args_with(Punctuated::<Setting, Token![,]>::parse_terminated)?)?;
         }
-        Ok(Self(all))
+        Ok(all)
+    }
+
+    /// Only what has settings of its own may be there several times.
+    fn add(&mut self, more: impl IntoIterator<Item = Setting>) -> Result<()> {
+        let has_own = |setting: &Setting| matches!(setting.value, Some(Given::Settings(_)));
+        for setting in more {
+            if self.0.iter().any(|other| other.key == setting.key && !(has_own(other) && has_own(&setting))) {
+                return Err(setting.error(format!("`{}` is given twice: remove one", setting.key)));
+            }
+            self.0.push(setting);
+        }
+        Ok(())
     }
 
     pub(crate) fn take(&mut self, key: &str) -> Option<Setting> {
         let at = self.0.iter().position(|setting| setting.key == key)?;
         Some(self.0.remove(at))
+    }
+
+    /// Takes all that have one of these keys.
+    pub(crate) fn take_all(&mut self, keys: &[&str]) -> Vec<Setting> {
+        let is_one = |setting: &Setting| keys.iter().any(|key| setting.key == key);
+        let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(is_one);
+        self.0 = left;
+        taken
     }
 
     /// Takes a key that is set to nothing.

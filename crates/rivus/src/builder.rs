@@ -64,6 +64,23 @@ impl Builder {
         self
     }
 
+    /// Says which version of the rules this program has: count it up with every change of a rule. A program that has
+    /// met a higher one shows what was written, without rules, and says so ([`Db::unresolved`]), until it is updated.
+    ///
+    /// A schema that is given whole has an epoch of its own, and keeps it.
+    ///
+    /// ```
+    /// # use rivus::{Db, Entity};
+    /// # #[derive(Entity)] struct Note { #[rivus(id)] id: String, #[rivus(unique())] name: String }
+    /// let db = Db::builder().entity::<Note>().epoch(2).memory()?;
+    /// assert_eq!(db.schema().epoch(), 2);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn epoch(mut self, epoch: u32) -> Self {
+        self.declared = self.declared.epoch(epoch);
+        self
+    }
+
     /// Takes a whole schema, for example one that was loaded from a file. It alone decides how the data merges;
     /// entities that are declared besides are checked against it.
     ///

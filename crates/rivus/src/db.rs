@@ -470,14 +470,14 @@ impl Db {
         self.shared.lock()
     }
 
-    fn check_kind(&self, kind: &str) -> Result<(), Error> {
+    pub(crate) fn check_kind(&self, kind: &str) -> Result<(), Error> {
         match self.shared.schema.kind(kind) {
             Some(_) => Ok(()),
             None => Err(EditError::UndeclaredKind { kind: kind.to_owned() }.into()),
         }
     }
 
-    fn commit<T>(
+    pub(crate) fn commit<T>(
         &self,
         force: Force,
         mut act: impl FnMut(&mut Transaction<'_, '_>) -> Result<T, Error>,

@@ -12,7 +12,7 @@ use rivus_core::view::{Shown, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Entity, Error};
+use crate::{Changed, Entity, Error};
 
 /// The fields of one entity by name; see [`Entity::read`] and [`Entity::write`].
 ///
@@ -51,6 +51,18 @@ enum Content {
     Set(BTreeSet<String>),
     Map(BTreeMap<String, Value>),
     Counter(i128),
+}
+
+impl From<Content> for Shown {
+    fn from(content: Content) -> Self {
+        match content {
+            Content::Value(value) => Self::Value(value),
+            Content::Multi(list) => Self::Value(Value::List(list)),
+            Content::Set(keys) => Self::Set(keys),
+            Content::Map(entries) => Self::Map(entries),
+            Content::Counter(sum) => Self::Counter(sum),
+        }
+    }
 }
 
 impl Fields {
@@ -215,6 +227,15 @@ impl Fields {
             actions.insert(0, Action::Put(put));
         }
         Ok(actions)
+    }
+
+    /// The fields that hold something else than they did in `then`.
+    pub(crate) fn changed_since(self, then: &Self) -> Vec<Changed> {
+        let differs = |(field, now): (String, Content)| {
+            let then = then.contents.get(&field)?;
+            (*then != now).then(|| Changed { field, loaded: then.clone().into(), now: now.into() })
+        };
+        self.contents.into_iter().filter_map(differs).collect()
     }
 
     /// The one value that a multi field is written as; none if it is new and empty.

@@ -53,8 +53,11 @@ mod error;
 mod fields;
 mod machine;
 mod net;
+mod overlays;
+mod reference;
 #[cfg(feature = "replay")]
 pub mod replay;
+mod save;
 mod shared;
 mod status;
 mod subscription;
@@ -67,9 +70,11 @@ extern crate self as rivus;
 pub use rivus_core;
 pub use rivus_core::clock::{Admission, Millis};
 pub use rivus_core::edit::{Action, EditError, Op};
-pub use rivus_core::replica::{Edited, Event, Origin, Rejected};
+pub use rivus_core::replica::{Edited, Event, Origin, Rejected, Unresolved};
+pub use rivus_core::rules::{self, Overlay};
 pub use rivus_core::schema::{
-    Candidate, CustomResolver, FieldType, KindBuilder, Life, Margin, Resolver, Schema, SchemaError, SetWins,
+    Candidate, CustomResolver, FieldType, KindBuilder, Life, Margin, OnClash, OnGone, Resolver, RuleType,
+    Schema, SchemaError, SetWins, Side,
 };
 pub use rivus_core::store::StoreError;
 pub use rivus_core::value::{Value, ValueError};
@@ -84,6 +89,8 @@ pub use crate::error::Error;
 pub use crate::fields::Fields;
 pub use crate::machine::{derived_id, new_id};
 pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
+pub use crate::reference::{Ref, Refers};
+pub use crate::save::{Changed, Saved};
 pub use crate::status::{AuthorityStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;

@@ -6,7 +6,7 @@ use rivus_core::value::Value;
 use rivus_core::view::View;
 
 use crate::any_store::AnyStore;
-use crate::{Entity, Error, Fields};
+use crate::{Changed, Entity, Error, Fields};
 
 /// An edit being made; see [`Db::transaction`](crate::Db::transaction). It reads what it has done so far.
 ///
@@ -60,13 +60,7 @@ impl<'t, 's> Transaction<'t, 's> {
     /// # Errors
     /// As there.
     pub fn edit<T: Entity>(&mut self, id: &str, edit: impl FnOnce(&mut T)) -> Result<(), Error> {
-        let absent = || EditError::NotThere { kind: T::KIND.to_owned(), id: id.to_owned() };
-        let view = self.view(T::KIND, id)?.ok_or_else(absent)?;
-        let revives = self.schema.kind(T::KIND).is_some_and(|kind| kind.life == Life::EditRevives);
-        if view.deleted && !revives {
-            return Err(EditError::Deleted { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
-        }
-        let mut entity: T = Fields::read(id, view)?;
+        let mut entity: T = self.editable(id)?;
         let before = Fields::of(&entity)?;
         edit(&mut entity);
         if entity.id() != id {
@@ -74,6 +68,34 @@ impl<'t, 's> Transaction<'t, 's> {
             return Err(Error::IdChanged { kind, id: id.to_owned(), now });
         }
         self.act(T::KIND, id, Fields::of(&entity)?.changes_since(&before)?)
+    }
+
+    /// As [`Db::save`](crate::Db::save). Returns what changed underneath.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save<T: Entity>(&mut self, loaded: &T, edited: &T) -> Result<Vec<Changed>, Error> {
+        let id = loaded.id();
+        if edited.id() != id {
+            let (kind, now) = (T::KIND.to_owned(), edited.id().to_owned());
+            return Err(Error::IdChanged { kind, id: id.to_owned(), now });
+        }
+        let now = Fields::of(&self.editable::<T>(id)?)?;
+        let loaded = Fields::of(loaded)?;
+        let actions = Fields::of(edited)?.changes_since(&loaded)?;
+        self.act(T::KIND, id, actions)?;
+        Ok(now.changed_since(&loaded))
+    }
+
+    /// The entity as an edit finds it.
+    fn editable<T: Entity>(&mut self, id: &str) -> Result<T, Error> {
+        let absent = || EditError::NotThere { kind: T::KIND.to_owned(), id: id.to_owned() };
+        let view = self.view(T::KIND, id)?.ok_or_else(absent)?;
+        let revives = self.schema.kind(T::KIND).is_some_and(|kind| kind.life == Life::EditRevives);
+        if view.deleted && !revives {
+            return Err(EditError::Deleted { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
+        }
+        Fields::read(id, view)
     }
 
     /// As [`Db::get`](crate::Db::get), with what the transaction has done so far.
@@ -131,6 +153,15 @@ impl<'t, 's> Transaction<'t, 's> {
     pub fn view(&mut self, kind: &str, id: &str) -> Result<Option<View>, Error> {
         let view = self.tx.view(kind, id);
         self.note(view)
+    }
+
+    /// Deletes an entity if it shows, and says whether it did.
+    pub(crate) fn delete_if_there(&mut self, kind: &str, id: &str) -> Result<bool, Error> {
+        let is_there = self.presence(kind, id)? == Presence::Alive;
+        if is_there {
+            self.act(kind, id, vec![Action::Delete])?;
+        }
+        Ok(is_there)
     }
 
     fn presence(&mut self, kind: &str, id: &str) -> Result<Presence, Error> {

@@ -3,5 +3,7 @@
 
 mod dynamic;
 mod events;
+mod ruled;
+mod save;
 mod sharing;
 mod typed;
