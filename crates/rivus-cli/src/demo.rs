@@ -3,6 +3,7 @@
 //! Owns the folder and what is printed. What happens is in [`story`]; what is told of it, [`rows`] reads off the
 //! registers.
 
+mod rivals;
 mod rows;
 mod story;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::output::Output;
 use crate::table::Table;
+use rivals::Rival;
 use rows::Row;
 use story::Told;
 
@@ -35,17 +37,21 @@ pub(crate) fn run(dir: Option<&Path>, out: &mut Output) -> Result<ExitCode> {
     let schema = Schema::from_toml_str(SCHEMA)?;
     let told = crate::wait(story::act(&folder, &schema))?;
     let rows = rows::of(&told, &schema)?;
+    let rivals = rivals::of(&told)?;
     let mut digests = BTreeMap::new();
     for (name, db) in NAMES.iter().zip(&told.cast) {
         digests.insert(*name, db.status()?.digest);
     }
     let mut different = digests.values();
     let first = different.next();
-    let equal = different.all(|digest| Some(digest) == first) && rows.iter().all(Row::is_agreed);
+    let equal = different.all(|digest| Some(digest) == first)
+        && rows.iter().all(Row::is_agreed)
+        && rivals.iter().all(Rival::is_agreed);
     if out.is_json() {
-        out.json(&DemoJson { folder: &folder, rows: &rows, digests: &digests, equal })?;
+        out.json(&DemoJson { folder: &folder, rows: &rows, rivals: &rivals, digests: &digests, equal })?;
     } else {
         tell(&folder, &told, &rows, out)?;
+        tell_of_rivals(&rivals, out)?;
         writeln!(out, "\nDigests of all that they hold:")?;
         for name in NAMES {
             writeln!(out, "  {name:6}  {}", digests.get(name).map_or("", String::as_str))?;
@@ -82,6 +88,7 @@ const FOLDERS_MAX: usize = 1000;
 struct DemoJson<'d> {
     folder: &'d Path,
     rows: &'d [Row],
+    rivals: &'d [Rival],
     digests: &'d BTreeMap<&'static str, String>,
     equal: bool,
 }
@@ -100,6 +107,21 @@ fn tell(folder: &Path, told: &Told, rows: &[Row], out: &mut Output) -> Result<()
     let mut table = Table::new(["field", phone, laptop, "all show", "why"], [18, 24, 24, 16, 38]);
     for row in rows {
         table.push(row.cells());
+    }
+    write!(out, "{table}")?;
+    Ok(())
+}
+
+fn tell_of_rivals(rivals: &[Rival], out: &mut Output) -> Result<()> {
+    writeln!(
+        out,
+        "\nTwo timers of one user were started and two projects got one name. Rules hold in every view, and nothing \
+         is written to keep them:\n\
+         what was entered stays beneath.\n"
+    )?;
+    let mut table = Table::new(["what", "entered", "all show", "why"], [18, 34, 20, 44]);
+    for rival in rivals {
+        table.push(rival.cells());
     }
     write!(out, "{table}")?;
     Ok(())

@@ -219,6 +219,14 @@ fn the_demo_for_programs_holds_the_same_story() {
     let place = Place::new();
     let demo = place.json(&["demo"]);
     assert_eq!(demo["equal"], true);
+    let rival =
+        |id: &str| demo["rivals"].as_array().unwrap().iter().find(|rival| rival["id"] == id).unwrap().clone();
+    assert_eq!(
+        rival("call")["shown"],
+        serde_json::json!(["stopped at 70 s", "stopped at 70 s", "stopped at 70 s"])
+    );
+    assert_eq!(rival("report")["shown"][1], "running");
+    assert_eq!(rival("garden-2")["why"], "rule `one name`: garden-1 had the name first");
     assert_eq!(demo["rows"].as_array().unwrap().len(), 11);
     for row in demo["rows"].as_array().unwrap() {
         let shown = row["shown"].as_array().unwrap();

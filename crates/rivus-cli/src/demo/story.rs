@@ -88,6 +88,10 @@ pub(super) async fn act(folder: &Path, schema: &Schema) -> Result<Told> {
         };
         db.apply(&[Op::new(KIND, id, action)])?;
     }
+    for (seconds, device, op) in super::rivals::edits() {
+        clock.set(stopped_ms + seconds * 1000);
+        if device == 0 { &phone } else { &laptop }.apply(&[op])?;
+    }
     let edited = [snapshot(&phone)?, snapshot(&laptop)?];
 
     // The hub is back: each brings what it has, and the phone, which came first, fetches what came after it.
