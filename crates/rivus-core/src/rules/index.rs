@@ -26,6 +26,8 @@ pub(super) const OPEN: u8 = b'o';
 pub(super) const NAMES: u8 = b'n';
 /// Those that refer to an entity.
 pub(super) const REFERRERS: u8 = b'r';
+/// Those that refer to what is no entity.
+pub(super) const DANGLING: u8 = b'd';
 /// Those that are in a custom rule's group.
 pub(super) const MEMBERS: u8 = b'm';
 /// By entity: the keys under which it is found.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::index::{REFERRERS, prefix};
+use super::index::{DANGLING, REFERRERS, prefix};
 use super::{Facts, Laid, Rules, Stratum, What};
 use crate::schema::OnGone;
 use crate::store::{CommitError, Store, StoreError};
@@ -16,17 +16,20 @@ fn named(rule: usize, target: &str) -> Vec<u8> {
     prefix(rule, REFERRERS, &[&len, target.as_bytes()])
 }
 
-/// Under which key an entity is found, if it names another.
+/// Under which key an entity is found, if it names another, or what is none.
 pub(super) fn entries(rule: usize, field: usize, id: &str, facts: &Facts) -> Vec<Vec<u8>> {
-    let Some(target) = facts.held.then(|| target(facts.value(field))).flatten() else { return Vec::new() };
-    let mut key = named(rule, target);
+    let value = facts.value(field);
+    if !facts.held || *value == Value::Null {
+        return Vec::new();
+    }
+    let mut key = target(value).map_or_else(|| prefix(rule, DANGLING, &[]), |target| named(rule, target));
     key.extend_from_slice(id.as_bytes());
     vec![key]
 }
 
 /// The entity that a key is about.
 pub(super) fn target_of(key: &[u8]) -> Option<&str> {
-    let (len, rest) = key.get(3..)?.split_first_chunk::<2>()?;
+    let (len, rest) = key.get(3..).filter(|_| key.get(2) == Some(&REFERRERS))?.split_first_chunk::<2>()?;
     std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::index::{
-    CLAIMS, ENTRIES, MEMBERS, NAMES, OPEN, REFERRERS, decode_entries, encode_entries, prefix, value_len,
+    CLAIMS, DANGLING, ENTRIES, MEMBERS, NAMES, OPEN, REFERRERS, decode_entries, encode_entries, prefix,
+    value_len,
 };
 use super::{Facts, Rules, Stratum, What, reference, rivals, unique};
 use crate::schema::{OnClash, OnGone};
@@ -195,19 +196,23 @@ impl<S: Store> Work<'_, S> {
     ) -> Result<Option<BTreeSet<String>>, StoreError> {
         let Some(watch) = rules.watch(kind) else { return Ok(Some(BTreeSet::new())) };
         let mut ids = BTreeSet::new();
+        let mut parts = Vec::new();
         for rule in watch.lay.iter().copied() {
-            let part = match &rules.stratum(rule).what {
-                What::AtMostOne { .. } => OPEN,
-                What::Unique { .. } => NAMES,
-                What::Reference { .. } => REFERRERS,
+            parts.extend(match &rules.stratum(rule).what {
+                What::AtMostOne { .. } => vec![(rule, OPEN)],
+                What::Unique { .. } => vec![(rule, NAMES)],
+                What::Reference { .. } => vec![(rule, REFERRERS), (rule, DANGLING)],
                 What::Bound { .. } | What::Expr { .. } | What::Custom(_) => return Ok(None),
-            };
+            });
+        }
+        for (rule, part) in parts {
             let keeps = matches!(&rules.stratum(rule).what, What::Reference { on_gone: OnGone::Keep, .. });
             let prefix = prefix(rule, part, &[]);
             let mut last: Vec<u8> = Vec::new();
             self.index().visit(&prefix, None, &mut |end, _| {
                 // What is looked for, as long as it says where it ends, and those who are found.
                 let group = match part {
+                    DANGLING => 0,
                     REFERRERS => end.first_chunk().map_or(0, |len| 2 + usize::from(u16::from_be_bytes(*len))),
                     NAMES => {
                         let group = value_len(end).unwrap_or(0);
@@ -222,8 +227,9 @@ impl<S: Store> Work<'_, S> {
                     last = group.to_vec();
                 }
                 let id = match part {
+                    DANGLING if keeps => return Ok(ControlFlow::Break(())),
                     REFERRERS if keeps => std::str::from_utf8(group.get(2..).unwrap_or_default()),
-                    REFERRERS => std::str::from_utf8(rest),
+                    REFERRERS | DANGLING => std::str::from_utf8(rest),
                     NAMES if is_first => return Ok(ControlFlow::Continue(())),
                     _ => Ok(super::index::place(rest)?.1),
                 };

@@ -288,3 +288,41 @@ proptest! {
         prop_assert_eq!(settled, by_definition(&rivals));
     }
 }
+
+#[test]
+fn the_index_tells_every_entity_on_which_something_is_laid() {
+    let schema = Schema::builder()
+        .kind("entry", |k| {
+            let k = k.value("a").value("b").reference("nulls", "a", "project", OnGone::Nullify);
+            k.reference("hides", "b", "project", OnGone::Cascade)
+        })
+        .kind("project", |k| k.value("n").unique("one name", [] as [&str; 0], "n"));
+    let mut one = replica(1, &schema.build().unwrap());
+    let put = |kind: &str, id: &str, field: &str, value: Value| {
+        Op::new(kind, id, Action::Put(vec![(field.to_owned(), value)]))
+    };
+    let ops = [
+        put("entry", "no text", "a", 3.into()),
+        put("entry", "hidden", "b", 3.into()),
+        put("entry", "nobody", "a", "gone".into()),
+        put("project", "p1", "n", "x".into()),
+        put("project", "p2", "n", "x".into()),
+    ];
+    for (now, op) in (1..).zip(&ops) {
+        one.edit(Millis(now), std::slice::from_ref(op)).unwrap();
+    }
+    let mut told = Vec::new();
+    one.each_overlay(&mut |overlay| {
+        told.push((overlay.id, overlay.field, overlay.hidden));
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    let a = || Some("a".to_owned());
+    let expected = [
+        ("hidden", None, true.into()),
+        ("no text", a(), 3.into()),
+        ("nobody", a(), "gone".into()),
+        ("p2", Some("n".to_owned()), "x".into()),
+    ];
+    assert_eq!(told, expected.map(|(id, field, hidden): (&str, _, Value)| (id.to_owned(), field, hidden)));
+}
