@@ -8,6 +8,7 @@
 //! A field, a group and a kind are addresses of different classes, so a group may bear the name of a field.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 mod build;
 mod policy;
@@ -59,6 +60,8 @@ pub struct Schema {
     /// Which version of the rules this is.
     epoch: u32,
     rules: Rules,
+    /// Every greeting asks for it.
+    fingerprint: OnceLock<u128>,
 }
 
 impl Schema {
@@ -73,7 +76,13 @@ impl Schema {
     /// For hubs and tools that store what they do not interpret.
     #[must_use]
     pub fn open() -> Self {
-        Self { kinds: Vec::new(), any: Some(Kind::undeclared()), epoch: 0, rules: Rules::default() }
+        Self {
+            kinds: Vec::new(),
+            any: Some(Kind::undeclared()),
+            epoch: 0,
+            rules: Rules::default(),
+            fingerprint: OnceLock::new(),
+        }
     }
 
     /// The kind of this name, or `None` where the schema does not take it.
@@ -109,7 +118,7 @@ impl Schema {
     /// Functions count by their names.
     #[must_use]
     pub fn fingerprint(&self) -> u128 {
-        xxhash_rust::xxh3::xxh3_128(self.to_json().as_bytes())
+        *self.fingerprint.get_or_init(|| xxhash_rust::xxh3::xxh3_128(self.to_json().as_bytes()))
     }
 
     /// Where this schema and `theirs` would merge the same data differently, by kind and field.

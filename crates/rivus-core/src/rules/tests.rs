@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+mod timers;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -49,7 +49,13 @@ impl SchemaBuilder {
         }
         let strata = rule::order(&kinds, self.open)?;
         let rules = Rules::new(&kinds, &strata);
-        Ok(Schema { kinds, any: self.open.then(Kind::undeclared), epoch: self.epoch, rules })
+        Ok(Schema {
+            kinds,
+            any: self.open.then(Kind::undeclared),
+            epoch: self.epoch,
+            rules,
+            fingerprint: std::sync::OnceLock::new(),
+        })
     }
 
     pub(super) fn push(mut self, kind: KindBuilder) -> Self {
