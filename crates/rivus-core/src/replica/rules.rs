@@ -197,11 +197,13 @@ impl<S: Store> Replica<S> {
     pub fn overlays(&self, kind: &str, id: &str) -> Result<Vec<Overlay>, StoreError> {
         let Some(rules) = self.rules() else { return Ok(Vec::new()) };
         let shown = self.store.together(|| self.reading().shown(rules, kind, id, usize::MAX))?;
-        let (_, laid) = shown.map_err(|error| match error {
+        let (facts, laid) = shown.map_err(|error| match error {
             CommitError::Store(error) => error,
             CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
         })?;
-        let mut told: Vec<_> = laid.iter().map(|laid| laid.told(rules, kind, id)).collect();
+        // What does not show shows no field otherwise.
+        let told = laid.iter().filter(|laid| laid.field.is_none() || !facts.deleted);
+        let mut told: Vec<_> = told.map(|laid| laid.told(rules, kind, id)).collect();
         told.sort_by(|a, b| a.field.cmp(&b.field));
         Ok(told)
     }

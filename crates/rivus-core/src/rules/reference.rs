@@ -62,7 +62,7 @@ impl<S: Store> Work<'_, S> {
                 let by = self.kept_by(rules, rule, stratum, id, is_self)?;
                 Ok(by.map(|by| Laid { rule, field: None, shown: hidden, hidden: shown, rival: Some(by) }))
             }
-            _ if facts.deleted || *value == Value::Null => Ok(None),
+            _ if *value == Value::Null => Ok(None),
             OnGone::Nullify => {
                 let rival = target(value).map(str::to_owned);
                 if let Some(target) = &rival
@@ -72,6 +72,7 @@ impl<S: Store> Work<'_, S> {
                 }
                 Ok(Some(Laid { rule, field: Some(*field), shown: Value::Null, hidden: value.clone(), rival }))
             }
+            OnGone::Cascade if facts.deleted => Ok(None),
             OnGone::Cascade => {
                 let gone = self.gone(rules, rule, stratum, id, value)?;
                 Ok(gone.map(|rival| Laid { rule, field: None, shown, hidden, rival }))

@@ -328,3 +328,26 @@ fn the_index_tells_every_entity_on_which_something_is_laid() {
     ];
     assert_eq!(told, expected.map(|(id, field, hidden): (&str, _, Value)| (id.to_owned(), field, hidden)));
 }
+
+#[test]
+fn several_references_keep_one_entity_and_what_is_deleted_shows_nothing_otherwise() {
+    let schema = Schema::builder()
+        .kind("entry", |k| {
+            let k = k.value("a").value("b").value("n").bound("at least one", "n", Some(1.into()), None);
+            k.reference("one", "a", "project", OnGone::Keep).reference("two", "b", "project", OnGone::Keep)
+        })
+        .kind("project", |k| k.value("n"));
+    let mut one = replica(1, &schema.build().unwrap());
+    let ops = [
+        Op::new("project", "p", Action::Put(vec![("n".into(), 1.into())])),
+        Op::new("entry", "e", Action::Put(vec![("b".into(), "p".into()), ("n".into(), 0.into())])),
+    ];
+    one.edit(Millis(1), &ops).unwrap();
+    one.edit(Millis(2), &[Op::new("project", "p", Action::Delete)]).unwrap();
+    assert!(!one.view("project", "p").unwrap().unwrap().deleted);
+    assert_eq!(one.overlays("project", "p").unwrap()[0].rival.as_deref(), Some("e"));
+    assert_eq!(one.overlays("entry", "e").unwrap().len(), 1);
+    one.edit(Millis(3), &[Op::new("entry", "e", Action::Delete)]).unwrap();
+    assert!(one.view("project", "p").unwrap().unwrap().deleted);
+    assert_eq!(one.overlays("entry", "e").unwrap(), []);
+}

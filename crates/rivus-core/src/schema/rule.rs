@@ -296,7 +296,9 @@ impl Rule {
                 match on_gone {
                     OnGone::Nullify => of_target.chain([(kind, Spot::Null(field.clone()))]).collect(),
                     OnGone::Cascade => fields(vec![field]).chain(of_target).collect(),
-                    OnGone::Keep => fields(vec![field]).chain(life).chain(of_target).collect(),
+                    // Whether what it keeps is deleted it asks of the register; for an entity of its own kind that is
+                    // also whether that keeps others.
+                    OnGone::Keep => fields(vec![field]).chain(life).collect(),
                 }
             }
             RuleType::Bound(Bound { field, .. }) => vec![(kind, Spot::Null(field.clone()))],
