@@ -16,7 +16,7 @@ use crate::id::ReplicaId;
 use crate::pending::{Header, Ops};
 use crate::register::{Candidate, Reach, Register, Saw};
 use crate::row::{Change, Entry};
-use crate::schema::{Kind, Life, Schema};
+use crate::schema::{Kind, Life, Schema, Writers};
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::{self, Value};
 use crate::view::{self, View, life_reach};
@@ -103,6 +103,8 @@ pub struct Tx<'s, S> {
     registers: usize,
     bytes: usize,
     replica: ReplicaId,
+    /// Whether it may not write what is for replicas with a rank alone.
+    refuses_ranked: bool,
 }
 
 /// Whether an entity shows.
@@ -118,7 +120,13 @@ pub enum Presence {
 
 impl<'s, S: Store> Tx<'s, S> {
     /// An edit by `replica` on top of the rows that are staged already.
-    pub(crate) fn new(work: Work<'s, S>, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
+    pub(crate) fn new(
+        work: Work<'s, S>,
+        schema: &'s Schema,
+        replica: ReplicaId,
+        keep_ops: bool,
+        writer: Writers,
+    ) -> Self {
         Self {
             work,
             schema,
@@ -128,6 +136,7 @@ impl<'s, S: Store> Tx<'s, S> {
             registers: 0,
             bytes: 0,
             replica,
+            refuses_ranked: writer == Writers::Everybody && schema.has_ranked(),
         }
     }
 
@@ -302,6 +311,14 @@ impl<'s, S: Store> Tx<'s, S> {
     fn intend(&mut self, at: At, address: Vec<u8>, intent: Intent) -> Result<(), EditError> {
         // An entity's name goes over the wire with its first register.
         let staged = self.work.staged(at);
+        if self.refuses_ranked && self.schema.kind(staged.kind()).is_some_and(|kind| kind.is_ranked(&address))
+        {
+            let field = address::Parts::parse(&address).map(|parts| parts.name.to_owned());
+            return Err(EditError::Ranked {
+                kind: staged.kind().to_owned(),
+                field: field.unwrap_or_default(),
+            });
+        }
         let named = staged.kind().len() + staged.id().len();
         let (address_len, value_len) = (address.len(), intent.value.len());
         if self.intents.len() <= at.index() {
@@ -430,6 +447,16 @@ pub enum EditError {
     /// The kind does not declare the field and is not open.
     #[error("kind `{kind}` has no field `{field}`: declare it, or make the kind open")]
     UndeclaredField {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+    },
+    /// The field is for the authority and replicas with a rank above 0.
+    #[error(
+        "field `{field}` of kind `{kind}` is written by the authority and replicas with a rank: ask it for one"
+    )]
+    Ranked {
         /// The kind.
         kind: String,
         /// The field.

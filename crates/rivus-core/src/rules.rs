@@ -173,6 +173,10 @@ struct Watched {
     ty: Option<FieldType>,
     /// Whether keys in the index are made of it.
     is_key: bool,
+    /// Where it was held under its former name.
+    was: Option<Vec<u8>>,
+    /// What shows where nothing is held.
+    default: Option<Value>,
 }
 
 impl Rules {
@@ -292,7 +296,10 @@ impl Watch {
             Slot::Member(group) => (address::group(&group.name), None),
             Slot::Open | Slot::Undeclared => (address::field(field), Some(FieldType::PLAIN)),
         };
-        self.fields.push(Watched { name: field.to_owned(), address, ty, is_key });
+        let declared = kind.field(field);
+        let was = declared.and_then(|declared| declared.was.as_deref()).map(address::field);
+        let default = declared.and_then(|declared| declared.default.clone());
+        self.fields.push(Watched { name: field.to_owned(), address, ty, is_key, was, default });
     }
 
     fn place(&self, field: &str) -> usize {
@@ -321,7 +328,8 @@ impl Watch {
             Some(&address::class::CLAIM) => Dirt { any: true, keys: true, life: false },
             Some(&address::class::FIELD | &address::class::GROUP) => {
                 let mut dirt = Dirt::default();
-                for watched in self.fields.iter().filter(|watched| watched.address == at) {
+                let is_at = |watched: &&Watched| watched.address == at || watched.was.as_deref() == Some(at);
+                for watched in self.fields.iter().filter(is_at) {
                     dirt = Dirt { any: true, keys: dirt.keys | watched.is_key, life: false };
                 }
                 dirt

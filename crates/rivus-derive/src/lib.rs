@@ -40,6 +40,10 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `max`, `min` | any | the greatest, least of concurrent values |
 /// | `flag` | `bool` | true if any concurrent value is |
 /// | `rename = "name"` | any | the name to store it under |
+/// | `authority` | any | only the authority and replicas with a rank write it |
+/// | `on_conflict = restamp` | any, with a margin | a replica whose value has lost to a concurrent one writes it again |
+/// | `was = "name"` | any | the name that it was stored under before: what is held there shows until it is written |
+/// | `default = 5` | any | what shows where nothing is held: a number, a text, `true` or `false` |
 /// | `scope` | any | names the scope of the entity; the group of every rule has to contain it |
 ///
 /// Rules may stand on a field too: then they decide what it shows.

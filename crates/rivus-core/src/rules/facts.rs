@@ -192,9 +192,18 @@ impl<S: Store> Work<'_, S> {
         })();
         read.map_err(|corrupt| self.damage_at(at, corrupt))?;
         for (place, watched) in watch.fields.iter().enumerate() {
-            let row = self.row(at, &watched.address)?;
-            let found = field(row, &watched.address, &watched.name, watched.ty.as_ref());
-            if let Some((value, stamp)) = found.map_err(|corrupt| self.damage_at(at, corrupt))? {
+            let mut found = None;
+            for address in std::iter::once(&watched.address).chain(&watched.was) {
+                let held = field(self.row(at, address)?, address, &watched.name, watched.ty.as_ref());
+                found = held.map_err(|corrupt| self.damage_at(at, corrupt))?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            if let (None, Some(default)) = (&found, &watched.default) {
+                found = Some((default.clone(), Stamp::LOWEST));
+            }
+            if let Some((value, stamp)) = found {
                 if let Some(slot) = facts.values.get_mut(place) {
                     *slot = value;
                 }
