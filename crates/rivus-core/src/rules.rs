@@ -154,6 +154,8 @@ enum What {
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     life: Life,
+    /// Whether entities of it may stand for each other.
+    aliases: bool,
     fields: Vec<Watched>,
     /// Those declared for the kind, in order.
     own: Vec<usize>,
@@ -191,14 +193,17 @@ impl Rules {
         });
         let chosen: Vec<_> = chosen.collect();
         for (kind, rule) in &chosen {
-            let watch = rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life));
+            let watch =
+                rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life, kind.aliases));
             let keys = rule.keys();
             for field in rule.fields() {
                 watch.watch(kind, &field, keys.contains(&field));
             }
             if let RuleType::Reference(reference) = &rule.what {
-                let life = kinds.iter().find(|k| k.name == reference.to).map_or(Life::default(), |k| k.life);
-                rules.kinds.entry(reference.to.clone()).or_insert_with(|| Watch::new(life));
+                let to = kinds.iter().find(|k| k.name == reference.to);
+                let watch =
+                    to.map_or(Watch::new(Life::default(), false), |to| Watch::new(to.life, to.aliases));
+                rules.kinds.entry(reference.to.clone()).or_insert(watch);
             }
         }
         for (at, (kind, rule)) in chosen.iter().enumerate() {
@@ -211,7 +216,7 @@ impl Rules {
         }
         let mut all = String::new();
         for (kind, rule) in &chosen {
-            all.push_str(&format!("{:?} {:?}\n", (&kind.name, kind.life), rule));
+            all.push_str(&format!("{:?} {:?}\n", (&kind.name, kind.life, kind.aliases), rule));
             for field in rule.fields() {
                 all.push_str(&format!("{:?}\n", kind.slot(&field)));
             }
@@ -275,9 +280,10 @@ impl Rules {
 }
 
 impl Watch {
-    fn new(life: Life) -> Self {
+    fn new(life: Life, aliases: bool) -> Self {
         Self {
             life,
+            aliases,
             fields: Vec::new(),
             own: Vec::new(),
             lay: Vec::new(),
@@ -316,6 +322,11 @@ impl Watch {
         self.fields.get(at).map(|watched| watched.name.as_str())
     }
 
+    /// Whether entities of the kind may stand for each other.
+    pub(crate) fn aliases(&self) -> bool {
+        self.aliases
+    }
+
     /// Whether a rule may show an entity of the kind otherwise.
     pub(crate) fn lays(&self) -> bool {
         !self.lay.is_empty()
@@ -324,7 +335,9 @@ impl Watch {
     /// What a change at this address may change.
     pub(crate) fn dirt(&self, at: &[u8]) -> Dirt {
         match at.first() {
-            Some(&address::class::LIFE) => Dirt { any: true, keys: true, life: true },
+            Some(&address::class::LIFE | &address::class::ALIAS) => {
+                Dirt { any: true, keys: true, life: true }
+            }
             Some(&address::class::CLAIM) => Dirt { any: true, keys: true, life: false },
             Some(&address::class::FIELD | &address::class::GROUP) => {
                 let mut dirt = Dirt::default();

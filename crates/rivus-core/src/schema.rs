@@ -206,6 +206,8 @@ pub struct Kind {
     pub life: Life,
     /// Whether it takes undeclared fields.
     pub open: bool,
+    /// Whether its entities may stand for each other.
+    pub aliases: bool,
     /// Ascending by name.
     fields: Vec<Declared>,
     /// XXH3-64 of each field's name and the field's position, ascending: every local edit looks fields up, and
@@ -305,6 +307,7 @@ impl Kind {
             name,
             life,
             open,
+            aliases: false,
             fields,
             index,
             groups,
@@ -318,6 +321,11 @@ impl Kind {
     /// What an open schema takes undeclared kinds for.
     fn undeclared() -> Self {
         Self::new(String::new(), Life::default(), true, Vec::new(), Vec::new())
+    }
+
+    /// Whether a rule shows one entity in the place of another.
+    pub(crate) fn aliases_by_rule(&self) -> bool {
+        self.rules.iter().any(Rule::aliases)
     }
 
     /// Whether only the authority and replicas with a rank may write what is at this address.

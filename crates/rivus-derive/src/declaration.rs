@@ -14,6 +14,7 @@ pub(crate) struct Declaration<'a> {
     /// A variant of `Life`.
     pub(crate) life: TokenStream,
     pub(crate) open: bool,
+    pub(crate) aliases: bool,
     pub(crate) id: (&'a Ident, &'a Type),
     pub(crate) fields: Vec<Field<'a>>,
     /// The name of the field that says which scope an entity is in.
@@ -107,6 +108,7 @@ impl<'a> Declaration<'a> {
         };
         let life = settings.take("life").map_or_else(|| Ok(quote!(DeleteWins)), |life| life_of(&life))?;
         let open = settings.take_word("open")?.is_some();
+        let aliases = settings.take_word("aliases")?.is_some();
         let mut rules: Vec<_> = settings.take_all(rule::STRUCT_KEYS).into_iter().map(|s| (None, s)).collect();
         settings.finish(STRUCT_KEYS)?;
         let (mut id, mut fields, mut scope) = (None, Vec::<Field<'_>>::new(), None);
@@ -142,7 +144,7 @@ impl<'a> Declaration<'a> {
         };
         let declare = |(at, rule)| rule::declare(&fields, at, rule);
         let rules = rules.into_iter().map(declare).collect::<Result<_>>()?;
-        Ok(Self { ident: &input.ident, kind, life, open, id, fields, scope, rules })
+        Ok(Self { ident: &input.ident, kind, life, open, aliases, id, fields, scope, rules })
     }
 }
 
@@ -306,7 +308,7 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-const STRUCT_KEYS: &[&str] = &["kind", "life", "open", "at_most_one", "unique"];
+const STRUCT_KEYS: &[&str] = &["kind", "life", "open", "aliases", "at_most_one", "unique"];
 const FIELD_KEYS: &[&str] = &[
     "id",
     "rename",

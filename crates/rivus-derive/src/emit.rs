@@ -9,8 +9,9 @@ use syn::spanned::Spanned;
 use crate::declaration::{Declaration, Field, Form};
 
 pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
-    let Declaration { ident, kind, life, open, id: (id, id_ty), fields, scope, rules } = declaration;
+    let Declaration { ident, kind, life, open, aliases, id: (id, id_ty), fields, scope, rules } = declaration;
     let open = open.then(|| quote!(.open()));
+    let aliases = aliases.then(|| quote!(.aliases()));
     let declared = fields.iter().map(declared);
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for field in fields {
@@ -33,7 +34,7 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
             const KIND: &'static str = #kind;
 
             fn declare(kind: ::rivus::KindBuilder) -> ::rivus::KindBuilder {
-                let kind = kind.life(::rivus::Life::#life) #open #(#declared)* #(#groups)* #(#scope)*;
+                let kind = kind.life(::rivus::Life::#life) #open #aliases #(#declared)* #(#groups)* #(#scope)*;
                 #(let kind = #rules;)*
                 kind
             }

@@ -20,6 +20,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `kind = "task"` | the kind's name; without it the struct's name in snake case |
 /// | `life = "delete-wins"` | how deletes and edits merge: `delete-wins` (default), `edit-revives` or `newest` |
 /// | `open` | entities may hold fields that the struct does not name; the struct passes over them |
+/// | `aliases` | entities may stand for each other, see `rivus::Db::alias` |
 /// | `at_most_one(group = user, while_none = stop, order = start)` | of the entities with equal `user` one at most shows none in `stop`: the last that was opened; those before it show the `start` of the next. `time = ms` where `order` is milliseconds since 1970 |
 /// | `unique(group = workspace, field = name)` | no two entities of a group show the same; may stand on the field |
 ///

@@ -64,7 +64,7 @@ impl<S: Store> Tx<'_, S> {
                 self.intend(at, address, Intent { value, reach: Reach::None, newest })?;
                 Ok(true)
             }
-            Action::Delete | Action::Revive => Ok(false),
+            Action::Delete | Action::Revive | Action::Alias { .. } => Ok(false),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::store::MemoryStore;
 use crate::value::Value;
 use crate::view::Shown;
 
+mod alias;
 mod golden;
 mod marks;
 mod sync;

@@ -120,7 +120,7 @@ impl<S: Store> Replica<S> {
 fn plain_put<'o>(schema: &Schema, op: &'o Op) -> Option<(&'o str, &'o Value)> {
     let Action::Put(fields) = &op.action else { return None };
     let [(name, value)] = fields.as_slice() else { return None };
-    let kind = schema.kind(&op.kind).filter(|kind| kind.life != Life::EditRevives)?;
+    let kind = schema.kind(&op.kind).filter(|kind| kind.life != Life::EditRevives && !kind.aliases)?;
     let is_plain = match kind.slot(name) {
         Slot::Field(field) => field.ty == FieldType::PLAIN && field.writers == Writers::Everybody,
         Slot::Open => true,

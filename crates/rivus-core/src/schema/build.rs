@@ -69,6 +69,7 @@ pub struct KindBuilder {
     name: String,
     life: Life,
     open: bool,
+    aliases: bool,
     fields: Vec<Field>,
     groups: Vec<Group>,
     scope: Option<String>,
@@ -83,6 +84,7 @@ impl KindBuilder {
             name,
             life: Life::default(),
             open: false,
+            aliases: false,
             fields: Vec::new(),
             groups: Vec::new(),
             scope: None,
@@ -103,6 +105,14 @@ impl KindBuilder {
     #[must_use]
     pub fn open(mut self) -> Self {
         self.open = true;
+        self
+    }
+
+    /// Lets entities of the kind stand for each other ([`Action::Alias`](crate::edit::Action::Alias)). Every read and
+    /// edit of the kind then looks for that first.
+    #[must_use]
+    pub fn aliases(mut self) -> Self {
+        self.aliases = true;
         self
     }
 
@@ -380,8 +390,18 @@ impl KindBuilder {
     }
 
     fn build(self) -> Result<Kind, SchemaError> {
-        let Self { name: kind, life, open, mut fields, mut groups, scope, mut rules, marks, migrations } =
-            self;
+        let Self {
+            name: kind,
+            life,
+            open,
+            aliases,
+            mut fields,
+            mut groups,
+            scope,
+            mut rules,
+            marks,
+            migrations,
+        } = self;
         check_name("a kind", &kind, KIND_NAME_BYTES_MAX)?;
         for field in &fields {
             check_name(&format!("a field of kind `{kind}`"), &field.name, FIELD_NAME_BYTES_MAX)?;
@@ -407,7 +427,7 @@ impl KindBuilder {
         if let Some(rule) = repeated(rules.iter().map(|r| &r.name)) {
             return Err(SchemaError::RuleTwice { kind, rule });
         }
-        let kind = Kind { scope, rules, migrations, ..Kind::new(kind, life, open, fields, groups) };
+        let kind = Kind { aliases, scope, rules, migrations, ..Kind::new(kind, life, open, fields, groups) };
         if let Some(scope) = &kind.scope
             && !matches!(kind.slot(scope), super::Slot::Field(field) if field.ty == FieldType::PLAIN)
         {

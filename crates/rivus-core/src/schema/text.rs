@@ -23,7 +23,7 @@ impl Schema {
     /// `min`, `flag`); of a value `margin_ms` (a whole number or `"inf"`) and `resolver` (`newest`, `oldest`,
     /// `rank`, `min`, `max`); of a set `wins` (`add`, `remove`); of any `authority` (`true`: only the authority and replicas with
     /// a rank write it), `on_conflict` (`restamp`), `was` (the former name) and `default`. Those of a kind: `life` (`delete-wins`,
-    /// `edit-revives`, `newest`), `open`, `fields`, `groups`, `scope`, `rules`, `migrations` (each `name`, `field`
+    /// `edit-revives`, `newest`), `open`, `aliases` (`true`), `fields`, `groups`, `scope`, `rules`, `migrations` (each `name`, `field`
     /// unless it is about the life, `from` and `to`, policies in words). Beside `kinds`, `"open": true` takes
     /// undeclared kinds, and `epoch` is the version of the rules. Any other key is refused.
     ///
@@ -133,6 +133,8 @@ struct KindTree {
     life: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     open: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    aliases: bool,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     fields: Entries<FieldTree>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
@@ -168,6 +170,7 @@ impl KindTree {
         Self {
             life: (kind.life != Life::default()).then(|| kind.life.to_string()),
             open: kind.open,
+            aliases: kind.aliases,
             fields: Entries(kind.fields().map(|f| (f.name.clone(), FieldTree::of(f))).collect()),
             groups: Entries(kind.groups().map(|g| (g.name.clone(), g.members.clone())).collect()),
             scope: kind.scope.clone(),
@@ -186,6 +189,9 @@ impl KindTree {
         }
         if self.open {
             builder = builder.open();
+        }
+        if self.aliases {
+            builder = builder.aliases();
         }
         for (name, field) in self.fields.0 {
             builder = field.declare(builder, &kind, &name)?;
