@@ -135,7 +135,9 @@ impl<S: Store> Replica<S> {
                 Err(error) => return Err(error),
                 Ok(verdicts) => {
                     *taint = taint_now;
-                    edits.clone().for_each(|edit| self.restamp(now, &edit.delta));
+                    if self.schema.restamps() {
+                        edits.for_each(|edit| self.restamp(now, &edit.delta));
+                    }
                     return Ok(verdicts);
                 }
             }
