@@ -20,10 +20,15 @@ pub mod class {
     pub const COUNT: u8 = 4;
     /// When an entity took its place in a group of a rule; the key is the group.
     pub const CLAIM: u8 = 5;
+    /// Which entity stands for this one: one register, without name and key.
+    pub const ALIAS: u8 = 6;
 }
 
 /// The address of the life register.
 pub const LIFE: &[u8] = &[class::LIFE, 0, 0];
+
+/// The address of the register that names the entity that stands for this one.
+pub const ALIAS: &[u8] = &[class::ALIAS, 0, 0];
 
 /// The longest name of a field or group, in bytes: its length is kept in 16 bits.
 pub const NAME_BYTES_MAX: usize = u16::MAX as usize;

@@ -53,7 +53,7 @@ codes! {
     CLOCK_SKEW = 400, true, "CLOCK_SKEW";
     /// A stamp of a replica that is not the sender's.
     FOREIGN_STAMP = 401, false, "FOREIGN_STAMP";
-    /// A rank above the granted one.
+    /// A rank above the granted one, or none where one is needed.
     RANK = 402, false, "RANK";
     /// An edit that claims to have seen what nobody has written.
     SEEN = 403, false, "SEEN";

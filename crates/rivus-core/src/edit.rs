@@ -10,13 +10,14 @@ mod ruled;
 
 use smallvec::SmallVec;
 
-use crate::address::{self, LIFE};
+use crate::address::{self, ALIAS, LIFE};
+use crate::alias;
 use crate::clock::{Clock, ClockError, Force, Instant, Millis, Stamp, TIME_END};
 use crate::id::ReplicaId;
 use crate::pending::{Header, Ops};
 use crate::register::{Candidate, Reach, Register, Saw};
 use crate::row::{Change, Entry};
-use crate::schema::{Kind, Life, Schema};
+use crate::schema::{Kind, Life, Schema, Writers};
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::{self, Value};
 use crate::view::{self, View, life_reach};
@@ -74,6 +75,12 @@ pub enum Action {
     Delete,
     /// Takes the deletion back.
     Revive,
+    /// Lets another entity of the kind stand for this one from now on: it shows no more, and edits of it are edits of
+    /// the other.
+    Alias {
+        /// The id of the other.
+        to: String,
+    },
 }
 
 impl Op {
@@ -103,6 +110,8 @@ pub struct Tx<'s, S> {
     registers: usize,
     bytes: usize,
     replica: ReplicaId,
+    /// Whether it may not write what is for replicas with a rank alone.
+    refuses_ranked: bool,
 }
 
 /// Whether an entity shows.
@@ -118,7 +127,13 @@ pub enum Presence {
 
 impl<'s, S: Store> Tx<'s, S> {
     /// An edit by `replica` on top of the rows that are staged already.
-    pub(crate) fn new(work: Work<'s, S>, schema: &'s Schema, replica: ReplicaId, keep_ops: bool) -> Self {
+    pub(crate) fn new(
+        work: Work<'s, S>,
+        schema: &'s Schema,
+        replica: ReplicaId,
+        keep_ops: bool,
+        writer: Writers,
+    ) -> Self {
         Self {
             work,
             schema,
@@ -128,6 +143,7 @@ impl<'s, S: Store> Tx<'s, S> {
             registers: 0,
             bytes: 0,
             replica,
+            refuses_ranked: writer == Writers::Everybody && schema.has_ranked(),
         }
     }
 
@@ -137,6 +153,8 @@ impl<'s, S: Store> Tx<'s, S> {
     /// [`EditError`] if the kind is not declared or the store cannot be read.
     pub fn view(&mut self, kind: &str, id: &str) -> Result<Option<View>, EditError> {
         let declared = self.kind(kind)?;
+        let root = self.root_of(declared, kind, id)?;
+        let id = root.as_deref().unwrap_or(id);
         let at = self.work.entity(kind, id);
         if self.intents(at).is_none_or(Intents::is_empty) {
             self.work.settle()?;
@@ -174,9 +192,35 @@ impl<'s, S: Store> Tx<'s, S> {
     /// As [`Tx::view`].
     pub fn presence(&mut self, kind: &str, id: &str) -> Result<Presence, EditError> {
         let declared = self.kind(kind)?;
-        let at = self.work.entity(kind, id);
+        let root = self.root_of(declared, kind, id)?;
+        let at = self.work.entity(kind, root.as_deref().unwrap_or(id));
         self.look_before(at)?;
         self.presence_at(at, declared)
+    }
+
+    /// The entity that stands for this one, with this edit's operations so far, if it is another.
+    ///
+    /// # Errors
+    /// As [`Tx::view`].
+    pub fn root(&mut self, kind: &str, id: &str) -> Result<Option<String>, EditError> {
+        let declared = self.kind(kind)?;
+        self.root_of(declared, kind, id)
+    }
+
+    fn root_of(&mut self, declared: &Kind, kind: &str, id: &str) -> Result<Option<String>, EditError> {
+        let mut root = id.to_owned();
+        if declared.aliases {
+            root = alias::root(id, |id| {
+                let at = self.work.entity(kind, id);
+                let found = self.look(at, ALIAS, |register| Ok(register.and_then(alias::target)))?;
+                Ok::<_, EditError>(found.0)
+            })?;
+        }
+        if declared.aliases_by_rule() {
+            self.work.settle()?;
+            root = self.work.first_of_name(declared, kind, &root)?.unwrap_or(root);
+        }
+        Ok((root != id).then_some(root))
     }
 
     /// Adds an operation to the edit.
@@ -188,6 +232,8 @@ impl<'s, S: Store> Tx<'s, S> {
         if op.id.len() > address::ID_BYTES_MAX {
             return Err(EditError::TooLong { what: "an id", bytes: op.id.len(), max: address::ID_BYTES_MAX });
         }
+        let redirected = self.root_of(kind, &op.kind, &op.id)?.map(|id| Op { id, ..op.clone() });
+        let op = redirected.as_ref().unwrap_or(op);
         let at = self.work.entity(&op.kind, &op.id);
         self.look_before(at)?;
         let presence = self.presence_at(at, kind)?;
@@ -206,6 +252,7 @@ impl<'s, S: Store> Tx<'s, S> {
                 self.write(at, LIFE.to_vec(), view::TRUE.to_vec(), life_reach(kind.life))?;
                 true
             }
+            Action::Alias { to } => self.write_alias(at, kind, op, to)?,
             action => {
                 if presence == Presence::Deleted && kind.life != Life::EditRevives {
                     return Err(EditError::Deleted { kind: op.kind.clone(), id: op.id.clone() });
@@ -229,6 +276,23 @@ impl<'s, S: Store> Tx<'s, S> {
             ops.push(op);
         }
         Ok(())
+    }
+
+    fn write_alias(&mut self, at: At, kind: &Kind, op: &Op, to: &str) -> Result<bool, EditError> {
+        if !kind.aliases {
+            return Err(EditError::NoAliases { kind: op.kind.clone() });
+        }
+        let root = self.root_of(kind, &op.kind, to)?.unwrap_or_else(|| to.to_owned());
+        for id in [&op.id, &root] {
+            if self.presence(&op.kind, id)? == Presence::Absent {
+                return Err(EditError::NotThere { kind: op.kind.clone(), id: id.clone() });
+            }
+        }
+        let is_new = root != op.id;
+        if is_new {
+            self.write(at, ALIAS.to_vec(), Value::Text(root).to_bytes(), Reach::None)?;
+        }
+        Ok(is_new)
     }
 
     fn kind(&self, kind: &str) -> Result<&'s Kind, EditError> {
@@ -302,6 +366,14 @@ impl<'s, S: Store> Tx<'s, S> {
     fn intend(&mut self, at: At, address: Vec<u8>, intent: Intent) -> Result<(), EditError> {
         // An entity's name goes over the wire with its first register.
         let staged = self.work.staged(at);
+        if self.refuses_ranked && self.schema.kind(staged.kind()).is_some_and(|kind| kind.is_ranked(&address))
+        {
+            let field = address::Parts::parse(&address).map(|parts| parts.name.to_owned());
+            return Err(EditError::Ranked {
+                kind: staged.kind().to_owned(),
+                field: field.unwrap_or_default(),
+            });
+        }
         let named = staged.kind().len() + staged.id().len();
         let (address_len, value_len) = (address.len(), intent.value.len());
         if self.intents.len() <= at.index() {
@@ -434,6 +506,22 @@ pub enum EditError {
         kind: String,
         /// The field.
         field: String,
+    },
+    /// The field is for the authority and replicas with a rank above 0.
+    #[error(
+        "field `{field}` of kind `{kind}` is written by the authority and replicas with a rank: ask it for one"
+    )]
+    Ranked {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+    },
+    /// Entities of the kind do not stand for each other.
+    #[error("entities of kind `{kind}` do not stand for each other: declare that it has aliases")]
+    NoAliases {
+        /// The kind.
+        kind: String,
     },
     /// The operation does not fit the field's type.
     #[error("`{tried}` does not fit field `{field}` of kind `{kind}`, which is: {ty}")]

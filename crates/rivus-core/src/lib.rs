@@ -12,6 +12,7 @@
 //! [`code`] and [`session`] (anti-entropy with one other store).
 
 pub mod address;
+pub mod alias;
 mod bytes;
 pub mod canary;
 pub mod clock;

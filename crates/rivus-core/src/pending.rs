@@ -244,6 +244,7 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
         }
         Action::Delete => out.push(5),
         Action::Revive => out.push(6),
+        Action::Alias { to } => field(out, 7, to),
     }
 }
 
@@ -268,6 +269,7 @@ fn op(reader: &mut Reader<'_>) -> Result<Op, Cut> {
         4 => Action::Inc { field: text(reader)?, by: i64::from_be_bytes(reader.array()?) },
         5 => Action::Delete,
         6 => Action::Revive,
+        7 => Action::Alias { to: text(reader)? },
         _ => return Err(Cut),
     };
     Ok(Op { kind, id, action })

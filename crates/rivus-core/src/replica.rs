@@ -7,8 +7,10 @@
 mod delta;
 mod join;
 mod judge;
+mod migrate;
 mod peers;
 mod read;
+mod restamp;
 mod roles;
 mod rules;
 mod usual;
@@ -24,7 +26,7 @@ use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{IDENTITY_KEY, Identity, Seeds};
 use crate::register::Saw;
 use crate::rules::Cover;
-use crate::schema::Schema;
+use crate::schema::{Schema, Writers};
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
 };
@@ -33,6 +35,7 @@ use crate::work::{Finished, Scratch, Work};
 pub use delta::{Delta, Incoming, Part};
 pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
+pub use migrate::MigrateError;
 pub use peers::position_of;
 pub use roles::RoleError;
 pub use rules::Unresolved;
@@ -342,12 +345,12 @@ impl<S: Store> Replica<S> {
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
             let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
-            let keep_ops = self.identity.authority.is_some();
+            let (keep_ops, writer) = (self.identity.authority.is_some(), self.writer());
             let done = self.store.together(|| {
                 let scratch = std::mem::take(&mut self.scratch);
                 let ruled = ruled(&self.store, &self.schema, self.unresolved, self.watching)?;
                 let work = Work::with(&self.store, ruled, scratch);
-                let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops);
+                let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops, writer);
                 let value = edit(&mut tx)?;
                 let (work, made) = tx.finish(&mut self.clock, how)?;
                 let finished = made.map(|made| Ok::<_, CommitError>((work.finish()?, made)));
@@ -380,6 +383,11 @@ impl<S: Store> Replica<S> {
     /// The rank that new edits bear.
     fn rank(&self) -> u8 {
         self.identity.authority.map_or(self.rank, |a| a.rank)
+    }
+
+    /// Among whom this replica is.
+    fn writer(&self) -> Writers {
+        if self.identity.is_authority || self.rank() > 0 { Writers::Ranked } else { Writers::Everybody }
     }
 
     /// What new edits have seen at the authority.

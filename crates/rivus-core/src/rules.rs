@@ -154,6 +154,8 @@ enum What {
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     life: Life,
+    /// Whether entities of it may stand for each other.
+    aliases: bool,
     fields: Vec<Watched>,
     /// Those declared for the kind, in order.
     own: Vec<usize>,
@@ -173,6 +175,10 @@ struct Watched {
     ty: Option<FieldType>,
     /// Whether keys in the index are made of it.
     is_key: bool,
+    /// Where it was held under its former name.
+    was: Option<Vec<u8>>,
+    /// What shows where nothing is held.
+    default: Option<Value>,
 }
 
 impl Rules {
@@ -187,14 +193,17 @@ impl Rules {
         });
         let chosen: Vec<_> = chosen.collect();
         for (kind, rule) in &chosen {
-            let watch = rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life));
+            let watch =
+                rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life, kind.aliases));
             let keys = rule.keys();
             for field in rule.fields() {
                 watch.watch(kind, &field, keys.contains(&field));
             }
             if let RuleType::Reference(reference) = &rule.what {
-                let life = kinds.iter().find(|k| k.name == reference.to).map_or(Life::default(), |k| k.life);
-                rules.kinds.entry(reference.to.clone()).or_insert_with(|| Watch::new(life));
+                let to = kinds.iter().find(|k| k.name == reference.to);
+                let watch =
+                    to.map_or(Watch::new(Life::default(), false), |to| Watch::new(to.life, to.aliases));
+                rules.kinds.entry(reference.to.clone()).or_insert(watch);
             }
         }
         for (at, (kind, rule)) in chosen.iter().enumerate() {
@@ -207,7 +216,7 @@ impl Rules {
         }
         let mut all = String::new();
         for (kind, rule) in &chosen {
-            all.push_str(&format!("{:?} {:?}\n", (&kind.name, kind.life), rule));
+            all.push_str(&format!("{:?} {:?}\n", (&kind.name, kind.life, kind.aliases), rule));
             for field in rule.fields() {
                 all.push_str(&format!("{:?}\n", kind.slot(&field)));
             }
@@ -271,9 +280,10 @@ impl Rules {
 }
 
 impl Watch {
-    fn new(life: Life) -> Self {
+    fn new(life: Life, aliases: bool) -> Self {
         Self {
             life,
+            aliases,
             fields: Vec::new(),
             own: Vec::new(),
             lay: Vec::new(),
@@ -292,7 +302,10 @@ impl Watch {
             Slot::Member(group) => (address::group(&group.name), None),
             Slot::Open | Slot::Undeclared => (address::field(field), Some(FieldType::PLAIN)),
         };
-        self.fields.push(Watched { name: field.to_owned(), address, ty, is_key });
+        let declared = kind.field(field);
+        let was = declared.and_then(|declared| declared.was.as_deref()).map(address::field);
+        let default = declared.and_then(|declared| declared.default.clone());
+        self.fields.push(Watched { name: field.to_owned(), address, ty, is_key, was, default });
     }
 
     fn place(&self, field: &str) -> usize {
@@ -309,6 +322,11 @@ impl Watch {
         self.fields.get(at).map(|watched| watched.name.as_str())
     }
 
+    /// Whether entities of the kind may stand for each other.
+    pub(crate) fn aliases(&self) -> bool {
+        self.aliases
+    }
+
     /// Whether a rule may show an entity of the kind otherwise.
     pub(crate) fn lays(&self) -> bool {
         !self.lay.is_empty()
@@ -317,11 +335,14 @@ impl Watch {
     /// What a change at this address may change.
     pub(crate) fn dirt(&self, at: &[u8]) -> Dirt {
         match at.first() {
-            Some(&address::class::LIFE) => Dirt { any: true, keys: true, life: true },
+            Some(&address::class::LIFE | &address::class::ALIAS) => {
+                Dirt { any: true, keys: true, life: true }
+            }
             Some(&address::class::CLAIM) => Dirt { any: true, keys: true, life: false },
             Some(&address::class::FIELD | &address::class::GROUP) => {
                 let mut dirt = Dirt::default();
-                for watched in self.fields.iter().filter(|watched| watched.address == at) {
+                let is_at = |watched: &&Watched| watched.address == at || watched.was.as_deref() == Some(at);
+                for watched in self.fields.iter().filter(is_at) {
                     dirt = Dirt { any: true, keys: dirt.keys | watched.is_key, life: false };
                 }
                 dirt

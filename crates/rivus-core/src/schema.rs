@@ -11,18 +11,25 @@ use std::fmt;
 use std::sync::OnceLock;
 
 mod build;
+mod mark;
+mod migration;
 mod policy;
 mod rule;
 mod text;
 
 pub use build::{KindBuilder, SchemaBuilder, SchemaError};
+pub use mark::{OnConflict, Writers};
+pub use migration::Migration;
 pub use policy::{Candidate, CustomResolver, FieldType, Life, Margin, Resolver, SetWins};
 pub(crate) use rule::Spot;
 pub use rule::{
     AtMostOne, Bound, Custom, Expr, OnClash, OnGone, OrderTime, Reference, Rule, RuleType, Side, Unique,
 };
 
+use crate::address::Parts;
+use crate::address::class::{COUNT, FIELD, KEY};
 use crate::rules::Rules;
+use crate::value::Value;
 
 /// The longest name of a kind, in bytes of UTF-8. Every name has at least one byte.
 pub const KIND_NAME_BYTES_MAX: usize = 255;
@@ -62,6 +69,7 @@ pub struct Schema {
     rules: Rules,
     /// Every greeting asks for it.
     fingerprint: OnceLock<u128>,
+    marks: Marks,
 }
 
 impl Schema {
@@ -82,6 +90,7 @@ impl Schema {
             epoch: 0,
             rules: Rules::default(),
             fingerprint: OnceLock::new(),
+            marks: Marks::default(),
         }
     }
 
@@ -111,6 +120,16 @@ impl Schema {
     /// The rules, as they are evaluated.
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Whether any field is for replicas with a rank alone.
+    pub(crate) fn has_ranked(&self) -> bool {
+        self.marks.ranked
+    }
+
+    /// Whether a value of any field is written again when it has lost.
+    pub(crate) fn restamps(&self) -> bool {
+        self.marks.restamp
     }
 
     /// XXH3-128 of [`Schema::to_json`]: equal for equal policies, whatever the order of declaration.
@@ -191,6 +210,8 @@ pub struct Kind {
     pub life: Life,
     /// Whether it takes undeclared fields.
     pub open: bool,
+    /// Whether its entities may stand for each other.
+    pub aliases: bool,
     /// Ascending by name.
     fields: Vec<Declared>,
     /// XXH3-64 of each field's name and the field's position, ascending: every local edit looks fields up, and
@@ -202,6 +223,27 @@ pub struct Kind {
     pub scope: Option<String>,
     /// Ascending by name.
     rules: Vec<Rule>,
+    marks: Marks,
+    /// In order of declaration.
+    migrations: Vec<Migration>,
+}
+
+/// What is said of any field of a kind, or of all kinds: where it is nothing, nobody has to look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    ranked: bool,
+    restamp: bool,
+    stands_in: bool,
+}
+
+impl Marks {
+    fn or(self, other: Self) -> Self {
+        Self {
+            ranked: self.ranked || other.ranked,
+            restamp: self.restamp || other.restamp,
+            stands_in: self.stands_in || other.stands_in,
+        }
+    }
 }
 
 /// A field and the position of its group among the kind's.
@@ -237,6 +279,11 @@ impl Kind {
         self.rules.iter()
     }
 
+    /// The changes of policy that have a name, in order of declaration.
+    pub fn migrations(&self) -> impl Iterator<Item = &Migration> {
+        self.migrations.iter()
+    }
+
     /// The declared field of this name, whether or not it is in a group.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
@@ -254,12 +301,58 @@ impl Kind {
     fn new(name: String, life: Life, open: bool, fields: Vec<Declared>, groups: Vec<Group>) -> Self {
         let mut index: Vec<_> = fields.iter().map(|d| hash(&d.field.name)).zip(0..).collect();
         index.sort_unstable();
-        Self { name, life, open, fields, index, groups, scope: None, rules: Vec::new() }
+        let any = |is_marked: fn(&Field) -> bool| fields.iter().any(|d| is_marked(&d.field));
+        let marks = Marks {
+            ranked: any(|field| field.writers == Writers::Ranked),
+            restamp: any(|field| field.on_conflict == OnConflict::Restamp),
+            stands_in: any(|field| field.was.is_some() || field.default.is_some()),
+        };
+        Self {
+            name,
+            life,
+            open,
+            aliases: false,
+            fields,
+            index,
+            groups,
+            scope: None,
+            rules: Vec::new(),
+            marks,
+            migrations: Vec::new(),
+        }
     }
 
     /// What an open schema takes undeclared kinds for.
     fn undeclared() -> Self {
         Self::new(String::new(), Life::default(), true, Vec::new(), Vec::new())
+    }
+
+    /// Whether a rule shows one entity in the place of another.
+    pub(crate) fn aliases_by_rule(&self) -> bool {
+        self.rules.iter().any(Rule::aliases)
+    }
+
+    /// Whether only the authority and replicas with a rank may write what is at this address.
+    pub(crate) fn is_ranked(&self, address: &[u8]) -> bool {
+        let parts = || Parts::parse(address).filter(|parts| matches!(parts.class, FIELD | KEY | COUNT));
+        self.marks.ranked
+            && parts().and_then(|p| self.field(p.name)).is_some_and(|f| f.writers == Writers::Ranked)
+    }
+
+    /// Whether a value that is lost is written again in any field.
+    pub(crate) fn restamps(&self) -> bool {
+        self.marks.restamp
+    }
+
+    /// The field that was once called `name`.
+    pub(crate) fn once(&self, name: &str) -> Option<&Field> {
+        self.stand_ins().find(|field| field.was.as_deref() == Some(name))
+    }
+
+    /// The fields that show something where nothing is held under their names.
+    pub(crate) fn stand_ins(&self) -> impl Iterator<Item = &Field> {
+        let any = self.marks.stands_in.then(|| self.fields());
+        any.into_iter().flatten().filter(|field| field.was.is_some() || field.default.is_some())
     }
 
     fn declared(&self, name: &str) -> Option<&Declared> {
@@ -278,6 +371,9 @@ impl Kind {
     fn policy(&self, declared: &Declared) -> String {
         match self.group_of(declared) {
             Some(group) => format!("member of group `{}`", group.name),
+            None if declared.field.writers == Writers::Ranked => {
+                format!("{}, ranked only", declared.field.ty)
+            }
             None => declared.field.ty.to_string(),
         }
     }
@@ -303,6 +399,14 @@ pub struct Field {
     pub name: String,
     /// How it merges.
     pub ty: FieldType,
+    /// Who may write it.
+    pub writers: Writers,
+    /// What a replica does whose value has lost to a concurrent one.
+    pub on_conflict: OnConflict,
+    /// The name that it had before: what is held under it shows where nothing is held under the new one.
+    pub was: Option<String>,
+    /// What shows where nothing is held.
+    pub default: Option<Value>,
 }
 
 /// Fields that are written and replaced together: one register, margin 0, the newest wins.

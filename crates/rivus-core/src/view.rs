@@ -47,14 +47,23 @@ impl View {
     /// # Errors
     /// [`Corrupt`] if a row is.
     pub fn read<'a>(kind: &Kind, rows: impl IntoIterator<Item = Row<'a>>) -> Result<Option<Self>, Corrupt> {
-        let mut view = Self::default();
+        let (mut view, mut former) = (Self::default(), Self::default());
         let mut held = false;
         for row in rows {
             for entry in row.entries() {
                 let entry = entry?;
                 let parts = Parts::parse(entry.address).ok_or(Corrupt)?;
-                view.add(kind, parts, &entry.shown()?)?;
                 held = true;
+                match (parts.class, kind.once(parts.name)) {
+                    (class::FIELD, Some(field)) => former.add_one(&field.name, &field.ty, &entry.shown()?)?,
+                    _ => view.add(kind, parts, &entry.shown()?)?,
+                }
+            }
+        }
+        for field in kind.stand_ins().filter(|_| held) {
+            let found = former.fields.remove(&field.name);
+            if let Some(shown) = found.or_else(|| field.default.clone().map(Shown::Value)) {
+                view.fields.entry(field.name.clone()).or_insert(shown);
             }
         }
         Ok(held.then_some(view))
@@ -65,11 +74,7 @@ impl View {
             (class::LIFE, _) => self.deleted = is_dead(kind.life, register),
             (class::GROUP, _) => self.add_group(kind, parts.name, register)?,
             (class::FIELD, Slot::Field(field)) if holds_one(&field.ty) => {
-                if let Some(value) = computed(&field.ty, register)? {
-                    self.fields.insert(parts.name.to_owned(), Shown::Value(value));
-                } else {
-                    self.set(parts.name, &resolve(&field.ty, register)?)?;
-                }
+                self.add_one(parts.name, &field.ty, register)?;
             }
             (class::FIELD, Slot::Open) => self.set(parts.name, register.newest().value)?,
             (class::KEY, Slot::Field(schema::Field { ty: FieldType::Set { wins }, .. })) => {
@@ -98,6 +103,14 @@ impl View {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_one(&mut self, name: &str, ty: &FieldType, register: &Register<'_>) -> Result<(), Corrupt> {
+        match computed(ty, register)? {
+            Some(value) => drop(self.fields.insert(name.to_owned(), Shown::Value(value))),
+            None => self.set(name, &resolve(ty, register)?)?,
         }
         Ok(())
     }

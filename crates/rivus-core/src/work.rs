@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::address::ALIAS;
 use crate::clock::Stamp;
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
@@ -30,6 +31,8 @@ pub(crate) struct Work<'s, S> {
     rules: Ruled<'s>,
     /// Changes of the rules' index.
     pub(crate) entered: Changes,
+    /// Entities, by kind and id, from which the way to a root may be another now.
+    pub(crate) repointed: Vec<(String, String)>,
     /// Entities that rules may show otherwise now.
     pub(crate) swayed: BTreeSet<usize>,
 }
@@ -151,6 +154,7 @@ impl<'s, S: Store> Work<'s, S> {
             clashes: Vec::new(),
             rules,
             entered: Changes::new(),
+            repointed: Vec::new(),
             swayed: BTreeSet::new(),
         }
     }
@@ -321,6 +325,13 @@ impl<'s, S: Store> Work<'s, S> {
         at: At,
         changes: &[(A, Change<'_>)],
     ) -> Result<(), CommitError> {
+        if self.staged(at).watch.is_some_and(Watch::aliases)
+            && changes.iter().any(|(a, _)| a.as_ref() == ALIAS)
+        {
+            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
+            let before = self.alias(&kind, &id)?;
+            self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
+        }
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;

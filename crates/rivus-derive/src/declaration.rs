@@ -14,6 +14,7 @@ pub(crate) struct Declaration<'a> {
     /// A variant of `Life`.
     pub(crate) life: TokenStream,
     pub(crate) open: bool,
+    pub(crate) aliases: bool,
     pub(crate) id: (&'a Ident, &'a Type),
     pub(crate) fields: Vec<Field<'a>>,
     /// The name of the field that says which scope an entity is in.
@@ -32,6 +33,44 @@ pub(crate) struct Field<'a> {
     pub(crate) policy: TokenStream,
     pub(crate) form: Form,
     pub(crate) group: Option<String>,
+    pub(crate) marks: Marks,
+}
+
+/// What is said of a field beside its policy.
+#[derive(Default)]
+pub(crate) struct Marks {
+    pub(crate) is_ranked: bool,
+    pub(crate) restamps: bool,
+    /// The name that it was stored under.
+    pub(crate) was: Option<String>,
+    /// A `Value`.
+    pub(crate) default: Option<TokenStream>,
+}
+
+impl Marks {
+    fn of(settings: &mut Settings) -> Result<Self> {
+        let is_ranked = settings.take_word("authority")?.is_some();
+        let has_margin = settings.has("margin_ms") || settings.has("margin");
+        let restamps = match settings.take("on_conflict") {
+            None => false,
+            Some(word) if word.name()? != "restamp" => {
+                return Err(Error::new(
+                    word.name()?.span(),
+                    "on a conflict a replica can `restamp` its value",
+                ));
+            }
+            Some(word) if !has_margin => {
+                return Err(word.error(
+                    "to write a lost value again the field needs a margin: without one nobody can tell a \
+                     concurrent write from one that has seen it",
+                ));
+            }
+            Some(_) => true,
+        };
+        let was = settings.take("was").map(|was| was.text().map(syn::LitStr::value)).transpose()?;
+        let default = settings.take("default").map(|default| rule::literal(&default)).transpose()?;
+        Ok(Self { is_ranked, restamps, was, default })
+    }
 }
 
 /// How a field goes between the struct and what is stored.
@@ -69,6 +108,7 @@ impl<'a> Declaration<'a> {
         };
         let life = settings.take("life").map_or_else(|| Ok(quote!(DeleteWins)), |life| life_of(&life))?;
         let open = settings.take_word("open")?.is_some();
+        let aliases = settings.take_word("aliases")?.is_some();
         let mut rules: Vec<_> = settings.take_all(rule::STRUCT_KEYS).into_iter().map(|s| (None, s)).collect();
         settings.finish(STRUCT_KEYS)?;
         let (mut id, mut fields, mut scope) = (None, Vec::<Field<'_>>::new(), None);
@@ -104,7 +144,7 @@ impl<'a> Declaration<'a> {
         };
         let declare = |(at, rule)| rule::declare(&fields, at, rule);
         let rules = rules.into_iter().map(declare).collect::<Result<_>>()?;
-        Ok(Self { ident: &input.ident, kind, life, open, id, fields, scope, rules })
+        Ok(Self { ident: &input.ident, kind, life, open, aliases, id, fields, scope, rules })
     }
 }
 
@@ -116,14 +156,17 @@ impl<'a> Field<'a> {
         };
         let plain = quote!(::rivus::FieldType::PLAIN);
         if let Some(group) = settings.take("group") {
+            settings.refuse(MARK_KEYS, "a group is one register, of which nothing more can be said")?;
             settings.refuse(
                 POLICY_KEYS,
                 "a group is one register of which the newest wins, so its members are plain",
             )?;
             settings.finish(FIELD_KEYS)?;
             let group = Some(group.text()?.value());
-            return Ok(Self { ident, ty, name, policy: plain, form: Form::Value, group });
+            let marks = Marks::default();
+            return Ok(Self { ident, ty, name, policy: plain, form: Form::Value, group, marks });
         }
+        let marks = Marks::of(&mut settings)?;
         for (key, policy, form) in types() {
             if settings.take_word(key)?.is_some() {
                 let why = format!("a {key} field has a policy of its own");
@@ -131,7 +174,7 @@ impl<'a> Field<'a> {
                 settings.refuse(POLICY_KEYS, &why)?;
                 settings.finish(FIELD_KEYS)?;
                 let policy = wins.map_or(Ok(policy), |wins| set_that(&wins))?;
-                return Ok(Self { ident, ty, name, policy, form, group: None });
+                return Ok(Self { ident, ty, name, policy, form, group: None, marks });
             }
         }
         settings.refuse(&["wins"], "it goes with `set`")?;
@@ -144,7 +187,7 @@ impl<'a> Field<'a> {
             None => value_policy(&mut settings)?.unwrap_or(plain),
         };
         settings.finish(FIELD_KEYS)?;
-        Ok(Self { ident, ty, name, policy, form: Form::Value, group: None })
+        Ok(Self { ident, ty, name, policy, form: Form::Value, group: None, marks })
     }
 }
 
@@ -265,7 +308,7 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-const STRUCT_KEYS: &[&str] = &["kind", "life", "open", "at_most_one", "unique"];
+const STRUCT_KEYS: &[&str] = &["kind", "life", "open", "aliases", "at_most_one", "unique"];
 const FIELD_KEYS: &[&str] = &[
     "id",
     "rename",
@@ -288,7 +331,12 @@ const FIELD_KEYS: &[&str] = &[
     "bound",
     "at_least",
     "at_most",
+    "authority",
+    "on_conflict",
+    "was",
+    "default",
 ];
+const MARK_KEYS: &[&str] = &["authority", "on_conflict", "was", "default"];
 const POLICY_KEYS: &[&str] = &[
     "margin_ms",
     "margin",

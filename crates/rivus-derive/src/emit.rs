@@ -9,9 +9,10 @@ use syn::spanned::Spanned;
 use crate::declaration::{Declaration, Field, Form};
 
 pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
-    let Declaration { ident, kind, life, open, id: (id, id_ty), fields, scope, rules } = declaration;
+    let Declaration { ident, kind, life, open, aliases, id: (id, id_ty), fields, scope, rules } = declaration;
     let open = open.then(|| quote!(.open()));
-    let declared = fields.iter().map(|Field { name, policy, .. }| quote!(.field(#name, #policy)));
+    let aliases = aliases.then(|| quote!(.aliases()));
+    let declared = fields.iter().map(declared);
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for field in fields {
         if let Some(group) = &field.group {
@@ -33,7 +34,7 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
             const KIND: &'static str = #kind;
 
             fn declare(kind: ::rivus::KindBuilder) -> ::rivus::KindBuilder {
-                let kind = kind.life(::rivus::Life::#life) #open #(#declared)* #(#groups)* #(#scope)*;
+                let kind = kind.life(::rivus::Life::#life) #open #aliases #(#declared)* #(#groups)* #(#scope)*;
                 #(let kind = #rules;)*
                 kind
             }
@@ -57,6 +58,14 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
     }
 }
 
+fn declared(Field { name, policy, marks, .. }: &Field<'_>) -> TokenStream {
+    let ranked = marks.is_ranked.then(|| quote!(.ranked(#name)));
+    let restamp = marks.restamps.then(|| quote!(.restamp(#name)));
+    let was = marks.was.iter().map(|was| quote!(.renamed(#name, #was)));
+    let default = marks.default.iter().map(|value| quote!(.default_value(#name, #value)));
+    quote!(.field(#name, #policy) #ranked #restamp #(#was)* #(#default)*)
+}
+
 fn read(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
     let taken = match form {
         Form::Counter => quote_spanned!(ty.span()=> ::rivus::Fields::take_counter::<#ty>(fields, #name)?),
@@ -65,7 +74,7 @@ fn read(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
     quote!(#ident: #taken)
 }
 
-fn write(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
+fn write(Field { ident, ty, name, form, marks, .. }: &Field<'_>) -> TokenStream {
     let (method, value) = match form {
         Form::Value => (quote!(put), quote!(&self.#ident)),
         Form::Multi => (quote!(put_multi), quote!(&self.#ident)),
@@ -73,5 +82,16 @@ fn write(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
         Form::Map => (quote!(put_map), quote!(&self.#ident)),
         Form::Counter => (quote!(put_counter), quote!(self.#ident)),
     };
-    quote_spanned!(ty.span()=> ::rivus::Fields::#method::<#ty>(fields, #name, #value)?)
+    let written = quote_spanned!(ty.span()=> ::rivus::Fields::#method::<#ty>(fields, #name, #value)?);
+    if !marks.is_ranked {
+        return written;
+    }
+    let by_default = quote_spanned!(ty.span()=> <#ty as ::core::default::Default>::default());
+    let by_default = if matches!(form, Form::Counter) { by_default } else { quote!(&#by_default) };
+    quote! {
+        #written;
+        ::rivus::Fields::leave_default(fields, #name, |fields| {
+            ::rivus::Fields::#method::<#ty>(fields, #name, #by_default)
+        })?
+    }
 }

@@ -20,6 +20,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `kind = "task"` | the kind's name; without it the struct's name in snake case |
 /// | `life = "delete-wins"` | how deletes and edits merge: `delete-wins` (default), `edit-revives` or `newest` |
 /// | `open` | entities may hold fields that the struct does not name; the struct passes over them |
+/// | `aliases` | entities may stand for each other, see `rivus::Db::alias` |
 /// | `at_most_one(group = user, while_none = stop, order = start)` | of the entities with equal `user` one at most shows none in `stop`: the last that was opened; those before it show the `start` of the next. `time = ms` where `order` is milliseconds since 1970 |
 /// | `unique(group = workspace, field = name)` | no two entities of a group show the same; may stand on the field |
 ///
@@ -40,6 +41,10 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `max`, `min` | any | the greatest, least of concurrent values |
 /// | `flag` | `bool` | true if any concurrent value is |
 /// | `rename = "name"` | any | the name to store it under |
+/// | `authority` | any | only the authority and replicas with a rank write it |
+/// | `on_conflict = restamp` | any, with a margin | a replica whose value has lost to a concurrent one writes it again |
+/// | `was = "name"` | any | the name that it was stored under before: what is held there shows until it is written |
+/// | `default = 5` | any | what shows where nothing is held: a number, a text, `true` or `false` |
 /// | `scope` | any | names the scope of the entity; the group of every rule has to contain it |
 ///
 /// Rules may stand on a field too: then they decide what it shows.

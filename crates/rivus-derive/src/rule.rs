@@ -201,8 +201,8 @@ fn inside_option(ty: &Type) -> Option<&Type> {
     }
 }
 
-/// A number or text as a `Value`.
-fn literal(setting: &Setting) -> Result<TokenStream> {
+/// A literal as a `Value`.
+pub(crate) fn literal(setting: &Setting) -> Result<TokenStream> {
     match &setting.value {
         Some(Given::Lit(Lit::Int(number))) => {
             let number: i64 = number.base10_parse()?;
@@ -213,6 +213,7 @@ fn literal(setting: &Setting) -> Result<TokenStream> {
             Ok(quote!(::rivus::Value::Float(#number)))
         }
         Some(Given::Lit(Lit::Str(text))) => Ok(quote!(::rivus::Value::from(#text))),
-        _ => Err(setting.error(format!("`{}` takes a number or a text", setting.key))),
+        Some(Given::Lit(Lit::Bool(truth))) => Ok(quote!(::rivus::Value::Bool(#truth))),
+        _ => Err(setting.error(format!("`{}` takes a number, a text, `true` or `false`", setting.key))),
     }
 }

@@ -122,6 +122,10 @@ impl Settings {
         Ok(())
     }
 
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|setting| setting.key == key)
+    }
+
     pub(crate) fn take(&mut self, key: &str) -> Option<Setting> {
         let at = self.0.iter().position(|setting| setting.key == key)?;
         Some(self.0.remove(at))

@@ -195,7 +195,11 @@ impl Builder {
 
     fn start(self, store: AnyStore, slot: u32, schema: Schema) -> Result<Db, Error> {
         let options = OpenOptions { seeds: seeds(), slot, admission: self.admission, rank: 0 };
-        let replica = Replica::open(store, Arc::new(schema), options)?;
+        let mut replica = Replica::open(store, Arc::new(schema), options)?;
+        let migrated = replica.migrate()?;
+        if !migrated.is_empty() {
+            tracing::info!(?migrated, "policies have changed");
+        }
         Ok(Db { shared: Arc::new(Shared::new(replica, self.clock)) })
     }
 }

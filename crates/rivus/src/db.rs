@@ -167,7 +167,11 @@ impl Db {
     /// # Ok::<(), rivus::Error>(())
     /// ```
     pub fn get<T: Entity>(&self, id: &str) -> Result<Option<T>, Error> {
-        let view = self.view(T::KIND, id)?.filter(|view| !view.deleted);
+        self.check_kind(T::KIND)?;
+        let replica = self.lock()?;
+        let root = replica.root(T::KIND, id)?;
+        let id = root.as_deref().unwrap_or(id);
+        let view = replica.view(T::KIND, id)?.filter(|view| !view.deleted);
         view.map(|view| Fields::read(id, view)).transpose()
     }
 
@@ -348,7 +352,9 @@ impl Db {
     /// ```
     pub fn view(&self, kind: &str, id: &str) -> Result<Option<View>, Error> {
         self.check_kind(kind)?;
-        Ok(self.lock()?.view(kind, id)?)
+        let replica = self.lock()?;
+        let root = replica.root(kind, id)?;
+        Ok(replica.view(kind, root.as_deref().unwrap_or(id))?)
     }
 
     /// All entities of a kind that are not deleted, with their ids, in byte order of these.

@@ -29,6 +29,9 @@ pub enum Error {
     /// A struct and the schema that was given merge the same data differently.
     #[error("the struct and the schema disagree, the struct being \"here\": {0}")]
     Mismatch(Mismatch),
+    /// The schema merges otherwise than the one under which the store was last opened.
+    #[error(transparent)]
+    Migrate(#[from] rivus_core::replica::MigrateError),
     /// A field does not fit between the struct and what is stored.
     #[error("field `{field}` of {kind} `{id}` does not fit its type in the struct: {source}")]
     Field {

@@ -41,6 +41,8 @@ pub struct Fields {
     kind: &'static str,
     id: String,
     contents: BTreeMap<String, Content>,
+    /// Those that are not written when the entity is created.
+    left: BTreeSet<String>,
 }
 
 /// What a field holds, as its policy merges it.
@@ -67,7 +69,7 @@ impl From<Content> for Shown {
 
 impl Fields {
     fn new(kind: &'static str, id: &str) -> Self {
-        Self { kind, id: id.to_owned(), contents: BTreeMap::new() }
+        Self { kind, id: id.to_owned(), contents: BTreeMap::new(), left: BTreeSet::new() }
     }
 
     /// Makes the struct of a view.
@@ -186,8 +188,28 @@ impl Fields {
         self.insert(name, Content::Counter(sum))
     }
 
+    /// Has an insert leave out a field that holds its type's default, which `put_default` hands over: one that not
+    /// everybody may write.
+    ///
+    /// # Errors
+    /// Those of `put_default`.
+    pub fn leave_default(
+        &mut self,
+        name: &str,
+        put_default: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut default = Self::new(self.kind, &self.id);
+        put_default(&mut default)?;
+        if default.contents.get(name) == self.contents.get(name) {
+            self.left.insert(name.to_owned());
+        }
+        Ok(())
+    }
+
     /// What an edit must do to create an entity with these fields.
-    pub(crate) fn creation(self) -> Result<Vec<Action>, Error> {
+    pub(crate) fn creation(mut self) -> Result<Vec<Action>, Error> {
+        let left = std::mem::take(&mut self.left);
+        self.contents.retain(|name, _| !left.contains(name));
         let nothing = Self::new(self.kind, &self.id);
         let mut actions = self.changes_since(&nothing)?;
         if !matches!(actions.first(), Some(Action::Put(_))) {

@@ -45,6 +45,7 @@
 //!
 //! This crate owns what touches the machine: files, the clock, randomness. The merge is `rivus_core`.
 
+mod alias;
 mod any_store;
 mod builder;
 mod db;

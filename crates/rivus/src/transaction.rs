@@ -60,6 +60,8 @@ impl<'t, 's> Transaction<'t, 's> {
     /// # Errors
     /// As there.
     pub fn edit<T: Entity>(&mut self, id: &str, edit: impl FnOnce(&mut T)) -> Result<(), Error> {
+        let root = self.root(T::KIND, id)?;
+        let id = root.as_deref().unwrap_or(id);
         let mut entity: T = self.editable(id)?;
         let before = Fields::of(&entity)?;
         edit(&mut entity);
@@ -103,6 +105,8 @@ impl<'t, 's> Transaction<'t, 's> {
     /// # Errors
     /// As there.
     pub fn get<T: Entity>(&mut self, id: &str) -> Result<Option<T>, Error> {
+        let root = self.root(T::KIND, id)?;
+        let id = root.as_deref().unwrap_or(id);
         let view = self.view(T::KIND, id)?.filter(|view| !view.deleted);
         view.map(|view| Fields::read(id, view)).transpose()
     }
@@ -121,6 +125,14 @@ impl<'t, 's> Transaction<'t, 's> {
     /// As there.
     pub fn revive<T: Entity>(&mut self, id: &str) -> Result<(), Error> {
         self.act(T::KIND, id, vec![Action::Revive])
+    }
+
+    /// As [`Db::alias`](crate::Db::alias).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn alias<T: Entity>(&mut self, loser: &str, winner: &str) -> Result<(), Error> {
+        self.act(T::KIND, loser, vec![Action::Alias { to: winner.to_owned() }])
     }
 
     /// As [`Db::put`](crate::Db::put).
@@ -162,6 +174,11 @@ impl<'t, 's> Transaction<'t, 's> {
             self.act(kind, id, vec![Action::Delete])?;
         }
         Ok(is_there)
+    }
+
+    fn root(&mut self, kind: &str, id: &str) -> Result<Option<String>, Error> {
+        let root = self.tx.root(kind, id);
+        self.note(root)
     }
 
     fn presence(&mut self, kind: &str, id: &str) -> Result<Presence, Error> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::intents::Intent;
 use super::ruled::ByRule;
-use super::{Action, EditError, Op, Tx};
+use super::{Action, EditError, Op, Presence, Tx};
 use crate::address;
 use crate::register::Reach;
 use crate::schema::{Field, FieldType, Group, Kind, Slot};
@@ -64,7 +64,7 @@ impl<S: Store> Tx<'_, S> {
                 self.intend(at, address, Intent { value, reach: Reach::None, newest })?;
                 Ok(true)
             }
-            Action::Delete | Action::Revive => Ok(false),
+            Action::Delete | Action::Revive | Action::Alias { .. } => Ok(false),
         }
     }
 
@@ -94,12 +94,16 @@ impl<S: Store> Tx<'_, S> {
             let address = address::field(name);
             let encoded = encode(name, value)?;
             let (shows_it, newest) = self.look(at, &address, |register| match register {
-                None => Ok(false),
+                None => Ok(None),
                 Some(one) if *ty == FieldType::Multi => {
-                    Ok(one.alive.len() == 1 && one.newest().value == encoded)
+                    Ok(Some(one.alive.len() == 1 && one.newest().value == encoded))
                 }
-                Some(register) => Ok(*view::resolve(ty, register)? == *encoded),
+                Some(register) => Ok(Some(*view::resolve(ty, register)? == *encoded)),
             })?;
+            let shows_it = match (shows_it, kind.slot(name)) {
+                (None, Slot::Field(field)) => self.stands_in(at, kind, field, &encoded)?,
+                (shows_it, _) => shows_it.unwrap_or(false),
+            };
             let is_written = self.intents(at).is_some_and(|intents| intents.get(&address).is_some());
             let shows_it = match self.by_rule(at, name).filter(|_| !is_written) {
                 None => shows_it,
@@ -115,6 +119,23 @@ impl<S: Store> Tx<'_, S> {
             wrote |= self.put_group(at, group, &members)?;
         }
         Ok(wrote)
+    }
+
+    /// Whether the field, of which nothing is held, shows this value all the same.
+    fn stands_in(&mut self, at: At, kind: &Kind, field: &Field, encoded: &[u8]) -> Result<bool, EditError> {
+        let Field { was, default, ty, .. } = field;
+        if was.is_none() && default.is_none() || self.presence_at(at, kind)? == Presence::Absent {
+            return Ok(false);
+        }
+        if let Some(was) = was {
+            let (shown, _) = self.look(at, &address::field(was), |register| {
+                register.map(|register| Ok(*view::resolve(ty, register)? == *encoded)).transpose()
+            })?;
+            if let Some(shown) = shown {
+                return Ok(shown);
+            }
+        }
+        Ok(default.as_ref().is_some_and(|default| default.to_bytes() == encoded))
     }
 
     pub(super) fn put_group(

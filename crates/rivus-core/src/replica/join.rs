@@ -54,7 +54,7 @@ impl<S: Store> Replica<S> {
         trust: Trust,
         cursor: Option<Cursor>,
     ) -> Result<Joined, CommitError> {
-        let now = self.clock.corrected(now);
+        let (machine, now) = (now, self.clock.corrected(now));
         let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
         let (aside, limit) = match trust {
             Trust::Peer => (own_limit, own_limit),
@@ -124,6 +124,7 @@ impl<S: Store> Replica<S> {
                     {
                         self.saw = Some(Saw { incarnation: cursor.incarnation, done: cursor.done });
                     }
+                    self.restamp(machine, page);
                     return Ok(joined);
                 }
                 Err(CommitError::Stale) => {}

@@ -135,6 +135,9 @@ impl<S: Store> Replica<S> {
                 Err(error) => return Err(error),
                 Ok(verdicts) => {
                     *taint = taint_now;
+                    if self.schema.restamps() {
+                        edits.for_each(|edit| self.restamp(now, &edit.delta));
+                    }
                     return Ok(verdicts);
                 }
             }
@@ -244,6 +247,12 @@ impl<S: Store> Replica<S> {
             return Ok(Some((Code::RANK, message)));
         }
         let judged = edit.delta.each(|part| {
+            let kind = if *rank == 0 { self.schema.kind(part.kind) } else { None };
+            let is_ranked = |address: &[u8]| kind.is_some_and(|kind| kind.is_ranked(address));
+            if part.changes.iter().any(|(address, _)| is_ranked(address.as_ref())) {
+                let message = format!("the edit writes a field of kind `{}` that needs a rank", part.kind);
+                return Err(Objection::Refused(Code::RANK, message));
+            }
             part.changes.iter().try_for_each(|(address, change)| {
                 self.object((*stamp, *rank), address.as_ref(), change, principal)
             })

@@ -31,6 +31,23 @@ impl<S: Store> Replica<S> {
         Err(StoreError::Busy(format!("{kind} `{id}` keeps changing")))
     }
 
+    /// The entity that stands for this one, if it is another: what it shows and edits of it belong there.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn root(&self, kind: &str, id: &str) -> Result<Option<String>, StoreError> {
+        let declared = self.schema.kind(kind).filter(|kind| kind.aliases || kind.aliases_by_rule());
+        let Some(declared) = declared else { return Ok(None) };
+        for _ in 0..STALE_RETRIES_MAX {
+            match self.store.together(|| self.reading().root(declared, kind, id))? {
+                Ok(root) => return Ok(root),
+                Err(CommitError::Store(error)) => return Err(error),
+                Err(CommitError::Stale) => {}
+            }
+        }
+        Err(StoreError::Busy(format!("{kind} `{id}` keeps changing")))
+    }
+
     /// Visits the registers of an entity in order of address: what a view is made of.
     ///
     /// # Errors

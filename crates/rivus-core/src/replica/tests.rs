@@ -16,7 +16,9 @@ use crate::store::MemoryStore;
 use crate::value::Value;
 use crate::view::Shown;
 
+mod alias;
 mod golden;
+mod marks;
 mod sync;
 mod verdicts;
 mod writers;

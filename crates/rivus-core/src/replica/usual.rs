@@ -15,7 +15,7 @@ use crate::edit::{Action, EditError, Op};
 use crate::pending::Header;
 use crate::register::{Candidate, Register};
 use crate::row::{self, Change, Digested, Row};
-use crate::schema::{FieldType, Life, Schema, Slot};
+use crate::schema::{FieldType, Life, Schema, Slot, Writers};
 use crate::store::{
     Batch, Chunk, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table,
 };
@@ -120,9 +120,9 @@ impl<S: Store> Replica<S> {
 fn plain_put<'o>(schema: &Schema, op: &'o Op) -> Option<(&'o str, &'o Value)> {
     let Action::Put(fields) = &op.action else { return None };
     let [(name, value)] = fields.as_slice() else { return None };
-    let kind = schema.kind(&op.kind).filter(|kind| kind.life != Life::EditRevives)?;
+    let kind = schema.kind(&op.kind).filter(|kind| kind.life != Life::EditRevives && !kind.aliases)?;
     let is_plain = match kind.slot(name) {
-        Slot::Field(field) => field.ty == FieldType::PLAIN,
+        Slot::Field(field) => field.ty == FieldType::PLAIN && field.writers == Writers::Everybody,
         Slot::Open => true,
         Slot::Member(_) | Slot::Undeclared => false,
     };

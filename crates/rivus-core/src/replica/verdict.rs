@@ -242,7 +242,7 @@ impl<S: Store> Replica<S> {
             let kept = rebuild.authors.contains(&author) && !is_on(Canary::RebuiltAsOwn);
             let author = if kept { author } else { clock.replica() };
             rebuilt.of_others |= author != clock.replica();
-            let mut tx = Tx::new(work, &self.schema, author, true);
+            let mut tx = Tx::new(work, &self.schema, author, true, self.writer());
             let how = Finish { now, force: edit.header.force, rank: self.rank(), saw: self.saw };
             // What no longer fits (its entity is gone with the refused edit) falls whole: an edit is all or nothing.
             match edit.ops.iter().try_for_each(|op| tx.apply(op)) {

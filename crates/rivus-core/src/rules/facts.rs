@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     /// Whether any register of it is held.
     pub(crate) held: bool,
     pub(crate) deleted: bool,
+    /// Whether another entity stands for it: it does not show, and yet is not gone.
+    pub(super) aside: bool,
     /// By position in the kind's watch.
     pub(crate) values: Vec<Value>,
     /// The newest of the register's, by position.
@@ -122,6 +124,13 @@ impl Laid {
         }
     }
 
+    /// Whether the rival shows in the place of the entity.
+    pub(crate) fn stands_aside(&self, rules: &Rules) -> bool {
+        let alias = crate::schema::OnClash::Alias;
+        self.field.is_none()
+            && matches!(rules.stratum(self.rule).what, What::Unique { on_clash, .. } if on_clash == alias)
+    }
+
     /// Whether an edit that touches the entity makes it true: then the user has accepted it.
     pub(crate) fn is_pinned(&self, rules: &Rules) -> bool {
         matches!(rules.stratum(self.rule).what, What::AtMostOne { .. })
@@ -163,6 +172,9 @@ impl<S: Store> Work<'_, S> {
         let at = self.entity(kind, id);
         let view = View::read(declared, self.rows(at)?).map_err(|corrupt| damaged(kind, id, corrupt))?;
         let Some(mut view) = view else { return Ok(None) };
+        if declared.aliases {
+            view.deleted |= self.alias_root(kind, id)? != id;
+        }
         if let Some(rules) = self.rules()
             && let Some(watch) = rules.watch(kind).filter(|watch| watch.lays())
         {
@@ -191,10 +203,24 @@ impl<S: Store> Work<'_, S> {
             Ok(())
         })();
         read.map_err(|corrupt| self.damage_at(at, corrupt))?;
+        if watch.aliases() {
+            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
+            facts.aside = self.alias_root(&kind, &id)? != id;
+            facts.deleted |= facts.aside;
+        }
         for (place, watched) in watch.fields.iter().enumerate() {
-            let row = self.row(at, &watched.address)?;
-            let found = field(row, &watched.address, &watched.name, watched.ty.as_ref());
-            if let Some((value, stamp)) = found.map_err(|corrupt| self.damage_at(at, corrupt))? {
+            let mut found = None;
+            for address in std::iter::once(&watched.address).chain(&watched.was) {
+                let held = field(self.row(at, address)?, address, &watched.name, watched.ty.as_ref());
+                found = held.map_err(|corrupt| self.damage_at(at, corrupt))?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            if let (None, Some(default)) = (&found, &watched.default) {
+                found = Some((default.clone(), Stamp::LOWEST));
+            }
+            if let Some((value, stamp)) = found {
                 if let Some(slot) = facts.values.get_mut(place) {
                     *slot = value;
                 }

@@ -56,7 +56,7 @@ impl<S: Store> Work<'_, S> {
         match on_gone {
             OnGone::Keep => {
                 let is_self = stratum.kind == *to;
-                if !facts.deleted {
+                if !facts.deleted || facts.aside {
                     return Ok(None);
                 }
                 let by = self.kept_by(rules, rule, stratum, id, is_self)?;
@@ -65,10 +65,11 @@ impl<S: Store> Work<'_, S> {
             _ if *value == Value::Null => Ok(None),
             OnGone::Nullify => {
                 let rival = target(value).map(str::to_owned);
-                if let Some(target) = &rival
-                    && self.shown(rules, to, target, rule)?.0.is_there()
-                {
-                    return Ok(None);
+                if let Some(target) = &rival {
+                    let (facts, _) = self.shown(rules, to, target, rule)?;
+                    if facts.is_there() || facts.aside {
+                        return Ok(None);
+                    }
                 }
                 Ok(Some(Laid { rule, field: Some(*field), shown: Value::Null, hidden: value.clone(), rival }))
             }
@@ -95,6 +96,9 @@ impl<S: Store> Work<'_, S> {
         let mut seen = BTreeSet::from([id.to_owned()]);
         loop {
             let (facts, _) = self.shown(rules, to, &next, rule)?;
+            if facts.aside {
+                return Ok(None);
+            }
             if !facts.is_there() {
                 return Ok(Some(rival));
             }

@@ -31,6 +31,9 @@ impl<S: Store> Work<'_, S> {
     /// Brings the index to what the staged rows say.
     pub(crate) fn settle(&mut self) -> Result<(), CommitError> {
         let Some(rules) = self.rules() else { return Ok(()) };
+        for (kind, id) in std::mem::take(&mut self.repointed) {
+            self.mark_way(&kind, &id)?;
+        }
         let mut dirty = self.take_dirt();
         if dirty.is_empty() {
             return Ok(());

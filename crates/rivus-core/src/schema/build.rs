@@ -1,10 +1,14 @@
 //! Building a schema in Rust, and the checks that every schema passes.
 
+use super::mark::{self, Mark, OnConflict, Writers};
+use super::migration::{self, Migration};
 use super::policy::{Candidate, CustomResolver, FieldType, Life, Margin, Resolver, SetWins};
 use super::rule::{
     self, AtMostOne, Bound, Custom, Expr, OnClash, OnGone, OrderTime, Reference, Rule, RuleType, Side, Unique,
 };
-use super::{Declared, FIELD_NAME_BYTES_MAX, Field, Group, KIND_NAME_BYTES_MAX, Kind, MARGIN_MS_MAX, Schema};
+use super::{
+    Declared, FIELD_NAME_BYTES_MAX, Field, Group, KIND_NAME_BYTES_MAX, Kind, MARGIN_MS_MAX, Marks, Schema,
+};
 use crate::rules::{CustomRule, Rules};
 use crate::value::Value;
 
@@ -49,13 +53,9 @@ impl SchemaBuilder {
         }
         let strata = rule::order(&kinds, self.open)?;
         let rules = Rules::new(&kinds, &strata);
-        Ok(Schema {
-            kinds,
-            any: self.open.then(Kind::undeclared),
-            epoch: self.epoch,
-            rules,
-            fingerprint: std::sync::OnceLock::new(),
-        })
+        let marks = kinds.iter().fold(Marks::default(), |all, kind| all.or(kind.marks));
+        let any = self.open.then(Kind::undeclared);
+        Ok(Schema { kinds, any, epoch: self.epoch, rules, fingerprint: std::sync::OnceLock::new(), marks })
     }
 
     pub(super) fn push(mut self, kind: KindBuilder) -> Self {
@@ -70,10 +70,13 @@ pub struct KindBuilder {
     name: String,
     life: Life,
     open: bool,
+    aliases: bool,
     fields: Vec<Field>,
     groups: Vec<Group>,
     scope: Option<String>,
     rules: Vec<Rule>,
+    marks: Vec<(String, Mark)>,
+    migrations: Vec<Migration>,
 }
 
 impl KindBuilder {
@@ -82,10 +85,13 @@ impl KindBuilder {
             name,
             life: Life::default(),
             open: false,
+            aliases: false,
             fields: Vec::new(),
             groups: Vec::new(),
             scope: None,
             rules: Vec::new(),
+            marks: Vec::new(),
+            migrations: Vec::new(),
         }
     }
 
@@ -103,10 +109,18 @@ impl KindBuilder {
         self
     }
 
+    /// Lets entities of the kind stand for each other ([`Action::Alias`](crate::edit::Action::Alias)). Every read and
+    /// edit of the kind then looks for that first.
+    #[must_use]
+    pub fn aliases(mut self) -> Self {
+        self.aliases = true;
+        self
+    }
+
     /// Declares a field of any type.
     #[must_use]
     pub fn field(mut self, name: impl Into<String>, ty: FieldType) -> Self {
-        self.fields.push(Field { name: name.into(), ty });
+        self.fields.push(Field::new(name, ty));
         self
     }
 
@@ -203,6 +217,54 @@ impl KindBuilder {
     ) -> Self {
         let members = members.into_iter().map(Into::into).collect();
         self.groups.push(Group { name: name.into(), members });
+        self
+    }
+
+    /// Lets only the authority, and replicas that it has granted a rank above 0, write a declared field: others get
+    /// an error, and a hub refuses their edits.
+    #[must_use]
+    pub fn ranked(self, field: impl Into<String>) -> Self {
+        self.mark(field, Mark::Writers(Writers::Ranked))
+    }
+
+    /// Has a replica write its value of a declared field again, as a new edit, when it has lost to a concurrent one.
+    /// The field needs a margin, within which that can be told, and the resolver newest.
+    #[must_use]
+    pub fn restamp(self, field: impl Into<String>) -> Self {
+        self.mark(field, Mark::OnConflict(OnConflict::Restamp))
+    }
+
+    /// Says that a declared field was called `was` before. Where nothing is held under the new name, what is held
+    /// under the old one shows; it is written under the new one.
+    #[must_use]
+    pub fn renamed(self, field: impl Into<String>, was: impl Into<String>) -> Self {
+        self.mark(field, Mark::Was(was.into()))
+    }
+
+    /// Says what a declared field shows where nothing is held.
+    #[must_use]
+    pub fn default_value(self, field: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.mark(field, Mark::Default(value.into()))
+    }
+
+    fn mark(mut self, field: impl Into<String>, mark: Mark) -> Self {
+        self.marks.push((field.into(), mark));
+        self
+    }
+
+    /// Declares a change of policy, of a field or (`None`) of the kind's life, from one policy to another, in the words
+    /// of [`Schema::policies`]. A store that was last opened under the first is taken; one that merged in yet another
+    /// way is refused. Keep older ones: a device may have slept through them.
+    #[must_use]
+    pub fn migration(
+        mut self,
+        name: impl Into<String>,
+        field: Option<&str>,
+        from: impl Into<String>,
+        to: impl Into<String>,
+    ) -> Self {
+        let (name, field) = (name.into(), field.map(str::to_owned));
+        self.migrations.push(Migration { name, field, from: from.into(), to: to.into() });
         self
     }
 
@@ -329,7 +391,18 @@ impl KindBuilder {
     }
 
     fn build(self) -> Result<Kind, SchemaError> {
-        let Self { name: kind, life, open, mut fields, mut groups, scope, mut rules } = self;
+        let Self {
+            name: kind,
+            life,
+            open,
+            aliases,
+            mut fields,
+            mut groups,
+            scope,
+            mut rules,
+            marks,
+            migrations,
+        } = self;
         check_name("a kind", &kind, KIND_NAME_BYTES_MAX)?;
         for field in &fields {
             check_name(&format!("a field of kind `{kind}`"), &field.name, FIELD_NAME_BYTES_MAX)?;
@@ -347,6 +420,7 @@ impl KindBuilder {
         for at in 0..groups.len() {
             join_group(&kind, &mut fields, &mut groups, at)?;
         }
+        mark::put_on(&kind, &mut fields, marks)?;
         rules.sort_by(|a, b| a.name.cmp(&b.name));
         for rule in &rules {
             check_name(&format!("a rule of kind `{kind}`"), &rule.name, KIND_NAME_BYTES_MAX)?;
@@ -354,13 +428,14 @@ impl KindBuilder {
         if let Some(rule) = repeated(rules.iter().map(|r| &r.name)) {
             return Err(SchemaError::RuleTwice { kind, rule });
         }
-        let kind = Kind { scope, rules, ..Kind::new(kind, life, open, fields, groups) };
+        let kind = Kind { aliases, scope, rules, migrations, ..Kind::new(kind, life, open, fields, groups) };
         if let Some(scope) = &kind.scope
             && !matches!(kind.slot(scope), super::Slot::Field(field) if field.ty == FieldType::PLAIN)
         {
             return Err(SchemaError::ScopeNotPlain { kind: kind.name, field: scope.clone() });
         }
         rule::check(&kind)?;
+        migration::check(&kind)?;
         Ok(kind)
     }
 }
@@ -591,6 +666,26 @@ pub enum SchemaError {
         kind: String,
         /// The field.
         field: String,
+    },
+    /// What is said of a field beside its type cannot be kept.
+    #[error("field `{field}` of kind `{kind}`: {why}")]
+    FieldMark {
+        /// The kind.
+        kind: String,
+        /// The field.
+        field: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A change of policy cannot be followed.
+    #[error("migration `{name}` of kind `{kind}`: {why}")]
+    Migration {
+        /// The kind.
+        kind: String,
+        /// The migration.
+        name: String,
+        /// Why, and what to do.
+        why: String,
     },
     /// The field that names the scope is no plain value.
     #[error("kind `{kind}` has the scope field `{field}`, which is no plain value of it: declare it as one")]

@@ -316,7 +316,12 @@ impl Rule {
     /// Whether it only ever shows an entity as gone: several of these are one.
     fn hides(&self) -> bool {
         matches!(&self.what, RuleType::Reference(Reference { on_gone: OnGone::Cascade, .. }))
-            || matches!(&self.what, RuleType::Unique(Unique { on_clash: OnClash::Alias, .. }))
+            || self.aliases()
+    }
+
+    /// Whether it shows one entity in the place of another.
+    pub(super) fn aliases(&self) -> bool {
+        matches!(&self.what, RuleType::Unique(Unique { on_clash: OnClash::Alias, .. }))
     }
 
     fn keeps(&self) -> bool {

@@ -273,11 +273,11 @@ fn text_of_another_form_is_refused_with_its_position() {
         (r#"{"kinds":[]}"#, "invalid type: sequence, expected a map by name at line 1 column 9"),
         (
             r#"{"kinds":{"k":{"color":1}}}"#,
-            "unknown field `color`, expected one of `life`, `open`, `fields`, `groups`, `scope`, `rules` at line 1 column 22",
+            "unknown field `color`, expected one of `life`, `open`, `aliases`, `fields`, `groups`, `scope`, `rules`, `migrations` at line 1 column 22",
         ),
         (
             r#"{"kinds":{"k":{"fields":{"a":{"margin":1}}}}}"#,
-            "unknown field `margin`, expected one of `type`, `margin_ms`, `resolver`, `wins` at line 1 column 38",
+            "unknown field `margin`, expected one of `type`, `margin_ms`, `resolver`, `wins`, `authority`, `on_conflict`, `was`, `default` at line 1 column 38",
         ),
         (
             r#"{"kinds":{"k":{"fields":{"a":{"margin_ms":-1}}}}}"#,

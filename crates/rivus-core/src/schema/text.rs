@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::build::{KindBuilder, SchemaError};
 use super::policy::{CUSTOM_PREFIX, FieldType, Life, Margin, Resolver, SetWins};
-use super::{Kind, Schema};
+use super::{Field, Kind, Migration, OnConflict, Schema, Writers};
+use crate::value::Value;
 use rule::RuleTree;
 
 impl Schema {
@@ -20,8 +21,10 @@ impl Schema {
     ///
     /// The keys of a field, all optional: `type` (`value` if absent, `multi`, `set`, `map`, `counter`, `max`,
     /// `min`, `flag`); of a value `margin_ms` (a whole number or `"inf"`) and `resolver` (`newest`, `oldest`,
-    /// `rank`, `min`, `max`); of a set `wins` (`add`, `remove`). Those of a kind: `life` (`delete-wins`,
-    /// `edit-revives`, `newest`), `open`, `fields`, `groups`, `scope`, `rules`. Beside `kinds`, `"open": true` takes
+    /// `rank`, `min`, `max`); of a set `wins` (`add`, `remove`); of any `authority` (`true`: only the authority and replicas with
+    /// a rank write it), `on_conflict` (`restamp`), `was` (the former name) and `default`. Those of a kind: `life` (`delete-wins`,
+    /// `edit-revives`, `newest`), `open`, `aliases` (`true`), `fields`, `groups`, `scope`, `rules`, `migrations` (each `name`, `field`
+    /// unless it is about the life, `from` and `to`, policies in words). Beside `kinds`, `"open": true` takes
     /// undeclared kinds, and `epoch` is the version of the rules. Any other key is refused.
     ///
     /// A rule has `rule` and `name`; an `at_most_one` also `group`, `holds` (`{"field": …, "is": "null"}`, the open
@@ -130,6 +133,8 @@ struct KindTree {
     life: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     open: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    aliases: bool,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     fields: Entries<FieldTree>,
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
@@ -138,6 +143,26 @@ struct KindTree {
     scope: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rules: Vec<RuleTree>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    migrations: Vec<MigrationTree>,
+}
+
+/// A change of policy as text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MigrationTree {
+    name: String,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    from: String,
+    to: String,
+}
+
+impl MigrationTree {
+    fn of(migration: &Migration) -> Self {
+        let Migration { name, field, from, to } = migration.clone();
+        Self { name, field, from, to }
+    }
 }
 
 impl KindTree {
@@ -145,10 +170,12 @@ impl KindTree {
         Self {
             life: (kind.life != Life::default()).then(|| kind.life.to_string()),
             open: kind.open,
-            fields: Entries(kind.fields().map(|f| (f.name.clone(), FieldTree::of(&f.ty))).collect()),
+            aliases: kind.aliases,
+            fields: Entries(kind.fields().map(|f| (f.name.clone(), FieldTree::of(f))).collect()),
             groups: Entries(kind.groups().map(|g| (g.name.clone(), g.members.clone())).collect()),
             scope: kind.scope.clone(),
             rules: kind.rules().map(RuleTree::of).collect(),
+            migrations: kind.migrations().map(MigrationTree::of).collect(),
         }
     }
 
@@ -163,9 +190,11 @@ impl KindTree {
         if self.open {
             builder = builder.open();
         }
+        if self.aliases {
+            builder = builder.aliases();
+        }
         for (name, field) in self.fields.0 {
-            let ty = field.ty(&kind, &name)?;
-            builder = builder.field(name, ty);
+            builder = field.declare(builder, &kind, &name)?;
         }
         for (name, members) in self.groups.0 {
             builder = builder.group(name, members);
@@ -176,6 +205,9 @@ impl KindTree {
         for rule in self.rules {
             let (name, what) = rule.read(&kind)?;
             builder = builder.rule(name, what);
+        }
+        for MigrationTree { name, field, from, to } in self.migrations {
+            builder = builder.migration(name, field.as_deref(), from, to);
         }
         Ok(builder)
     }
@@ -193,10 +225,58 @@ struct FieldTree {
     resolver: Option<String>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     wins: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    authority: bool,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    on_conflict: Option<String>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    was: Option<String>,
+    #[serde(
+        default,
+        deserialize_with = "given",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rule::value"
+    )]
+    default: Option<Value>,
 }
 
 impl FieldTree {
-    fn of(ty: &FieldType) -> Self {
+    fn of(field: &Field) -> Self {
+        Self {
+            authority: field.writers == Writers::Ranked,
+            on_conflict: (field.on_conflict == OnConflict::Restamp).then(|| RESTAMP.to_owned()),
+            was: field.was.clone(),
+            default: field.default.clone(),
+            ..Self::of_type(&field.ty)
+        }
+    }
+
+    fn declare(mut self, builder: KindBuilder, kind: &str, name: &str) -> Result<KindBuilder, SchemaError> {
+        let (is_ranked, on_conflict) = (self.authority, self.on_conflict.take());
+        let (was, default) = (self.was.take(), self.default.take());
+        let mut builder = builder.field(name, self.ty(kind, name)?);
+        if is_ranked {
+            builder = builder.ranked(name);
+        }
+        match on_conflict {
+            None => {}
+            Some(word) if word == RESTAMP => builder = builder.restamp(name),
+            Some(word) => {
+                let (kind, field) = (kind.to_owned(), name.to_owned());
+                let (key, expected) = ("on_conflict", RESTAMP);
+                return Err(SchemaError::UnknownWord { kind, field, key, word, expected });
+            }
+        }
+        if let Some(was) = was {
+            builder = builder.renamed(name, was);
+        }
+        if let Some(default) = default {
+            builder = builder.default_value(name, default);
+        }
+        Ok(builder)
+    }
+
+    fn of_type(ty: &FieldType) -> Self {
         let typed = || Self { ty: Some(ty.name().to_owned()), ..Self::default() };
         match ty {
             FieldType::Value { margin, resolver } => Self {
@@ -252,6 +332,9 @@ impl FieldTree {
         }
     }
 }
+
+/// The word for a lost value that is written again.
+const RESTAMP: &str = "restamp";
 
 /// A map as it is written: in order, with names that repeat.
 #[derive(Clone)]

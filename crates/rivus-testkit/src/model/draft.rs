@@ -121,6 +121,7 @@ impl Author<'_> {
                 _ => return Err(format!("`{field}` is no counter")),
             },
             Action::Delete | Action::Revive => return Ok(false),
+            Action::Alias { .. } => return Err("the model has no aliases".to_owned()),
         };
         self.write(content.0, content.1);
         Ok(true)

@@ -278,6 +278,7 @@ impl fmt::Display for Said<'_> {
             EditAction::Inc { field, by } => write!(f, "{field} {by:+}")?,
             EditAction::Delete => f.write_str("delete")?,
             EditAction::Revive => f.write_str("revive")?,
+            EditAction::Alias { to } => write!(f, "alias {to}")?,
         }
         f.write_str("]")
     }

@@ -80,6 +80,10 @@ fn edit(op: &Op, on: &str, at: i64) -> JsonValue {
         }
         EditAction::Delete => "delete",
         EditAction::Revive => "revive",
+        EditAction::Alias { to } => {
+            put("to", to.as_str().into());
+            "alias"
+        }
     };
     put("do", verb.into());
     JsonValue::Object(step)

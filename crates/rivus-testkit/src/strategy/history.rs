@@ -220,6 +220,7 @@ fn action(action: &Action) -> (&'static str, Vec<(&'static str, serde_json::Valu
         Action::Inc { field, by } => ("inc", vec![("field", json!(field)), ("by", json!(by))]),
         Action::Delete => ("delete", Vec::new()),
         Action::Revive => ("revive", Vec::new()),
+        Action::Alias { to } => ("alias", vec![("to", json!(to))]),
     }
 }
 
@@ -245,6 +246,7 @@ fn packed(step: &Step) -> Value {
                 Action::Inc { field, by } => vec!["inc".into(), text(field), (*by).into()],
                 Action::Delete => vec!["delete".into()],
                 Action::Revive => vec!["revive".into()],
+                Action::Alias { to } => vec!["alias".into(), text(to)],
             });
             Value::List(list)
         }

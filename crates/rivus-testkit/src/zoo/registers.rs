@@ -103,7 +103,7 @@ impl<R: Register> Entities<R> {
                 let before = held.get(&(op.id.clone(), slot.clone())).map_or(0, |state| self.total(state));
                 vec![(slot, Value::Int(before + by).to_bytes())]
             }
-            Action::Delete | Action::Revive => Vec::new(),
+            Action::Delete | Action::Revive | Action::Alias { .. } => Vec::new(),
         }
     }
 

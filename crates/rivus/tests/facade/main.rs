@@ -3,6 +3,7 @@
 
 mod dynamic;
 mod events;
+mod migrate;
 mod ruled;
 mod save;
 mod sharing;

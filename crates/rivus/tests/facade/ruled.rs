@@ -167,3 +167,66 @@ fn a_reference_is_its_id() {
     assert!(reference < Ref::from("p2".to_owned()));
     assert_eq!(String::from(reference), "p1");
 }
+
+#[derive(Entity, Debug, Clone, Default, PartialEq)]
+struct Ware {
+    #[rivus(id)]
+    id: String,
+    #[rivus(margin_ms = 5000, on_conflict = restamp)]
+    note: String,
+    #[rivus(authority)]
+    price: u32,
+    #[rivus(authority, set)]
+    labels: Vec<String>,
+    #[rivus(authority, counter)]
+    sold: u32,
+    #[rivus(was = "name")]
+    title: String,
+    #[rivus(default = "plain", was = "type")]
+    sort: String,
+    #[rivus(default = true)]
+    visible: bool,
+}
+
+#[test]
+fn what_a_struct_says_of_its_fields_is_in_the_schema() {
+    let db = Db::builder().entity::<Ware>().memory().unwrap();
+    let json = concat!(
+        r#"{"kinds":{"ware":{"fields":{"labels":{"type":"set","authority":true},"#,
+        r#""note":{"margin_ms":5000,"on_conflict":"restamp"},"price":{"authority":true},"#,
+        r#""sold":{"type":"counter","authority":true},"sort":{"was":"type","default":"plain"},"#,
+        r#""title":{"was":"name"},"visible":{"default":true}}}}}"#
+    );
+    assert_eq!(db.schema().to_json(), json);
+}
+
+#[test]
+fn who_may_not_write_a_field_may_still_create_the_entity() {
+    let db = Db::builder().entity::<Ware>().memory().unwrap();
+    db.insert(&Ware { id: "w".into(), ..Ware::default() }).unwrap();
+    let mut shown = db.get::<Ware>("w").unwrap().unwrap();
+    assert_eq!((shown.price, shown.visible, &shown.sort[..]), (0, false, ""), "as the struct says");
+    let refused = [
+        db.edit::<Ware>("w", |ware| ware.price = 5).unwrap_err(),
+        db.edit::<Ware>("w", |ware| ware.sold = 5).unwrap_err(),
+        db.edit::<Ware>("w", |ware| ware.labels.push("new".into())).unwrap_err(),
+        db.insert(&Ware { id: "x".into(), price: 1, ..Ware::default() }).unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, Error::Edit(rivus::EditError::Ranked { .. })), "{error}");
+    }
+    db.edit::<Ware>("w", |ware| ware.title = "chair".into()).unwrap();
+    shown.title = "chair".into();
+    assert_eq!(db.get::<Ware>("w").unwrap(), Some(shown));
+}
+
+#[test]
+fn where_nothing_is_held_a_default_shows() {
+    let db = Db::builder().entity::<Ware>().memory().unwrap();
+    db.put("ware", "w", [("note", "x".into())]).unwrap();
+    let ware = db.get::<Ware>("w").unwrap().unwrap();
+    assert_eq!((ware.visible, &ware.sort[..]), (true, "plain"));
+    assert_eq!(db.edit::<Ware>("w", |ware| ware.visible = true).unwrap(), rivus::Edited::Nothing);
+    db.edit::<Ware>("w", |ware| ware.visible = false).unwrap();
+    assert!(!db.get::<Ware>("w").unwrap().unwrap().visible);
+}

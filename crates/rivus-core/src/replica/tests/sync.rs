@@ -13,7 +13,7 @@ fn ends() -> (Session, Session) {
     (session(Role::Client { token: None }), session(Role::Server { grants: Grants::everybody() }))
 }
 
-fn sync(one: &mut Device, two: &mut Device) {
+pub(super) fn sync(one: &mut Device, two: &mut Device) {
     let ((mut s, mut t), now) = (ends(), Millis(1_000_000));
     let mut one = End { replica: one, session: &mut s, now };
     run(&mut one, &mut End { replica: two, session: &mut t, now }, usize::MAX).unwrap();

@@ -36,14 +36,14 @@ pub(super) struct RuleTree {
         default,
         deserialize_with = "given",
         skip_serializing_if = "Option::is_none",
-        serialize_with = "bound"
+        serialize_with = "value"
     )]
     min: Option<Value>,
     #[serde(
         default,
         deserialize_with = "given",
         skip_serializing_if = "Option::is_none",
-        serialize_with = "bound"
+        serialize_with = "value"
     )]
     max: Option<Value>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -215,6 +215,6 @@ fn word<T: Copy + Default + std::fmt::Display>(
     })
 }
 
-fn bound<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn value<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(Json).serialize(serializer)
 }

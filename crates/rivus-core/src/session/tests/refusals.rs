@@ -135,3 +135,22 @@ fn registers_set_aside_are_no_divergence() {
     }
     assert_eq!(b.quarantined().unwrap(), 2);
 }
+
+#[test]
+fn who_merges_a_field_otherwise_is_refused_with_both_policies() {
+    let owner = |k: crate::schema::KindBuilder| k.value("title").multi("owner");
+    let other = Arc::new(Schema::builder().kind("task", owner).build().unwrap());
+    let options = OpenOptions { seeds: seeds(2), slot: 0, admission: Admission::Off, rank: 0 };
+    let (mut a, mut b) = (device(1), Replica::open(MemoryStore::new(), other, options).unwrap());
+    put(&mut b, 1000, "t", "title", "x");
+    let (SessionError::Refused { code, message } | SessionError::Goaway { code, message }) =
+        sync_at(&mut a, &mut b, 2000).unwrap_err()
+    else {
+        panic!("another error");
+    };
+    assert_eq!((code, code.is_retryable()), (Code::SCHEMA, false));
+    for part in ["field `owner`", "kind `task`", "\"value, margin 5000 ms, rank\"", "\"multi\""] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(a.view("task", "t").unwrap().is_none(), "nothing was exchanged");
+}

@@ -22,7 +22,7 @@ pub(super) fn written(op: &Op, before: &View) -> (Option<bool>, Vec<Written>) {
         Action::Inc { field, by } => {
             vec![Written { slot: field.clone(), what: What::Count(*by), needless: false }]
         }
-        Action::Delete | Action::Revive => Vec::new(),
+        Action::Delete | Action::Revive | Action::Alias { .. } => Vec::new(),
     };
     (life(&op.action), writes)
 }
