@@ -52,6 +52,10 @@ const FOUND: &[(&str, &str)] = &[
         "Digest took what told a copy of its original's edit for a fault",
     ),
     ("r1-000000000054n6800kzz7zr3000rg", "Liveness waited 25 years for clocks that were 28 apart"),
+    (
+        "r1-0000000000767f800c010g8000",
+        "Acknowledged took an increment for refused whose number a restored device had used again",
+    ),
 ];
 
 #[test]

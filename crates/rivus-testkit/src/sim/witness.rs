@@ -527,7 +527,9 @@ impl Witness {
     /// What each counter must stand at, where no edit of it is excused.
     pub(super) fn counters(&self, is_rejected: impl Fn(&Edit) -> bool) -> BTreeMap<(&str, &str, &str), i128> {
         let mut sums: BTreeMap<(&str, &str, &str), Option<i128>> = BTreeMap::new();
-        for edit in self.edits.iter().filter(|edit| !is_rejected(edit)) {
+        // A number of a store that was restored may be another edit's now: what is known of it is not of this one.
+        let counts = |edit: &&Edit| edit.excused || !is_rejected(edit);
+        for edit in self.edits.iter().filter(counts) {
             for (kind, id, field, by) in &edit.incs {
                 let sum = sums.entry((kind, id, field)).or_insert(Some(0));
                 *sum = if edit.excused || edit.rebuilt || edit.counts_apart {
