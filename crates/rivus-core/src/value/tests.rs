@@ -400,6 +400,7 @@ fn a_value_ends_where_it_ends_whatever_follows() {
         let more = [&text[..], &[b'y'; 300]].concat();
         assert_eq!(check_prefix(&more), Ok(text.len()));
     }
+    assert_eq!(check_prefix(&[ABSENT, b"y"].concat()), Ok(ABSENT.len()));
 }
 
 #[test]
