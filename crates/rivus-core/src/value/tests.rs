@@ -394,6 +394,16 @@ fn every_short_input_and_every_half_float_is_judged_alike() {
 }
 
 #[test]
+fn a_value_ends_where_it_ends_whatever_follows() {
+    for len in 0..40 {
+        let text = Value::from("x".repeat(len)).to_bytes();
+        let more = [&text[..], &[b'y'; 300]].concat();
+        assert_eq!(check_prefix(&more), Ok(text.len()));
+    }
+    assert_eq!(check_prefix(&[ABSENT, b"y"].concat()), Ok(ABSENT.len()));
+}
+
+#[test]
 fn announced_lengths_are_not_believed() {
     for major in [0x40, 0x60, 0x80, 0xa0] {
         for len in [24, 1 << 20, u64::from(u32::MAX), 1 << 40, u64::MAX] {
@@ -429,6 +439,9 @@ fn nesting_is_bounded_everywhere() {
         assert!(depth < 100 || Value::from_json_str(&json) == Err(ValueError::TooDeep));
     }
     assert!(serde_json::from_str::<Value>(&("[".repeat(33) + &"]".repeat(33))).is_err());
+
+    let maps = |levels| (0..levels).fold(Value::Null, |value, _| map([("k", value)]));
+    assert!(maps(DEPTH_MAX).depth_ok() && !maps(DEPTH_MAX + 1).depth_ok());
 
     let mut deep = nested(100_000);
     assert!(!deep.depth_ok());

@@ -156,6 +156,13 @@ fn what_has_no_value_is_refused() {
 }
 
 #[test]
+fn a_type_that_no_value_has_is_refused_with_those_that_have_one() {
+    let wide = ::serde::de::value::U128Deserializer::<ValueError>::new(1);
+    let error = Value::deserialize(wide).unwrap_err().to_string();
+    assert!(error.contains("a list or a map with text keys"), "{error}");
+}
+
+#[test]
 fn reading_is_lenient_where_nothing_is_lost() {
     reads(3, 3.0f64);
     reads(3, 3u64);

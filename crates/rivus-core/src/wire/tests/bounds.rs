@@ -114,6 +114,9 @@ fn more_registers_than_a_frame_may_hold_are_refused_before_they_are_read() {
     let mut one = shape(REGISTERS_MAX as u64 + 1);
     one.resize(one.len() + REGISTERS_MAX + 1, 0);
     too_many(&frame(&one, &[], &[]), "registers in a frame", REGISTERS_MAX);
+    let mut one = shape(REGISTERS_MAX as u64);
+    one.resize(one.len() + REGISTERS_MAX, 0);
+    cut(&frame(&one, &[], &[]));
 }
 
 #[test]
@@ -131,22 +134,28 @@ fn more_candidates_than_a_frame_may_hold_are_refused_before_they_are_read() {
 
 #[test]
 fn more_seen_entries_than_a_frame_may_hold_are_refused_before_they_are_read() {
-    let mut one = shape(1);
-    one.push(7);
-    one.slice(&address::field("f"));
-    one.push(1);
-    one.varint(SEEN_MAX as u64 + 1);
-    one.push(0);
-    one.push(0);
-    too_many(&frame(&one, &vec![0; 4 * SEEN_MAX + 8], &[0xf6]), "seen entries in a frame", SEEN_MAX);
+    let of = |count: usize| {
+        let mut one = shape(1);
+        one.push(7);
+        one.slice(&address::field("f"));
+        one.push(1);
+        one.varint(count as u64);
+        one.push(0);
+        one.push(0);
+        frame(&one, &vec![0; 4 * SEEN_MAX + 8], &[0xf6])
+    };
+    too_many(&of(SEEN_MAX + 1), "seen entries in a frame", SEEN_MAX);
+    let read = registers_of(RowDecoder::default().page(&of(SEEN_MAX), SENDER));
+    assert!(matches!(read, Err(WireError::Register(_))), "{read:?}");
+}
+
+fn cut(bytes: &[u8]) {
+    let refused = registers_of(RowDecoder::default().page(bytes, SENDER));
+    assert_eq!(refused, Err(WireError::Malformed { frame: "DELTA" }));
 }
 
 #[test]
 fn counts_beyond_the_bytes_that_follow_are_refused() {
-    let cut = |bytes: &[u8]| {
-        let refused = registers_of(RowDecoder::default().page(bytes, SENDER));
-        assert_eq!(refused, Err(WireError::Malformed { frame: "DELTA" }));
-    };
     for count in [0, 2, 1 << 20, u64::MAX] {
         let mut one = shape(count);
         one.push(0);
@@ -205,7 +214,7 @@ fn frames_of_strangers_and_of_later_versions_are_bounded() {
     };
     let bound = WireError::Bound { what: "bytes in a frame of this type", max: GREETING_BYTES_MAX };
     assert_eq!(greeting(GREETING_BYTES_MAX + 2), Err(bound));
-    assert_eq!(greeting(GREETING_BYTES_MAX), Err(WireError::Malformed { frame: "RESET" }));
+    assert_eq!(greeting(GREETING_BYTES_MAX + 1), Err(WireError::Malformed { frame: "RESET" }));
     let about = |replicas: usize, incarnations: u64| {
         let history: Vec<_> = (1..=incarnations).map(|n| (Incarnation(n), n)).collect();
         let replicas = (0..replicas).map(|n| ReplicaId::from_u128(n as u128));
@@ -301,4 +310,56 @@ fn what_unknown_keys_hold_is_bounded_in_depth() {
     };
     assert!(goaway(15).is_ok());
     assert_eq!(goaway(16), Err(WireError::Bound { what: "levels of nesting", max: 16 }));
+}
+
+#[test]
+fn a_prefix_has_no_key_and_life_no_name() {
+    let of = |prefix: &[u8]| {
+        let mut one = shape(1);
+        one.push(1);
+        one.slice(prefix);
+        frame(&one, &[0; 19], &[0xf6])
+    };
+    for good in [address::LIFE, &address::field("f"), &address::group("f")] {
+        assert_eq!(registers_of(RowDecoder::default().page(&of(good), SENDER)), Ok(1));
+        cut(&of(&[good, b"k"].concat()));
+    }
+    cut(&of(&[address::class::LIFE, 0, 1, b'f']));
+}
+
+#[test]
+fn two_edits_of_one_number_are_refused() {
+    let own = *plain(stamp(0, 1, 1)).newest();
+    let edit = |step| (step, own, vec![titled("task", "t".to_owned(), Register::plain(own))]);
+    let read = |edits: &[_]| {
+        let bytes = push_of(&mut RowEncoder::default(), edits);
+        RowDecoder::default().push(&bytes, SENDER).map(|push| push.edits.len())
+    };
+    assert_eq!(read(&[edit(3), edit(1)]), Ok(2));
+    assert_eq!(read(&[edit(3), edit(0)]), Err(WireError::Malformed { frame: "PUSH" }));
+}
+
+#[test]
+fn a_malformed_frame_is_called_by_its_name() {
+    let names = [
+        (tag::SUBSCRIBE, "SUBSCRIBE"),
+        (tag::EQUAL, "EQUAL"),
+        (tag::CHECKPOINT, "CHECKPOINT"),
+        (tag::ACK, "ACK"),
+        (tag::SYNCED, "SYNCED"),
+    ];
+    for (tag, frame) in names {
+        assert_eq!(Frame::decode(&[tag]), Err(WireError::Malformed { frame }));
+    }
+}
+
+#[test]
+fn a_schema_may_come_without_its_length() {
+    let policies = Policies::new(&[("task".to_owned(), None, "delete wins".to_owned())]);
+    let frame = Frame::Schema(policies);
+    let mut bytes = frame.encode();
+    assert_eq!(bytes[1], 0xa1, "a map of one");
+    bytes[1] = 0xbf;
+    bytes.push(0xff);
+    assert_eq!(Frame::decode(&bytes), Ok(frame));
 }
