@@ -11,13 +11,15 @@ use std::fmt;
 use std::sync::OnceLock;
 
 mod build;
+mod error;
 mod mark;
 mod migration;
 mod policy;
 mod rule;
 mod text;
 
-pub use build::{KindBuilder, SchemaBuilder, SchemaError};
+pub use build::{KindBuilder, SchemaBuilder};
+pub use error::SchemaError;
 pub use mark::{OnConflict, Writers};
 pub use migration::Migration;
 pub use policy::{Candidate, CustomResolver, FieldType, Life, Margin, Resolver, SetWins};

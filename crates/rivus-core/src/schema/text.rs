@@ -10,9 +10,9 @@ use std::fmt;
 use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::build::{KindBuilder, SchemaError};
+use super::build::KindBuilder;
 use super::policy::{CUSTOM_PREFIX, FieldType, Life, Margin, Resolver, SetWins};
-use super::{Field, Kind, Migration, OnConflict, Schema, Writers};
+use super::{Field, Kind, Migration, OnConflict, Schema, SchemaError, Writers};
 use crate::value::Value;
 use rule::RuleTree;
 
