@@ -131,6 +131,11 @@ pub enum Event {
         /// Its id from now on.
         now: StoreId,
     },
+    /// Rules are not evaluated any more, or again: any view may be another one.
+    Rules {
+        /// Why not; `None` if they are.
+        unresolved: Option<Unresolved>,
+    },
     /// The authority refused an edit; it was taken back and kept among the rejected.
     Rejected(Rejected),
 }

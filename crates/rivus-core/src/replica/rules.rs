@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Replica, STALE_RETRIES_MAX};
+use super::{Event, Replica, STALE_RETRIES_MAX};
 use crate::rules::{COVER_KEY, Cover, Overlay, Rules};
 use crate::schema::Schema;
 use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
@@ -81,10 +81,19 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    fn set_unresolved(&mut self, unresolved: Option<Unresolved>) {
+        if self.unresolved != unresolved {
+            self.unresolved = unresolved;
+            if self.watching {
+                self.events.push(Event::Rules { unresolved });
+            }
+        }
+    }
+
     fn check_epoch(&mut self) {
         let (ours, known) = (self.schema.epoch(), self.cover.epoch);
-        self.unresolved =
-            (known > ours && !self.schema.rules().is_empty()).then_some(Unresolved::Epoch { ours, known });
+        let is_old = known > ours && !self.schema.rules().is_empty();
+        self.set_unresolved(is_old.then_some(Unresolved::Epoch { ours, known }));
     }
 
     pub(super) fn cover_record(&self, cover: Cover) -> RecordWrite {
@@ -115,7 +124,7 @@ impl<S: Store> Replica<S> {
             Err(CommitError::Stale) => Err(StoreError::Busy("others keep changing the store".to_owned())),
             // It can be read all the same.
             Err(CommitError::Store(_)) => {
-                self.unresolved = Some(Unresolved::Index);
+                self.set_unresolved(Some(Unresolved::Index));
                 Ok(())
             }
         }

@@ -388,8 +388,9 @@ impl<S: Store> Replica<S> {
                 let entry = entry.map_err(corrupt)?;
                 let state = entry.state().map_err(corrupt)?;
                 let newest = *state.shown.newest();
-                let is_count = Parts::parse(entry.address).is_some_and(|p| p.class == class::COUNT);
-                if is_count
+                // A claim made anew would be the last of its group; its place in the order is when it was made.
+                let stays = [class::COUNT, class::CLAIM];
+                if Parts::parse(entry.address).is_none_or(|parts| stays.contains(&parts.class))
                     || state.seq < fork
                     || state.source.is_some()
                     || !own.contains(&newest.stamp.replica)

@@ -180,7 +180,10 @@ fn who_does_not_know_the_latest_rules_evaluates_none_and_says_so() {
     start(&mut old, 1000, "a");
     start(&mut new, 2000, "b");
     sync(&mut new, &mut between);
+    old.watch(crate::replica::Watching::Yes);
     sync(&mut old, &mut between);
+    let told = old.poll_events();
+    assert!(told.contains(&crate::replica::Event::Rules { unresolved: old.unresolved() }), "{told:?}");
     assert_eq!(old.unresolved(), Some(crate::replica::Unresolved::Epoch { ours: 1, known: 2 }));
     assert_eq!((shown(&old, "a", "stop"), shown(&old, "b", "stop")), (Value::Null, Value::Null));
     // It synchronises all the same, and who knows the rules evaluates them.
