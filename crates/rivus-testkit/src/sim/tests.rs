@@ -56,6 +56,10 @@ const FOUND: &[(&str, &str)] = &[
         "r1-0000000000767f800c010g8000",
         "Acknowledged took an increment for refused whose number a restored device had used again",
     ),
+    (
+        "r1-00000000003msjg00q00000004000",
+        "Clock did not know that another process had set the clock back before it died",
+    ),
 ];
 
 #[test]

@@ -30,12 +30,13 @@ impl World<'_> {
     }
 
     pub(super) fn start(&mut self, number: usize, store: SimStore) -> Result<(), Finding> {
+        let died_after = self.processes(number).any(|process| self.places[process].died_after);
         let place = &mut self.places[number];
         place.open(store, self.plan.seed, number).map_err(|error| broken(&error))?;
         let replica = place.replica.as_ref();
         let kept = replica.map_or(0, |replica| replica.clock().high_water());
-        // Its last commit may have set the clock back to what the authority believes.
-        let corrected = place.died_after && replica.is_some_and(|r| r.clock().correction_ms() != 0);
+        // The last commit of a process of this store may have set the clock back to what the authority believes.
+        let corrected = died_after && replica.is_some_and(|r| r.clock().correction_ms() != 0);
         if kept < place.high_water && !corrected {
             let text = format!(
                 "{} starts with its clock at {kept}, and had used or met {} before",
