@@ -58,6 +58,19 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
+    /// Explain why an entity, or one field of it, shows what it does
+    #[command(after_help = EXPLAIN)]
+    Explain {
+        /// Its kind
+        kind: String,
+        /// Its id
+        id: String,
+        /// The field [default: all]
+        field: Option<String>,
+    },
+    /// List the writes of this database that lost to one that had not seen them
+    #[command(after_help = CONFLICTS)]
+    Conflicts(Conflicts),
     /// List the kinds, or the entities of one kind
     #[command(after_help = LIST)]
     List {
@@ -110,6 +123,17 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+/// `rivus conflicts`.
+#[derive(Args, Debug)]
+pub(crate) struct Conflicts {
+    /// Take the conflict of this number off the list
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) dismiss: Vec<u64>,
+    /// Write the lost value of this conflict again
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) restore: Vec<u64>,
 }
 
 /// An edit.
@@ -318,6 +342,21 @@ Examples:
   rivus --json show task t1 | jq .fields
 
 With --json also every register: all writes still in the running, with stamps and ranks.";
+
+const EXPLAIN: &str = "\
+Examples:
+  rivus explain task t1 title
+  rivus --json explain task t1 | jq '.fields[].registers[].candidates'
+
+With --json all that decides: candidates with stamps and ranks, floors, what was seen, rules and what they hide.";
+
+const CONFLICTS: &str = "\
+Examples:
+  rivus conflicts
+  rivus conflicts --dismiss 1 --restore 2
+  rivus --json conflicts | jq .value
+
+With an authority the list is exact. Without one it may name writes that were seen before they were replaced.";
 
 const LIST: &str = "\
 Examples:

@@ -5,9 +5,11 @@
 
 mod args;
 mod assignment;
+mod conflicts;
 mod database;
 mod demo;
 mod edit;
+mod explain;
 mod export;
 mod import;
 mod network;
@@ -66,6 +68,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::List { kind: Some(kind) } => show::entities(global, kind, out)?,
         Command::Delete { kind, id } => edit::delete(global, kind, id, out)?,
         Command::Revive { kind, id } => edit::revive(global, kind, id, out)?,
+        Command::Explain { kind, id, field } => explain::run(global, kind, id, field.as_deref(), out)?,
+        Command::Conflicts(conflicts) => conflicts::run(global, conflicts, out)?,
         Command::Status => show::status(global, out)?,
         Command::Import(import) => import::run(global, import, out)?,
         Command::Export(export) => export::run(global, export, out)?,

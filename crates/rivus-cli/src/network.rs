@@ -203,6 +203,14 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         Event::Rejected(rejected) => {
             format!("the authority refused an edit: {}", printable(&rejected.message))
         }
+        Event::Conflict { number, conflict } => {
+            let place =
+                (printable(&conflict.kind), printable(&conflict.id), printable(conflict.parts().name));
+            format!(
+                "conflict {number}: a write of {} `{}` {} was lost: see `conflicts`",
+                place.0, place.1, place.2
+            )
+        }
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))
         }

@@ -525,6 +525,8 @@ fn completions_and_help_are_there_for_everything() {
         "put",
         "show",
         "list",
+        "explain",
+        "conflicts",
         "delete",
         "revive",
         "status",
@@ -560,4 +562,139 @@ fn a_pipe_that_closes_early_ends_the_program_quietly() {
         let ran = Ran::of(child.wait_with_output().unwrap());
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
     }
+}
+
+/// Two devices that have synced through a hub, and its address.
+fn two_devices(place: &Place) -> (Running, String) {
+    let hub = place.start(&["--db", "hub.db", "--schema", "schema.toml", "serve", "--listen", "127.0.0.1:0"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    on(place, "a", &["put", "task", "t1", "title=old", "start=1", "stop=null"]);
+    for name in ["a", "b"] {
+        on(place, name, &["sync", &url]);
+    }
+    (hub, url)
+}
+
+fn on(place: &Place, name: &str, arguments: &[&str]) -> String {
+    let db = format!("{name}.db");
+    place.ok(&[&["--db", &db, "--schema", "schema.toml"], arguments].concat())
+}
+
+fn json_on(place: &Place, name: &str, arguments: &[&str]) -> Vec<Value> {
+    lines(&on(place, name, &[&["--json"], arguments].concat()))
+}
+
+#[test]
+fn a_lost_write_is_listed_restored_and_dismissed() {
+    let place = Place::new();
+    let (_hub, url) = two_devices(&place);
+    on(&place, "a", &["put", "task", "t1", "title=mine"]);
+    on(&place, "b", &["put", "task", "t1", "title=theirs"]);
+    on(&place, "b", &["sync", &url]);
+    on(&place, "a", &["sync", &url]);
+    // Whoever wrote last has won.
+    let lists = ["a", "b"].map(|name| json_on(&place, name, &["conflicts"]));
+    let (name, list) = if lists[0].is_empty() { ("b", &lists[1]) } else { ("a", &lists[0]) };
+    assert_eq!(lists[0].len() + lists[1].len(), 1, "{lists:?}");
+    let conflict = &list[0];
+    let expected = if name == "a" { ("mine", "theirs") } else { ("theirs", "mine") };
+    assert_eq!((&conflict["value"], &conflict["winner_value"]), (&expected.0.into(), &expected.1.into()));
+    assert_eq!((&conflict["field"], &conflict["number"]), (&"title".into(), &1.into()));
+    let text = on(&place, name, &["conflicts"]);
+    assert!(text.contains(expected.0) && text.contains(expected.1) && text.contains("lost"), "{text}");
+
+    assert!(on(&place, name, &["conflicts", "--restore", "1"]).contains("again"));
+    assert_eq!(json_on(&place, name, &["show", "task", "t1"])[0]["fields"]["title"], expected.0);
+    assert_eq!(on(&place, name, &["conflicts"]), "no conflicts\n");
+    let db = format!("{name}.db");
+    assert!(place.fails(1, &["--db", &db, "conflicts", "--dismiss", "1"]).contains("no conflict 1"));
+}
+
+/// A stamp as it is printed, so that it can be compared.
+fn stamp(text: &Value) -> (u16, u64, u128) {
+    let (instant, replica) = text.as_str().unwrap().split_once('@').unwrap();
+    let (generation, time) = instant.split_once('.').unwrap();
+    (generation.parse().unwrap(), time.parse().unwrap(), u128::from_str_radix(replica, 16).unwrap())
+}
+
+/// What an explained field shows, by its policy and candidates alone.
+fn resolved(field: &Value) -> Value {
+    let registers = field["registers"].as_array().unwrap();
+    let candidates = |register: &Value| {
+        let mut all = register["candidates"].as_array().unwrap().clone();
+        let floor = stamp(&register["floor"]);
+        assert!(all.iter().all(|candidate| stamp(&candidate["stamp"]) >= floor));
+        all.sort_by_key(|candidate| stamp(&candidate["stamp"]));
+        all
+    };
+    let newest = |register: &Value| candidates(register).pop().unwrap();
+    let policy = field["policy"].as_str().unwrap();
+    let by_key = |register: &Value| register["key"].as_str().unwrap().to_owned();
+    match policy {
+        "set, add wins" => {
+            let is_in = |r: &&Value| candidates(r).iter().any(|candidate| candidate["value"] == true);
+            registers.iter().filter(is_in).map(by_key).collect()
+        }
+        "map" => {
+            let there = registers.iter().filter(|register| newest(register)["absent"] == false);
+            let entries = there.map(|register| (by_key(register), newest(register)["value"].clone()));
+            Value::Object(entries.collect())
+        }
+        "counter" => {
+            registers.iter().map(|register| newest(register)["value"].as_i64().unwrap()).sum::<i64>().into()
+        }
+        "multi" => candidates(&registers[0]).iter().map(|candidate| candidate["value"].clone()).collect(),
+        "value, margin 5000 ms, rank" => {
+            let all = candidates(&registers[0]);
+            let best = all.iter().max_by_key(|c| (c["rank"].as_u64().unwrap(), stamp(&c["stamp"])));
+            best.unwrap()["value"].clone()
+        }
+        // Deletions win; each of the others has one candidate that counts.
+        "delete-wins" => candidates(&registers[0]).iter().all(|candidate| candidate["value"] == true).into(),
+        "value, margin 0 ms, newest" | "member of group interval, newest" => {
+            newest(&registers[0])["value"].clone()
+        }
+        other => panic!("{other}: {field}"),
+    }
+}
+
+#[test]
+fn what_explain_prints_for_programs_is_enough_to_resolve_it_again() {
+    let place = Place::new();
+    let (_hub, url) = two_devices(&place);
+    let edits: [&[&str]; 2] = [&["owner=ann", "notes=n1", "stop=5"], &["owner=bob", "notes=n2", "title=new"]];
+    for (name, fields) in ["a", "b"].into_iter().zip(edits) {
+        let put = [&["put", "task", "t1"], fields].concat();
+        on(&place, name, &[put.as_slice(), &["--add", &format!("tags={name}"), "--inc", "views=2"]].concat());
+        on(&place, name, &["put", "task", "t1", "--set-key", &format!("labels.{name}=1")]);
+    }
+    for name in ["a", "b", "a"] {
+        on(&place, name, &["sync", &url]);
+    }
+    on(&place, "a", &["put", "task", "t1", "title=later", "--remove", "tags=a"]);
+    let explained = json_on(&place, "a", &["explain", "task", "t1"]).remove(0);
+    let shown = json_on(&place, "a", &["show", "task", "t1"]).remove(0);
+    let fields = explained["fields"].as_array().unwrap();
+    assert_eq!(fields.len(), 9, "{explained}");
+    for field in fields {
+        let by_hand = resolved(field);
+        assert_eq!(field["resolved"], by_hand, "{field}");
+        assert_eq!((&field["shown"], &field["overlays"]), (&by_hand, &Value::Array(Vec::new())));
+        if let Some(name) = field["field"].as_str() {
+            assert_eq!(shown["fields"][name], by_hand, "{name}");
+        }
+    }
+    let of = |name: &str| fields.iter().find(|field| field["field"] == name).unwrap();
+    assert_eq!(of("title")["registers"][0]["candidates"][0]["pending"], true);
+    assert_eq!(of("notes")["registers"][0]["candidates"].as_array().unwrap().len(), 2);
+    assert_eq!(of("owner")["registers"][0]["candidates"][0]["pending"], false);
+    assert_eq!(json_on(&place, "a", &["explain", "task", "t1", "title"])[0]["fields"][0], *of("title"));
+
+    let text = on(&place, "a", &["explain", "task", "t1"]);
+    assert!(text.contains("title shows \"later\"") && text.contains("pending"), "{text}");
+    assert!(text.contains("2 writes in the running"), "{text}");
+    assert!(
+        place.fails(1, &["--db", "a.db", "explain", "task", "t1", "nothing"]).contains("no field `nothing`")
+    );
+    assert!(place.fails(1, &["--db", "a.db", "explain", "task", "t9"]).contains("is not in"));
 }

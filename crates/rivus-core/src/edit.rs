@@ -297,6 +297,10 @@ impl<'s, S: Store> Tx<'s, S> {
         Ok(is_new)
     }
 
+    pub(crate) fn schema(&self) -> &'s Schema {
+        self.schema
+    }
+
     fn kind(&self, kind: &str) -> Result<&'s Kind, EditError> {
         self.schema.kind(kind).ok_or_else(|| EditError::UndeclaredKind { kind: kind.to_owned() })
     }

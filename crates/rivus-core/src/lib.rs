@@ -17,6 +17,7 @@ mod bytes;
 pub mod canary;
 pub mod clock;
 pub mod code;
+pub mod conflict;
 pub mod edit;
 #[cfg(test)]
 mod golden;

@@ -4,7 +4,9 @@
 //! frames or connections. Invariant: registers change by joining deltas alone (a local edit is a delta from
 //! oneself), and every change is one commit of the store, or none.
 
+mod conflicts;
 mod delta;
+mod explain;
 mod join;
 mod judge;
 mod migrate;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 
 use crate::canary::{Canary, is_on};
 use crate::clock::{Admission, Clock, Force, Millis, Stamp};
+use crate::conflict::Conflict;
 use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{IDENTITY_KEY, Identity, Seeds};
@@ -32,7 +35,9 @@ use crate::store::{
 };
 use crate::work::{Finished, Scratch, Work};
 
+pub use conflicts::Losses;
 pub use delta::{Delta, Incoming, Part};
+pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
 pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
 pub use migrate::MigrateError;
@@ -86,6 +91,8 @@ pub struct Replica<S> {
     unresolved: Option<Unresolved>,
     scratch: Scratch,
     events: Vec<Event>,
+    /// How many commits have had losses to tell of.
+    filed: u64,
 }
 
 /// Where a change came from.
@@ -135,6 +142,13 @@ pub enum Event {
     Rules {
         /// Why not; `None` if they are.
         unresolved: Option<Unresolved>,
+    },
+    /// A write of this store lost to one whose author had not seen it, or is not known to have.
+    Conflict {
+        /// Its number among the conflicts.
+        number: u64,
+        /// What was lost, and to what.
+        conflict: Conflict,
     },
     /// The authority refused an edit; it was taken back and kept among the rejected.
     Rejected(Rejected),
@@ -187,6 +201,7 @@ impl<S: Store> Replica<S> {
             unresolved: None,
             scratch: Scratch::default(),
             events: Vec::new(),
+            filed: 0,
         };
         // Asked first: what others commit during the reading is then read again.
         replica.others = replica.store.others()?;
@@ -439,6 +454,10 @@ impl<S: Store> Replica<S> {
         if is_on(Canary::WithdrawKeepsDigest) && origin == Origin::Withdrawn {
             finished.sums = crate::row::Sums::default();
         }
+        let (mut filed, conflicts) = self.file(&finished.losses)?;
+        records.append(&mut filed.records);
+        let mut unchanged = self.identity_read();
+        unchanged.append(&mut filed.unchanged);
         let (reads, rows) = finished.rows();
         let wrote_rows = !rows.is_empty();
         let after = finished.since.map(|since| since + rows.len() as u64);
@@ -456,7 +475,7 @@ impl<S: Store> Replica<S> {
             self.store.commit(Batch {
                 head,
                 reads: reads.into(),
-                unchanged: self.identity_read().into(),
+                unchanged: unchanged.into(),
                 rows: rows.into(),
                 records: records.into(),
                 high_water,
@@ -470,6 +489,8 @@ impl<S: Store> Replica<S> {
         if wrote_rows {
             self.incarnation = None;
         }
+        self.filed += u64::from(!finished.losses.is_empty());
+        self.events.extend(conflicts);
         self.events.extend(finished.clashes.drain(..).map(|stamp| Event::Clash { stamp }));
         if self.watching {
             let event = |(kind, id): (&str, &str)| Event::Changed {

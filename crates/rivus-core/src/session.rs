@@ -6,6 +6,7 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod lost;
 mod open;
 pub mod pair;
 mod push;
@@ -23,6 +24,7 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
+use lost::Telling;
 use push::{Judging, Pushing};
 use read::Reading;
 use write::Writing;
@@ -169,6 +171,7 @@ pub struct Session {
     writing: Option<Writing>,
     pushing: Option<Pushing>,
     judging: Judging,
+    telling: Telling,
     /// Up to where the other side said that it has everything.
     peer_synced: Option<u64>,
     repaired: bool,
@@ -249,6 +252,7 @@ impl Session {
             writing: None,
             pushing: None,
             judging: Judging::default(),
+            telling: Telling::default(),
             peer_synced: None,
             repaired: false,
             uploaded: false,
@@ -330,6 +334,8 @@ impl Session {
                 Frame::Ack(ack) => self.handle_ack(replica, ack, now),
                 Frame::Synced { seq } => self.handle_synced(replica, seq),
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
+                Frame::Lost(losses) => self.handle_lost(replica, &losses),
+                Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
                 _ => Err(unexpected("a second greeting")),
             },
             _ => Err(unexpected("a frame out of order")),
@@ -355,6 +361,10 @@ impl Session {
         }
         if self.phase != Phase::Open || self.schema_due {
             return Ok(None);
+        }
+        self.tell_losses(replica)?;
+        if let Some(frame) = self.control.pop_front() {
+            return Ok(Some(frame));
         }
         if let Some(frame) = self.next_push(replica)? {
             return Ok(Some(frame));

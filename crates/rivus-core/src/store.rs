@@ -38,11 +38,13 @@ pub enum Table {
     Newest = 6,
     /// The index of the rules: who is in which group.
     Rule = 7,
+    /// Writes that lost to one that had not seen them.
+    Conflict = 8,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -51,6 +53,7 @@ impl Table {
         Self::Quarantine,
         Self::Newest,
         Self::Rule,
+        Self::Conflict,
     ];
 }
 

@@ -8,6 +8,7 @@
 mod cbor;
 mod dictionary;
 mod greeting;
+mod lost;
 pub mod page;
 
 use minicbor::{Decode, Encode};
@@ -15,7 +16,9 @@ use minicbor::{Decode, Encode};
 use crate::bytes::{Cut, Put, Reader};
 use crate::code::Code;
 use crate::id::Incarnation;
+use crate::id::ReplicaId;
 use crate::identity::Cursor;
+use crate::replica::Losses;
 use greeting::{check_about, check_history};
 
 pub use cbor::Policies;
@@ -78,6 +81,10 @@ pub mod tag {
     pub const RESET: u8 = 12;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
+    /// See [`Frame::Lost`](super::Frame::Lost).
+    pub const LOST: u8 = 129;
+    /// See [`Frame::Heard`](super::Frame::Heard).
+    pub const HEARD: u8 = 130;
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -178,6 +185,16 @@ pub enum Frame {
     },
     /// See [`Reset`].
     Reset(Reset),
+    /// The authority tells which writes of a replica of the receiver lost to one that had not seen them. Who does not
+    /// know the frame is told again at every connection.
+    Lost(Losses),
+    /// LOST was kept: it need not be told again.
+    Heard {
+        /// Whose writes it told of.
+        replica: ReplicaId,
+        /// The number of the last.
+        last: u64,
+    },
     /// A frame of a type that may be ignored.
     Ignored,
 }
@@ -208,6 +225,8 @@ impl Frame {
                 out.push(tag::SYNCED);
                 out.varint(*seq);
             }
+            Self::Lost(losses) => lost::put(losses, &mut out),
+            Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
         }
         out
@@ -253,6 +272,8 @@ impl Frame {
             tag::CHECKPOINT => Checkpoint::read(&mut reader).map(Self::Checkpoint),
             tag::ACK => Ack::read(&mut reader).map(Self::Ack),
             tag::SYNCED => reader.varint().map(|seq| Self::Synced { seq }),
+            tag::LOST => lost::read(&mut reader).map(Self::Lost),
+            tag::HEARD => lost::read_heard(&mut reader),
             tag::OPTIONAL.. => return Ok(Self::Ignored),
             other => return Err(WireError::UnknownFrame { tag: other }),
         };
@@ -269,6 +290,8 @@ fn name(tag: u8) -> &'static str {
         tag::CHECKPOINT => "CHECKPOINT",
         tag::ACK => "ACK",
         tag::SYNCED => "SYNCED",
+        tag::LOST => "LOST",
+        tag::HEARD => "HEARD",
         _ => "frame",
     }
 }

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::address::ALIAS;
 use crate::clock::Stamp;
+use crate::conflict::{Conflict, Witness};
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
@@ -28,6 +29,9 @@ pub(crate) struct Work<'s, S> {
     scratch: Scratch,
     pub(crate) sums: Sums,
     pub(crate) clashes: Vec<Stamp>,
+    /// Looks out for writes that get lost; none if nobody does.
+    witness: Option<Box<Witness>>,
+    pub(crate) losses: Vec<Conflict>,
     rules: Ruled<'s>,
     /// Changes of the rules' index.
     pub(crate) entered: Changes,
@@ -152,11 +156,23 @@ impl<'s, S: Store> Work<'s, S> {
             scratch,
             sums: Sums::default(),
             clashes: Vec::new(),
+            witness: None,
+            losses: Vec::new(),
             rules,
             entered: Changes::new(),
             repointed: Vec::new(),
             swayed: BTreeSet::new(),
         }
+    }
+
+    /// Looks out for writes that get lost from here on.
+    pub(crate) fn look_out(&mut self, witness: Witness) {
+        self.witness = witness.looks().then(|| Box::new(witness));
+    }
+
+    /// Who looks out for writes that get lost.
+    pub(crate) fn witness(&self) -> Option<&Witness> {
+        self.witness.as_deref()
     }
 
     pub(crate) fn store(&self) -> &'s S {
@@ -336,15 +352,18 @@ impl<'s, S: Store> Work<'s, S> {
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;
             let mut scratch = std::mem::take(&mut self.scratch);
+            let witness = self.witness.take();
             let staged = self.staged_mut(at);
             let Some(chunk) = staged.chunks.get(index) else { break };
             let mut digested = Digested::new(&mut scratch.hashing, staged.kind(), staged.id());
+            digested.witness = witness.as_deref();
             let outcome = chunk.row().and_then(|row| {
                 let here = rest.iter().take_while(|(address, _)| row.holds(address.as_ref())).count();
                 let now = rest.get(..here).unwrap_or_default();
                 Ok((row::apply(row, now, &mut scratch.packing, &mut digested)?, here))
             });
             let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
+            let losses = std::mem::take(&mut digested.losses);
             let (applied, here) = outcome.map_err(|c| damaged(staged.kind(), staged.id(), c))?;
             if let Some(watch) = staged.watch {
                 if chunk.bytes.is_empty() && chunk.start.is_empty() {
@@ -377,8 +396,12 @@ impl<'s, S: Store> Work<'s, S> {
                 }
             }
             self.scratch = scratch;
+            self.witness = witness;
             self.sums.add(sums);
             self.clashes.extend(clashes);
+            if !losses.is_empty() {
+                self.note_losses(at, losses);
+            }
         }
         Ok(())
     }
@@ -389,6 +412,7 @@ impl<'s, S: Store> Work<'s, S> {
     /// [`CommitError`] if what rules ask for cannot be read.
     pub(crate) fn finish(mut self) -> Result<Finished, CommitError> {
         self.settle()?;
+        self.settle_losses()?;
         let index = std::mem::take(&mut self.entered).into_iter();
         let mut finished = Finished {
             index: index
@@ -399,6 +423,7 @@ impl<'s, S: Store> Work<'s, S> {
             rows: SmallVec::new(),
             entities: SmallVec::new(),
             clashes: self.clashes,
+            losses: self.losses,
             sums: self.sums,
             scratch: self.scratch,
         };
@@ -425,6 +450,7 @@ pub(crate) struct Finished {
     /// Each with whether its view changed.
     entities: SmallVec<[(Names, bool); 1]>,
     pub(crate) clashes: Vec<Stamp>,
+    pub(crate) losses: Vec<Conflict>,
     pub(crate) sums: Sums,
     pub(crate) scratch: Scratch,
     /// Changes of the rules' index.

@@ -48,6 +48,7 @@
 mod alias;
 mod any_store;
 mod builder;
+mod conflicts;
 mod db;
 mod entity;
 mod error;
@@ -71,7 +72,10 @@ extern crate self as rivus;
 pub use rivus_core;
 pub use rivus_core::clock::{Admission, Millis};
 pub use rivus_core::edit::{Action, EditError, Op};
-pub use rivus_core::replica::{Edited, Event, Origin, Rejected, Unresolved};
+pub use rivus_core::replica::{
+    CandidateExplanation, Edited, Event, Explanation, FieldExplanation, Origin, RegisterExplanation,
+    Rejected, Unresolved,
+};
 pub use rivus_core::rules::{self, Overlay};
 pub use rivus_core::schema::{
     Candidate, CustomResolver, FieldType, KindBuilder, Life, Margin, OnClash, OnGone, Resolver, RuleType,
@@ -84,6 +88,7 @@ pub use rivus_derive::Entity;
 pub use rivus_sqlite::{Options as SqliteOptions, Synchronous};
 
 pub use crate::builder::Builder;
+pub use crate::conflicts::Conflict;
 pub use crate::db::Db;
 pub use crate::entity::Entity;
 pub use crate::error::Error;

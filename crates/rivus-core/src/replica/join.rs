@@ -79,21 +79,23 @@ impl<S: Store> Replica<S> {
             let mut records = Vec::new();
             let staged = self.store.together(|| {
                 let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
+                work.look_out(self.witness()?);
                 page.each(|part| {
                     if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
                         return Ok(());
                     }
                     joined.registers += part.changes.len();
                     let at = work.entity(part.kind, part.id);
+                    let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                     if !future {
-                        return work.apply(at, part.changes);
+                        return work.join(at, life, part.changes);
                     }
                     let (due, early): (Vec<_>, Vec<_>) =
                         part.changes.iter().cloned().partition(|(_, change)| newest_time(change) <= aside);
                     joined.quarantined += early.len();
                     let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
                     records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
-                    work.apply(at, &due)
+                    work.join(at, life, &due)
                 })?;
                 if self.identity.is_authority {
                     judge::note_newest(&self.store, page, &mut records)?;

@@ -4,6 +4,7 @@
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 
 use super::read::each_entry;
@@ -155,6 +156,8 @@ impl<S: Store> Replica<S> {
         answer: u64,
     ) -> Result<Verdicts, CommitError> {
         let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
+        let mut witness = self.witness()?;
+        witness.pusher = Some(principal.store);
         let mut exceptions = Vec::new();
         let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
         for edit in edits {
@@ -176,11 +179,17 @@ impl<S: Store> Replica<S> {
                 }
                 continue;
             }
+            let known = match newest.entry(edit.stamp.replica) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(newest_of(&self.store, edit.stamp.replica)?),
+            };
+            witness.again = edit.stamp.instant() <= *known;
+            work.look_out(witness.clone());
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);
-                work.apply(at, part.changes)
+                let life = || self.schema.kind(part.kind).map(|kind| kind.life);
+                work.join(at, life, part.changes)
             })?;
-            let known = newest.entry(edit.stamp.replica).or_default();
             *known = edit.stamp.instant().max(*known);
         }
         let mut records = Vec::new();

@@ -4,6 +4,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::Confirmed;
 use crate::clock::Stamp;
+use crate::conflict::{Held, Loss, Witness};
 use crate::id::StoreId;
 use crate::register::{Candidate, Register};
 
@@ -81,6 +82,9 @@ pub struct Digested<'b> {
     pub sums: Sums,
     /// Stamps that were met with two different contents: the mark of a copied database.
     pub clashes: Vec<Stamp>,
+    /// Looks out for writes that get lost.
+    pub(crate) witness: Option<&'b Witness>,
+    pub(crate) losses: Vec<Loss>,
 }
 
 /// Changes of a scope's digests and counts.
@@ -112,7 +116,8 @@ impl<'b> Digested<'b> {
             buffer.extend_from_slice(part.as_bytes());
         }
         let prefix = buffer.len();
-        Self { buffer, prefix, address: prefix, sums: Sums::default(), clashes: Vec::new() }
+        let (sums, clashes, losses) = (Sums::default(), Vec::new(), Vec::new());
+        Self { buffer, prefix, address: prefix, sums, clashes, witness: None, losses }
     }
 
     /// The register's summand of the digest.
@@ -180,7 +185,13 @@ pub(super) fn step<'a>(
         if let (Some(state), Change::Join { register, .. }) = (&after, change) {
             digested.clashes.extend(clash(&state.shown, register));
         }
+        let held = digested.witness.and_then(|witness| after.clone().map(|held| (witness, held)));
         after = one(after, change);
+        if let (Some((witness, held)), Some(after), Change::Join { register, .. }) = (&held, &after, change) {
+            let seq = if Some(held) == before.as_ref() { held.seq } else { 0 };
+            let had = Held { seq, source: held.source, candidates: &held.shown.alive };
+            witness.joined(address, (&held.shown, had), register, &after.shown, &mut digested.losses);
+        }
     }
     if before == after {
         return Outcome { after, changed: false, shown_changed: false };

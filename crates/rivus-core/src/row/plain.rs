@@ -42,14 +42,13 @@ pub(super) fn usual<'a>(
     if old.stamp == new.stamp {
         return Ok(None);
     }
-    digested.at(entry.address);
-    let mut hash = |candidate: &Candidate<'_>| digested.hash_plain(candidate);
     let Forms { seq, source: held_source, shown, confirmed } = forms;
+    digested.at(entry.address);
     if pends {
         if old.stamp > new.stamp {
             return Ok(None);
         }
-        let sum = hash(new).wrapping_sub(hash(&old));
+        let sum = digested.hash_plain(new).wrapping_sub(digested.hash_plain(&old));
         digested.sums.add(Sums { shown: sum, ..Sums::default() });
         let (confirmed, is_absent) = match confirmed {
             ConfirmedForm::Same => (Some(Form::Held(shown)), false),
@@ -67,9 +66,13 @@ pub(super) fn usual<'a>(
             _ => return Ok(None),
         },
     };
+    if let Some(witness) = digested.witness {
+        digested.losses.extend(witness.plain(entry.address, (&old, seq, held_source), new));
+    }
     if before.is_some_and(|before| before.stamp > new.stamp) {
         return Ok(Some(None));
     }
+    let mut hash = |candidate: &Candidate<'_>| digested.hash_plain(candidate);
     let come = hash(new);
     let gone = before.map_or(0, |before| hash(&before));
     let mut sums = Sums { shown: 0, confirmed: come.wrapping_sub(gone), count: i64::from(before.is_none()) };

@@ -133,6 +133,7 @@ impl Session {
         let (all, excepted) = (push.edits.len(), exceptions.len());
         self.decoder = decoder;
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
+        self.tell_losses(replica)?;
         self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
         Ok(())
     }

@@ -11,6 +11,8 @@ use crate::store::MemoryStore;
 use crate::value::Value;
 use crate::view::Shown;
 
+mod accounts;
+mod conflicts;
 mod copies;
 mod findings;
 mod hostile;

@@ -3,10 +3,13 @@
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 
+use rivus_core::address::class;
+use rivus_core::clock::Stamp;
+use rivus_core::conflict::Conflict;
 use rivus_core::replica::Replica;
 use rivus_core::rules::Overlay;
 use rivus_core::store::{Store, StoreError};
-use rivus_core::value::Json;
+use rivus_core::value::{Json, Value};
 use rivus_core::view::View;
 use serde::Serialize;
 
@@ -35,7 +38,16 @@ pub(super) fn show<S: Store>(replica: &Replica<S>, on: &str, out: &mut dyn Write
             write!(out, "}}")?;
         }
     }
-    write!(out, "}},\"conflicts\":[],\"overlays\":[")?;
+    write!(out, "}},\"conflicts\":[")?;
+    let conflicts = replica.conflicts()?;
+    let mut lost: Vec<_> = conflicts.iter().map(|(_, conflict)| conflict).collect();
+    lost.sort_by(|a, b| place(a).cmp(&place(b)));
+    let mut separator = "";
+    for conflict in lost {
+        json(out, separator, &Lost::of(conflict))?;
+        separator = ",";
+    }
+    write!(out, "],\"overlays\":[")?;
     let (mut separator, mut failed) = ("", None);
     replica.each_overlay(&mut |overlay| match json(out, separator, &Printed::of(&overlay)) {
         Ok(()) => {
@@ -96,6 +108,39 @@ impl<'o> Printed<'o> {
             rule: &overlay.rule,
             rival: overlay.rival.as_deref(),
             hidden: Json(&overlay.hidden),
+        }
+    }
+}
+
+/// By kind, id and field, whether the entity is alive first; then by key and age.
+fn place(conflict: &Conflict) -> (&str, &str, bool, &str, &[u8], Stamp) {
+    let parts = conflict.parts();
+    let is_field = parts.class != class::LIFE;
+    (&conflict.kind, &conflict.id, is_field, parts.name, parts.key, conflict.loser)
+}
+
+/// A conflict as it is printed.
+#[derive(Serialize)]
+struct Lost<'c> {
+    kind: &'c str,
+    id: &'c str,
+    /// None for whether the entity is alive; for a group its name.
+    field: Option<&'c str>,
+    value: serde_json::Value,
+    winner: String,
+}
+
+impl<'c> Lost<'c> {
+    fn of(conflict: &'c Conflict) -> Self {
+        let parts = conflict.parts();
+        // An absent key of a map is printed as null, as it is nowhere else.
+        let value = Value::decode(&conflict.value).unwrap_or(Value::Null);
+        Self {
+            kind: &conflict.kind,
+            id: &conflict.id,
+            field: (parts.class != class::LIFE).then_some(parts.name),
+            value: serde_json::to_value(Json(&value)).unwrap_or_default(),
+            winner: conflict.winner.to_string(),
         }
     }
 }

@@ -36,7 +36,8 @@ fn views(text: &str) -> (Vec<String>, String) {
     let view = |line: &str| {
         let (_, name) = line.split_once(r#"{"on":""#).unwrap();
         let (_, view) = line.split_once(r#""view":"#).unwrap();
-        let view = view.strip_suffix(r#","conflicts":[],"overlays":[]}"#).unwrap();
+        let (view, rest) = view.split_once(r#","conflicts":["#).unwrap();
+        assert!(rest.ends_with(r#"],"overlays":[]}"#), "{rest}");
         format!("{} {view}", name.split_once('"').unwrap().0)
     };
     (out.lines().map(view).collect(), err)
@@ -48,6 +49,34 @@ fn converged(steps: &str) -> String {
     let [a, b] = &shown[..] else { panic!("{shown:?}") };
     assert_eq!((a.strip_prefix("a "), err.as_str()), (b.strip_prefix("b "), ""), "{steps}");
     a.strip_prefix("a ").unwrap().to_owned()
+}
+
+#[test]
+fn a_write_that_lost_is_a_conflict_of_its_author() {
+    let steps = r#"{"do":"replica","name":"a"}
+{"do":"replica","name":"b"}
+{"do":"put","on":"a","at":1000,"kind":"task","id":"t1","set":{"title":"lost"}}
+{"do":"put","on":"b","at":2000,"kind":"task","id":"t1","set":{"title":"won"}}
+{"do":"sync","between":["a","b"]}
+{"do":"put","on":"b","at":9000,"kind":"task","id":"t2","set":{"title":"x"}}
+{"do":"sync","between":["a","b"]}
+{"do":"put","on":"b","at":10000,"kind":"task","id":"t2","set":{"owner":"hidden"}}
+{"do":"delete","on":"a","at":11000,"kind":"task","id":"t2"}
+{"do":"converge"}"#;
+    let (out, err, _) = outcome(StoreChoice::Memory, &script(HEADER, steps));
+    let conflicts = |line: &str| {
+        let rest = line.split_once(r#""conflicts":"#).unwrap().1.to_owned();
+        rest.split_once(r#","overlays""#).unwrap().0.to_owned()
+    };
+    let found: Vec<_> = out.lines().map(conflicts).collect();
+    let stamp = |seconds: u64, replica: u8| format!("0.{}@{replica:032x}", seconds << 32);
+    let a =
+        format!(r#"[{{"kind":"task","id":"t1","field":"title","value":"lost","winner":"{}"}}]"#, stamp(2, 2));
+    let b = format!(
+        r#"[{{"kind":"task","id":"t2","field":"owner","value":"hidden","winner":"{}"}}]"#,
+        stamp(11, 1)
+    );
+    assert_eq!((found, err.as_str()), (vec![a, b], ""));
 }
 
 #[test]

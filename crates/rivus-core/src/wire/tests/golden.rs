@@ -2,6 +2,7 @@
 //! program in use.
 
 use super::*;
+use crate::conflict::{Conflict, LostTo};
 use crate::golden::{bytes, hex, path};
 
 fn about() -> About {
@@ -12,6 +13,26 @@ fn about() -> About {
 
 fn reset() -> Reset {
     Reset::new(Position { incarnation: Incarnation(8), seq: 999 }, &[(Incarnation(7), 1)])
+}
+
+fn losses() -> Losses {
+    let at = |generation, seconds: u64, n| Stamp {
+        generation,
+        time: seconds << 32,
+        replica: ReplicaId::from_u128(n),
+    };
+    let conflict = |to, winner_value: &[u8]| Conflict {
+        kind: "task".to_owned(),
+        id: "t1".to_owned(),
+        address: address::field("title"),
+        loser: at(0, 1, 1),
+        value: vec![0x61, b'a'],
+        winner: at(300, 2, 2),
+        winner_value: winner_value.to_vec(),
+        to,
+    };
+    let conflicts = vec![conflict(LostTo::Write, &[0x61, b'b']), conflict(LostTo::Delete, &[0xf4])];
+    Losses { replica: ReplicaId::from_u128(1), last: 300, dropped: 2, conflicts }
 }
 
 fn control() -> Vec<(&'static str, Frame)> {
@@ -55,6 +76,8 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("ack_exceptions", Frame::Ack(Ack { seq: 300, clock_ms: 1_700_000_000_000, exceptions: refused })),
         ("synced", Frame::Synced { seq: 300 }),
         ("reset", Frame::Reset(reset())),
+        ("lost", Frame::Lost(losses())),
+        ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("ignored", Frame::Ignored),
     ]
 }

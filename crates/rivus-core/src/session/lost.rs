@@ -1,0 +1,70 @@
+//! Telling devices which of their writes were lost, and hearing of it.
+
+use std::collections::BTreeMap;
+
+use super::{Session, SessionError, unexpected};
+use crate::id::ReplicaId;
+use crate::replica::{Losses, Replica};
+use crate::store::Store;
+use crate::wire::{Frame, PAGE_BYTES_AIM};
+
+/// What the authority's side has told on this connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Telling {
+    /// What was there to tell when it was last looked at.
+    looked: Option<(Option<i64>, u64)>,
+    /// By replica, the number of the last loss told.
+    told: BTreeMap<ReplicaId, u64>,
+}
+
+impl Session {
+    /// Tells of losses that are not told yet. They go before the answers and pages that show what they lost to.
+    pub(super) fn tell_losses<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), SessionError> {
+        if !self.is_server() || !replica.identity().is_authority {
+            return Ok(());
+        }
+        let marker = replica.losses_marker();
+        if self.telling.looked == Some(marker) {
+            return Ok(());
+        }
+        for author in self.peer()?.about.replicas() {
+            let mut after = self.telling.told.get(&author).copied().unwrap_or(0);
+            while let Some(losses) = replica.losses_of(author, after, PAGE_BYTES_AIM)? {
+                after = losses.last;
+                self.send(&Frame::Lost(losses));
+            }
+            self.telling.told.insert(author, after);
+        }
+        self.telling.looked = Some(marker);
+        Ok(())
+    }
+
+    pub(super) fn handle_lost<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        losses: &Losses,
+    ) -> Result<(), SessionError> {
+        if !self.peer()?.is_authority || !self.told_replicas.contains(&losses.replica) {
+            return Err(unexpected("LOST of somebody else's writes"));
+        }
+        let own = |conflict: &crate::conflict::Conflict| conflict.loser.replica == losses.replica;
+        if !losses.conflicts.iter().all(own) {
+            return Err(unexpected("LOST of another replica's writes"));
+        }
+        replica.hear_losses(losses)?;
+        self.send(&Frame::Heard { replica: losses.replica, last: losses.last });
+        Ok(())
+    }
+
+    pub(super) fn handle_heard<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        author: ReplicaId,
+        last: u64,
+    ) -> Result<(), SessionError> {
+        if self.telling.told.get(&author).is_none_or(|told| last > *told) {
+            return Err(unexpected("HEARD of what was not told"));
+        }
+        Ok(replica.losses_heard(author, last)?)
+    }
+}
