@@ -236,8 +236,8 @@ mod tests {
         r#"{"rule":"at_most_one","name":"one","group":["user"],"open_field":"b","order_field":"a","time":"ms"},"#,
         r#"{"rule":"reference","name":"plain","field":"c","to":"project"},"#,
         r#"{"rule":"unique","name":"unique","group":["user"],"field":"g"}]},"#,
-        r#""project":{"fields":{"parent":{}},"rules":["#,
-        r#"{"rule":"reference","name":"cascade","field":"parent","to":"project","on_gone":"cascade"}]}},"epoch":4}"#
+        r#""project":{},"todo":{"fields":{"project":{}},"rules":["#,
+        r#"{"rule":"reference","name":"cascade","field":"project","to":"project","on_gone":"cascade"}]}},"epoch":4}"#
     );
 
     #[test]
@@ -261,7 +261,8 @@ mod tests {
                     .expr("least", "b", Side::AtLeast, "a")
                     .expr("most", "f", Side::AtMost, "a")
             })
-            .kind("project", |k| k.value("parent").reference("cascade", "parent", "project", OnGone::Cascade))
+            .kind("project", |k| k)
+            .kind("todo", |k| k.value("project").reference("cascade", "project", "project", OnGone::Cascade))
             .build()
             .unwrap();
         assert_eq!(built.to_json(), ALL);
