@@ -218,3 +218,90 @@ fn word<T: Copy + Default + std::fmt::Display>(
 pub(super) fn value<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(Json).serialize(serializer)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::schema::{OnClash, OnGone, Schema, Side};
+    use crate::value::Value;
+
+    /// Every type of rule, with every key, in canonical form.
+    const ALL: &str = concat!(
+        r#"{"kinds":{"entry":{"fields":{"a":{},"b":{},"c":{},"d":{},"e":{},"f":{},"g":{},"h":{},"user":{}},"#,
+        r#""scope":"user","rules":["#,
+        r#"{"rule":"unique","name":"alias","group":["user"],"field":"h","on_clash":"alias"},"#,
+        r#"{"rule":"bound","name":"bound","field":"e","min":-1.5,"max":"z"},"#,
+        r#"{"rule":"reference","name":"keep","field":"d","to":"project","on_gone":"keep"},"#,
+        r#"{"rule":"expr","name":"least","field":"b","at_least":"a"},"#,
+        r#"{"rule":"expr","name":"most","field":"f","at_most":"a"},"#,
+        r#"{"rule":"at_most_one","name":"one","group":["user"],"open_field":"b","order_field":"a","time":"ms"},"#,
+        r#"{"rule":"reference","name":"plain","field":"c","to":"project"},"#,
+        r#"{"rule":"unique","name":"unique","group":["user"],"field":"g"}]},"#,
+        r#""project":{},"todo":{"fields":{"project":{}},"rules":["#,
+        r#"{"rule":"reference","name":"cascade","field":"project","to":"project","on_gone":"cascade"}]}},"epoch":4}"#
+    );
+
+    #[test]
+    fn each_rule_comes_back_from_text_as_it_was() {
+        let schema = Schema::from_json_str(ALL).unwrap();
+        assert_eq!(schema.to_json(), ALL);
+        let built = Schema::builder()
+            .epoch(4)
+            .kind("entry", |k| {
+                let fields = ["a", "b", "c", "d", "e", "f", "g", "h", "user"];
+                fields
+                    .into_iter()
+                    .fold(k, crate::schema::KindBuilder::value)
+                    .scope("user")
+                    .at_most_one_ms("one", ["user"], "b", "a")
+                    .unique("unique", ["user"], "g")
+                    .unique_with("alias", ["user"], "h", OnClash::Alias)
+                    .reference("plain", "c", "project", OnGone::Nullify)
+                    .reference("keep", "d", "project", OnGone::Keep)
+                    .bound("bound", "e", Value::Float(-1.5), Value::from("z"))
+                    .expr("least", "b", Side::AtLeast, "a")
+                    .expr("most", "f", Side::AtMost, "a")
+            })
+            .kind("project", |k| k)
+            .kind("todo", |k| k.value("project").reference("cascade", "project", "project", OnGone::Cascade))
+            .build()
+            .unwrap();
+        assert_eq!(built.to_json(), ALL);
+        assert_eq!(built.fingerprint(), schema.fingerprint());
+    }
+
+    #[test]
+    #[cfg(feature = "toml")]
+    fn rules_in_toml_are_those_in_json() {
+        let value: serde_json::Value = serde_json::from_str(ALL).unwrap();
+        let toml = toml::to_string(&value).unwrap();
+        assert!(toml.contains("[[kinds.entry.rules]]"), "{toml}");
+        assert_eq!(Schema::from_toml_str(&toml).unwrap().to_json(), ALL);
+    }
+
+    #[test]
+    fn rules_of_another_form_are_refused_by_name() {
+        for (rule, why) in [
+            (r#"{"rule":"unique","name":"r","field":"a"}"#, "it lacks `group`"),
+            (r#"{"rule":"at_most_one","name":"r","group":[],"open_field":"a"}"#, "it lacks `order_field`"),
+            (r#"{"rule":"reference","name":"r","field":"a"}"#, "it lacks `to`"),
+            (r#"{"rule":"bound","name":"r","field":"a"}"#, "no min and no max"),
+            (r#"{"rule":"bound","name":"r","field":"a","min":2,"max":1}"#, "min is above its max"),
+            (r#"{"rule":"bound","name":"r","field":"a","min":2,"group":[]}"#, "`group` belongs to"),
+            (r#"{"rule":"expr","name":"r","field":"a"}"#, "either `at_least` or `at_most`"),
+            (r#"{"rule":"expr","name":"r","field":"a","at_least":"a"}"#, "with itself"),
+            (r#"{"rule":"unique","name":"r","group":[],"field":"a","on_clash":"fight"}"#, "rename or alias"),
+            (r#"{"rule":"reference","name":"r","field":"a","to":"nobody"}"#, "kind `nobody`"),
+            (r#"{"rule":"none","name":"r"}"#, "at_most_one, unique, reference, bound or expr"),
+            (r#"{"rule":"custom","name":"r"}"#, "it is a function"),
+            (
+                r#"{"rule":"at_most_one","name":"r","group":[],"open_field":"a","order_field":"b",
+                    "holds":{"field":"b","is":"null"}}"#,
+                "use `a` and `null`",
+            ),
+        ] {
+            let json = format!(r#"{{"kinds":{{"k":{{"fields":{{"a":{{}},"b":{{}}}},"rules":[{rule}]}}}}}}"#);
+            let said = Schema::from_json_str(&json).unwrap_err().to_string();
+            assert!(said.contains(why) && said.contains("`r`") && said.contains("`k`"), "{rule}: {said}");
+        }
+    }
+}
