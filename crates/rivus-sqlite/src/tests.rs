@@ -10,7 +10,11 @@ use tempfile::TempDir;
 
 use super::*;
 
+<<<<<<< HEAD
 mod golden;
+=======
+mod projection;
+>>>>>>> df63d02 (core, sqlite: tables of views, kept in the commit that changes the view)
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
