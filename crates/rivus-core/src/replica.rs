@@ -437,6 +437,11 @@ impl<S: Store> Replica<S> {
         meanwhile: Meanwhile,
         origin: Origin,
     ) -> Result<u64, CommitError> {
+        if finished.since.is_some_and(|since| since != self.cover.seq) {
+            // Another program has written since this edit began: its rows may not be in the rules' index yet.
+            self.catch_up()?;
+            return Err(CommitError::Stale);
+        }
         let (head, high_water) = match meanwhile {
             Meanwhile::Nothing { since, high_water } => (Some(since), high_water.map(HighWater::Set)),
             Meanwhile::Any if is_on(Canary::HighWaterNotKept) => (None, Some(HighWater::AtLeast(0))),

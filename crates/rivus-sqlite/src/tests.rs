@@ -10,11 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-<<<<<<< HEAD
 mod golden;
-=======
 mod projection;
->>>>>>> df63d02 (core, sqlite: tables of views, kept in the commit that changes the view)
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
