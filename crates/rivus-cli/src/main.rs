@@ -10,6 +10,7 @@ mod demo;
 mod edit;
 mod export;
 mod import;
+mod log;
 mod network;
 mod output;
 mod replay;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
             return refuse(&error, if asks { Form::Json } else { Form::Text });
         }
     };
-    log(arguments.global.verbose);
+    begin_logging(arguments.global.verbose);
     let form = Form::of(&arguments.global);
     let mut out = Output::new(form);
     let done = run(&arguments, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
@@ -66,6 +67,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::List { kind: Some(kind) } => show::entities(global, kind, out)?,
         Command::Delete { kind, id } => edit::delete(global, kind, id, out)?,
         Command::Revive { kind, id } => edit::revive(global, kind, id, out)?,
+        Command::Log(log) => log::log(global, log, out)?,
+        Command::Undo(undo) => log::undo(global, undo, out)?,
         Command::Status => show::status(global, out)?,
         Command::Import(import) => import::run(global, import, out)?,
         Command::Export(export) => export::run(global, export, out)?,
@@ -120,7 +123,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(closed)
 }
 
-fn log(verbose: u8) {
+fn begin_logging(verbose: u8) {
     let level = match verbose {
         0 => "error",
         1 => "info",

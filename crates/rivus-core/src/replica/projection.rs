@@ -347,7 +347,10 @@ impl<S: Store> Replica<S> {
 
     /// The marks of what the rules show otherwise, found while following what others have written.
     pub(super) fn marks(&self, finished: &Finished) -> Vec<RecordWrite> {
-        finished.swayed().map(|(kind, id)| RecordWrite::put(Table::Rule, mark(kind, id), Vec::new())).collect()
+        finished
+            .swayed()
+            .map(|(kind, id)| RecordWrite::put(Table::Rule, mark(kind, id), Vec::new()))
+            .collect()
     }
 
     /// The covers at this seq, once the stored ones are far enough behind.
