@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::schema::{FieldType, Kind, Schema, Slot};
+use crate::schema::{FieldType, Kind, Schema};
 use crate::value::{Json, Value};
 use crate::view::{Shown, View};
 
@@ -214,14 +214,11 @@ impl Layout {
     }
 }
 
-/// All that decides how registers of the kind resolve.
+/// All that decides what is shown of the kind's registers.
 fn policies(kind: &Kind) -> String {
-    let field = |field: &crate::schema::Field| match kind.slot(&field.name) {
-        Slot::Member(group) => format!("{:?} in {:?}", field.name, group.name),
-        _ => format!("{:?}: {}", field.name, field.ty),
-    };
-    let fields: Vec<_> = kind.fields().map(field).collect();
-    format!("{} {} {}", FORM, kind.life, fields.join(", "))
+    let fields: Vec<_> = kind.fields().collect();
+    let groups: Vec<_> = kind.groups().collect();
+    format!("{FORM} {:?} {fields:?} {groups:?}", kind.life)
 }
 
 /// Which form of cells this version makes: tables of another form are made anew.

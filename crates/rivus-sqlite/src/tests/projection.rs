@@ -190,6 +190,7 @@ fn op(random: &mut Random) -> Op {
     let target = |random: &mut Random| random.pick(&[Value::Null, "a".into(), "b".into(), "c".into()]);
     let action = match (kind, random.below(12)) {
         (_, 0) => Action::Delete,
+        (_, 1) if random.below(3) == 0 => Action::Alias { to: id(random) },
         (_, 1) => Action::Revive,
         ("entry", 2) => Action::Add { field: "tags".to_owned(), key: id(random) },
         ("entry", 3) => {
@@ -436,6 +437,18 @@ fn a_new_schema_makes_a_new_table() {
     new.follow().unwrap();
     assert_tables(&new, "an edit of the old program");
     drop((old, new));
+    let renamed = Schema::builder()
+        .kind("task", |k| {
+            k.value("name").renamed("name", "title").value("size").value("unit").default_value("unit", "kg")
+        })
+        .build()
+        .unwrap();
+    let mut newest = keeper(&path, 4, &renamed);
+    assert_tables(&newest, "a rename and a default");
+    let row = table(&newest.store().conn, "view_task").remove("a").unwrap();
+    assert_eq!((&row["name"], &row["unit"]), (&Cell::Integer(3), &Cell::Text("kg".to_owned())));
+    newest.edit(Millis(4), &[put("name", 3)]).unwrap();
+    drop(newest);
     let again = keeper(&path, 3, &first);
     assert_tables(&again, "back");
     assert_eq!(table(&again.store().conn, "view_task")["a"]["size"], Cell::Integer(4));
