@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use rivus_testkit::sim::Token;
 
 use crate::assignment::{Assignment, Grant, Increment, KeyAssignment, Member};
+use crate::log;
 
 /// Rivus: an offline-first database that merges field by field.
 #[derive(Parser, Debug)]
@@ -93,6 +94,12 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
+    /// Print what changed, when, and whose doing it was
+    #[command(after_help = log::LOG)]
+    Log(log::Log),
+    /// Take an edit back that was made here
+    #[command(after_help = log::UNDO)]
+    Undo(log::Undo),
     /// Say where the database stands
     #[command(after_help = STATUS)]
     Status,

@@ -12,6 +12,7 @@ mod edit;
 mod explain;
 mod export;
 mod import;
+mod log;
 mod network;
 mod output;
 mod replay;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
             return refuse(&error, if asks { Form::Json } else { Form::Text });
         }
     };
-    log(arguments.global.verbose);
+    begin_logging(arguments.global.verbose);
     let form = Form::of(&arguments.global);
     let mut out = Output::new(form);
     let done = run(&arguments, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
@@ -70,6 +71,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Revive { kind, id } => edit::revive(global, kind, id, out)?,
         Command::Explain { kind, id, field } => explain::run(global, kind, id, field.as_deref(), out)?,
         Command::Conflicts(conflicts) => conflicts::run(global, conflicts, out)?,
+        Command::Log(log) => log::log(global, log, out)?,
+        Command::Undo(undo) => log::undo(global, undo, out)?,
         Command::Status => show::status(global, out)?,
         Command::Import(import) => import::run(global, import, out)?,
         Command::Export(export) => export::run(global, export, out)?,
@@ -124,7 +127,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(closed)
 }
 
-fn log(verbose: u8) {
+fn begin_logging(verbose: u8) {
     let level = match verbose {
         0 => "error",
         1 => "info",

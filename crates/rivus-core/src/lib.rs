@@ -8,7 +8,8 @@
 //!
 //! In reading order: [`id`] and [`clock`] (who and when), [`value`], [`register`] (the join and its laws, nothing
 //! else), [`address`] and [`row`] (registers packed into rows), [`schema`] and [`view`] (what the application reads),
-//! [`rules`] (what every view satisfies), [`edit`] and [`pending`] (what it writes), [`store`], [`identity`] and [`replica`] (one commit at a time), [`wire`],
+//! [`rules`] (what every view satisfies), [`edit`] and [`pending`] (what it writes), [`store`], [`identity`] and
+//! [`replica`] (one commit at a time), [`projection`] and [`journal`] (what a commit keeps beside the rows), [`wire`],
 //! [`code`] and [`session`] (anti-entropy with one other store).
 
 pub mod address;
@@ -23,7 +24,9 @@ pub mod edit;
 mod golden;
 pub mod id;
 pub mod identity;
+pub mod journal;
 pub mod pending;
+pub mod projection;
 pub mod register;
 pub mod replica;
 pub mod row;

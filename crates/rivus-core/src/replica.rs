@@ -8,9 +8,11 @@ mod conflicts;
 mod delta;
 mod explain;
 mod join;
+mod journal;
 mod judge;
 mod migrate;
 mod peers;
+mod projection;
 mod read;
 mod restamp;
 mod roles;
@@ -33,7 +35,7 @@ use crate::schema::{Schema, Writers};
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
 };
-use crate::work::{Finished, Scratch, Work};
+use crate::work::{Derived, Finished, Scratch, Work};
 
 pub use conflicts::Losses;
 pub use delta::{Delta, Incoming, Part};
@@ -89,6 +91,11 @@ pub struct Replica<S> {
     /// How far the index of the rules follows the rows.
     cover: Cover,
     unresolved: Option<Unresolved>,
+    /// What is kept beside the rows.
+    derived: Derived,
+    projections: projection::Projections,
+    /// The machine's clock as it was told last.
+    now: Millis,
     scratch: Scratch,
     events: Vec<Event>,
     /// How many commits have had losses to tell of.
@@ -179,6 +186,7 @@ impl<S: Store> Replica<S> {
         let OpenOptions { seeds, slot, admission, rank } = options;
         let mut replica = Self {
             store,
+            derived: Derived::new(Arc::clone(&schema)),
             schema,
             identity: Identity {
                 store: seeds.store,
@@ -199,6 +207,8 @@ impl<S: Store> Replica<S> {
             watching: false,
             cover: Cover::default(),
             unresolved: None,
+            projections: projection::Projections::default(),
+            now: Millis(0),
             scratch: Scratch::default(),
             events: Vec::new(),
             filed: 0,
@@ -242,7 +252,9 @@ impl<S: Store> Replica<S> {
         let id = self.identity.replicas.get(self.slot as usize).copied();
         self.clock = Clock::new(id.unwrap_or(seeds.replica), high_water);
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
+        self.reload_journal()?;
         self.catch_up()?;
+        self.catch_up_views()?;
         self.refresh_saw()
     }
 
@@ -362,13 +374,14 @@ impl<S: Store> Replica<S> {
         force: Force,
         mut edit: impl FnMut(&mut Tx<'_, S>) -> Result<T, EditError>,
     ) -> Result<(T, Edited), EditError> {
+        self.now = now;
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
             let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
             let (keep_ops, writer) = (self.identity.authority.is_some(), self.writer());
             let done = self.store.together(|| {
                 let scratch = std::mem::take(&mut self.scratch);
-                let ruled = ruled(&self.store, &self.schema, self.unresolved, self.watching)?;
+                let ruled = ruled(&self.store, &self.schema, self.unresolved, self.watching, &self.derived)?;
                 let work = Work::with(&self.store, ruled, scratch);
                 let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops, writer);
                 let value = edit(&mut tx)?;
@@ -444,6 +457,11 @@ impl<S: Store> Replica<S> {
         meanwhile: Meanwhile,
         origin: Origin,
     ) -> Result<u64, CommitError> {
+        if finished.since.is_some_and(|since| since != self.cover.seq) {
+            // Another program has written since this edit began: its rows may not be in the rules' index yet.
+            self.catch_up()?;
+            return Err(CommitError::Stale);
+        }
         let (head, high_water) = match meanwhile {
             Meanwhile::Nothing { since, high_water } => (Some(since), high_water.map(HighWater::Set)),
             Meanwhile::Any if is_on(Canary::HighWaterNotKept) => (None, Some(HighWater::AtLeast(0))),
@@ -458,10 +476,16 @@ impl<S: Store> Replica<S> {
         records.append(&mut filed.records);
         let mut unchanged = self.identity_read();
         unchanged.append(&mut filed.unchanged);
+        self.commit_with_views(&finished, &mut records, &mut unchanged)?;
+        let derivation = finished.derivation.take();
+        if let Some(derivation) = &derivation {
+            self.journal_records(derivation, origin, &mut records)?;
+        }
         let (reads, rows) = finished.rows();
         let wrote_rows = !rows.is_empty();
         let after = finished.since.map(|since| since + rows.len() as u64);
-        let mut head = head;
+        let derived = derivation.as_ref().filter(|derived| !derived.is_empty());
+        let mut head = head.or(derived.map(|derived| derived.since));
         let cover = after.filter(|seq| !finished.index.is_empty() || *seq > self.cover.seq + COVER_LAG_MAX);
         if let Some(seq) = cover {
             // The index was made from rows of that moment.
@@ -469,6 +493,7 @@ impl<S: Store> Replica<S> {
             records.append(&mut finished.index.clone());
             records.push(self.cover_record(Cover { seq, ..self.cover }));
         }
+        let views: Vec<_> = derived.iter().flat_map(|derived| derived.writes()).collect();
         let seq = if rows.is_empty() && records.is_empty() {
             self.store.head()?.seq
         } else {
@@ -477,14 +502,18 @@ impl<S: Store> Replica<S> {
                 reads: reads.into(),
                 unchanged: unchanged.into(),
                 rows: rows.into(),
-                records: records.into(),
+                records: records.as_slice().into(),
                 high_water,
                 sums: finished.sums,
                 incarnation: self.incarnation,
+                views: views.into(),
             })?
         };
         if after == Some(seq) {
             self.cover.seq = seq;
+        }
+        if let Some(derivation) = &derivation {
+            self.views_follow(derivation.since, seq, &records);
         }
         if wrote_rows {
             self.incarnation = None;

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use crate::id::Incarnation;
+use crate::projection::ViewWrite;
 use crate::row::Sums;
 
 pub use memory::MemoryStore;
@@ -36,15 +37,17 @@ pub enum Table {
     Quarantine = 5,
     /// The newest instant known of each replica.
     Newest = 6,
-    /// The index of the rules: who is in which group.
+    /// The index of the rules: who is in which group; and how far tables of views follow the rows.
     Rule = 7,
-    /// Writes that lost to one that had not seen them.
+    /// Writes that lost to ones that had not seen them.
     Conflict = 8,
+    /// What each commit changed, by the seq of the commit.
+    Journal = 9,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -54,6 +57,7 @@ impl Table {
         Self::Newest,
         Self::Rule,
         Self::Conflict,
+        Self::Journal,
     ];
 }
 
@@ -208,7 +212,7 @@ pub enum HighWater {
 }
 
 /// One commit: all of it or nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Batch<'b> {
     /// The seq that the head must still have: then nobody has written any row. `None` if that does not matter.
     pub head: Option<u64>,
@@ -226,6 +230,8 @@ pub struct Batch<'b> {
     pub sums: Sums,
     /// Appended with the commit's first seq if the commit writes rows.
     pub incarnation: Option<Incarnation>,
+    /// Changes of tables of views, in order. A store that keeps none passes over them.
+    pub views: Cow<'b, [ViewWrite<'b>]>,
 }
 
 impl Default for Batch<'_> {
@@ -239,6 +245,7 @@ impl Default for Batch<'_> {
             high_water: HighWater::AtLeast(0),
             sums: Sums::default(),
             incarnation: None,
+            views: Cow::Borrowed(&[]),
         }
     }
 }
@@ -315,6 +322,11 @@ pub trait Store {
     /// # Errors
     /// [`CommitError`]; nothing of the batch is then in the store.
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError>;
+
+    /// Whether it keeps tables of views.
+    fn projects(&self) -> bool {
+        false
+    }
 
     /// A number that differs from the one before whenever another writer has committed since; `None` if there can
     /// be no other writer.

@@ -3,6 +3,8 @@
 //! Owns the way from packed rows through changes to a batch. A row is loaded at most once and remembered with
 //! the seq at which it was read, so that the commit fails as `Stale` if anybody moved it meanwhile.
 
+mod derive;
+
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +18,8 @@ use crate::conflict::{Conflict, Witness};
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
+
+pub(crate) use derive::{Derivation, Derived, ViewRow};
 
 /// One transaction's staged rows.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(crate) struct Work<'s, S> {
     pub(crate) repointed: Vec<(String, String)>,
     /// Entities that rules may show otherwise now.
     pub(crate) swayed: BTreeSet<usize>,
+    /// For the journal.
+    noted: derive::Noted,
 }
 
 /// The rules that staged rows sway.
@@ -49,6 +55,8 @@ pub(crate) struct Ruled<'s> {
     pub(crate) rules: Option<&'s Rules>,
     /// Whether it matters whose view changes.
     pub(crate) tells: bool,
+    /// What is kept beside the rows, if anything is.
+    pub(crate) derived: Option<&'s Derived>,
 }
 
 /// Memory that one transaction after the other uses.
@@ -162,6 +170,7 @@ impl<'s, S: Store> Work<'s, S> {
             entered: Changes::new(),
             repointed: Vec::new(),
             swayed: BTreeSet::new(),
+            noted: derive::Noted::new(),
         }
     }
 
@@ -348,6 +357,7 @@ impl<'s, S: Store> Work<'s, S> {
             let before = self.alias(&kind, &id)?;
             self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
         }
+        self.note_before(at, changes)?;
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;
@@ -413,12 +423,14 @@ impl<'s, S: Store> Work<'s, S> {
     pub(crate) fn finish(mut self) -> Result<Finished, CommitError> {
         self.settle()?;
         self.settle_losses()?;
+        let derivation = self.derive()?;
         let index = std::mem::take(&mut self.entered).into_iter();
         let mut finished = Finished {
             index: index
                 .map(|(key, value)| RecordWrite { table: Table::Rule, key: RecordKey::Bytes(key), value })
                 .collect(),
             swayed: self.swayed,
+            derivation,
             since: self.rules.rules.map(|_| self.rules.since),
             rows: SmallVec::new(),
             entities: SmallVec::new(),
@@ -459,6 +471,8 @@ pub(crate) struct Finished {
     pub(crate) since: Option<u64>,
     /// Entities that rules may show otherwise now.
     swayed: BTreeSet<usize>,
+    /// What is kept beside the rows.
+    pub(crate) derivation: Option<Derivation>,
 }
 
 #[derive(Debug)]
@@ -481,6 +495,11 @@ impl Finished {
     pub(crate) fn swayed(&self) -> impl Iterator<Item = (&str, &str)> {
         let swayed = self.swayed.iter().filter_map(|at| self.entities.get(*at));
         swayed.filter(|(_, changed)| !changed).map(|(names, _)| (names.kind(), names.id()))
+    }
+
+    /// Whether a rule was asked about anything.
+    pub(crate) fn asked_rules(&self) -> bool {
+        !self.swayed.is_empty()
     }
 
     /// The rows that were only read, and those to write.

@@ -45,6 +45,15 @@ pub(crate) fn open_in_memory(name: &str) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
+/// Opens another connection to a store's file, which can only read.
+pub(crate) fn open_to_read(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(busy_timeout)?;
+    conn.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;")?;
+    Ok(conn)
+}
+
 /// Refuses what SQLite would take for a new database. A store makes its log after its database, so a log beside
 /// an empty file is all that is left after the database was cut off; SQLite deletes it.
 fn refuse_remains(path: &Path, name: &str) -> Result<(), StoreError> {
@@ -191,7 +200,7 @@ const CACHE_KIB: u32 = 8 << 10;
 const DATABASE_BYTES_MIN: u64 = 512;
 /// The longest that SQLite can wait.
 const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX.unsigned_abs() as u64);
-/// How many prepared statements are kept: all that there are.
-const STATEMENTS_MAX: usize = 32;
+/// How many prepared statements are kept: all that there are, and those of some tables of views.
+const STATEMENTS_MAX: usize = 64;
 /// How long to wait before the next try to switch the log on.
 const WAL_RETRY: Duration = Duration::from_millis(2);

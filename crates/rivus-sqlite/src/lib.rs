@@ -16,11 +16,13 @@ mod slot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rivus_core::store::StoreError;
+pub use rusqlite;
 use rusqlite::Connection;
 
 use crate::fault::fault;
@@ -68,6 +70,8 @@ pub struct SqliteStore {
     conn: Connection,
     /// What errors call it.
     name: String,
+    /// Where the file is, unless it is in memory.
+    path: Option<PathBuf>,
     slot: Slot,
 }
 
@@ -84,7 +88,7 @@ impl SqliteStore {
         let name = path.display().to_string();
         let slot = Slot::take(&path)?;
         tracing::debug!(path = name, slot = slot.number(), "store opened");
-        Ok(Self { conn, name, slot })
+        Ok(Self { conn, name, path: Some(path), slot })
     }
 
     /// A store that is gone when dropped. It has slot 0.
@@ -94,7 +98,7 @@ impl SqliteStore {
     pub fn open_in_memory() -> Result<Self, StoreError> {
         let name = "the store in memory".to_owned();
         let conn = file::open_in_memory(&name)?;
-        Ok(Self { conn, name, slot: Slot::alone() })
+        Ok(Self { conn, name, path: None, slot: Slot::alone() })
     }
 
     /// The number of this opening among those that have the file open now: the lowest that was free. Free again
@@ -111,6 +115,18 @@ impl SqliteStore {
     pub fn data_version(&self) -> Result<i64, StoreError> {
         let version = self.conn.prepare_cached("PRAGMA data_version");
         version.and_then(|mut version| version.query_row([], |row| row.get(0))).map_err(|e| self.fault(&e))
+    }
+
+    /// Another connection to the file, which sees the last commit and can only read: for tables of views.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] for a store in memory, which has one connection only; others if the file cannot be opened.
+    pub fn read_connection(&self) -> Result<Connection, StoreError> {
+        let Some(path) = &self.path else {
+            let text = "a store in memory cannot be read from outside: open a file";
+            return Err(StoreError::Io(text.to_owned()));
+        };
+        file::open_to_read(path, READ_TIMEOUT).map_err(|error| self.fault(&error))
     }
 
     /// Reads the whole file and checks it.
@@ -176,6 +192,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// How long a read connection waits for whoever locks the whole file, which happens only when it is opened or closed.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how many pages (of 4,096 bytes) the log is folded into the database, unless told otherwise.
 const LOG_PAGES: u32 = 4_000;
 /// How many findings an integrity check reports.

@@ -11,7 +11,7 @@ use rivus_core::store::{
 use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use crate::SqliteStore;
+use crate::{SqliteStore, views};
 
 impl Store for SqliteStore {
     fn head(&self) -> Result<Head, StoreError> {
@@ -114,6 +114,10 @@ impl Store for SqliteStore {
         snapshot(&self.conn, |_| Ok(read())).map_err(|error| self.fault(&error))
     }
 
+    fn projects(&self) -> bool {
+        true
+    }
+
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
         match commit(&mut self.conn, batch) {
             Ok(Some(seq)) => Ok(seq),
@@ -199,6 +203,7 @@ fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u6
     for record in batch.records.iter() {
         write_record(&transaction, record, seq)?;
     }
+    views::write(&transaction, &batch.views)?;
     let high_water = match batch.high_water {
         HighWater::AtLeast(time) => before.high_water.max(time),
         HighWater::Set(time) => time,

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod golden;
+mod projection;
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()

@@ -31,6 +31,10 @@ impl Store for AnyStore {
         each!(self, store => store.commit(batch))
     }
 
+    fn projects(&self) -> bool {
+        each!(self, store => store.projects())
+    }
+
     fn together<T>(&self, read: impl FnOnce() -> T) -> Result<T, StoreError> {
         each!(self, store => store.together(read))
     }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rivus_core::clock::{Admission, DRIFT_DEFAULT_MS, Millis};
+use rivus_core::journal::Keep;
+use rivus_core::projection::Projection;
 use rivus_core::replica::{OpenOptions, Replica};
 use rivus_core::schema::{Schema, SchemaBuilder};
 use rivus_sqlite::{Options, SqliteStore};
@@ -37,6 +39,9 @@ pub struct Builder {
     clock: TimeSource,
     admission: Admission,
     sqlite: Options,
+    projections: Vec<Projection>,
+    /// What becomes of the journal, if anything does.
+    journal: Option<Option<Keep>>,
 }
 
 impl Builder {
@@ -47,6 +52,8 @@ impl Builder {
             clock: TimeSource::default(),
             admission: Admission::Quarantine { drift_ms_max: DRIFT_DEFAULT_MS },
             sqlite: Options::default(),
+            projections: Vec::new(),
+            journal: None,
         }
     }
 
@@ -138,6 +145,46 @@ impl Builder {
         self
     }
 
+    /// Keeps an SQL table of the views of a kind in the file, in the transaction of each change: for the application's
+    /// own queries ([`Db::read_connection`](crate::Db::read_connection)) and for other tools. Made anew when the kind's
+    /// declaration or the rules have changed, which takes time in a large database.
+    ///
+    /// Opening fails with [`Error::Projection`] if the kind is not declared, or the database is in memory.
+    ///
+    /// ```
+    /// # use rivus::{Db, Entity, Projection};
+    /// # #[derive(Entity)] struct Entry { #[rivus(id)] id: String, user: String, start: i64 }
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// let by_user = Projection::new(Entry::KIND).index(["user", "start"]);
+    /// let db = Db::builder().entity::<Entry>().project(by_user).open(&path)?;
+    /// db.insert(&Entry { id: "e1".into(), user: "ann".into(), start: 5 })?;
+    /// let newest = "SELECT id FROM view_entry WHERE user = 'ann' ORDER BY start DESC LIMIT 1";
+    /// let newest: String = db.read_connection()?.query_row(newest, [], |row| row.get(0)).unwrap();
+    /// assert_eq!(newest, "e1");
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn project(mut self, projection: impl Into<Projection>) -> Self {
+        self.projections.push(projection.into());
+        self
+    }
+
+    /// Begins a journal of all changes in the store, or changes how much of it is kept; with `None` ends it and drops
+    /// what it has. That is the store's: it stays so for all that open it, until somebody says otherwise.
+    ///
+    /// ```
+    /// # use rivus::{Db, JournalKeep, LogFilter, Schema};
+    /// let keep = JournalKeep { days: Some(30), bytes: Some(1 << 20), entries: None };
+    /// let db = Db::builder().schema(Schema::open()).journal(keep).memory()?;
+    /// db.put("task", "t1", [("title", "write".into())])?;
+    /// assert_eq!(db.log(&LogFilter::default())?.len(), 1);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn journal(mut self, keep: impl Into<Option<Keep>>) -> Self {
+        self.journal = Some(keep.into());
+        self
+    }
+
     /// Opens the database in the file at `path`, which is made if there is none. Several processes may have it
     /// open at once.
     ///
@@ -200,6 +247,10 @@ impl Builder {
         if !migrated.is_empty() {
             tracing::info!(?migrated, "policies have changed");
         }
+        if let Some(keep) = self.journal {
+            replica.keep_journal(keep)?;
+        }
+        replica.project(&self.projections)?;
         Ok(Db { shared: Arc::new(Shared::new(replica, self.clock)) })
     }
 }

@@ -60,6 +60,15 @@ pub enum Error {
     /// The store cannot take the role that was asked of it.
     #[error(transparent)]
     Role(#[from] rivus_core::replica::RoleError),
+    /// A table of views cannot be kept.
+    #[error(transparent)]
+    Projection(#[from] rivus_core::projection::ProjectionError),
+    /// A query over the tables failed.
+    #[error("the query failed: {0}")]
+    Query(String),
+    /// An edit is not taken back.
+    #[error(transparent)]
+    Undo(#[from] crate::UndoError),
     /// A closure that runs inside a database called the same database.
     #[error(
         "the database was called from inside one of its own edits: use the transaction that the closure gets"

@@ -53,9 +53,11 @@ mod db;
 mod entity;
 mod error;
 mod fields;
+mod journal;
 mod machine;
 mod net;
 mod overlays;
+mod projection;
 mod reference;
 #[cfg(feature = "replay")]
 pub mod replay;
@@ -72,6 +74,8 @@ extern crate self as rivus;
 pub use rivus_core;
 pub use rivus_core::clock::{Admission, Millis};
 pub use rivus_core::edit::{Action, EditError, Op};
+pub use rivus_core::journal::{Change as LogChange, Entry as LogEntry, Keep as JournalKeep, What as LogWhat};
+pub use rivus_core::projection::{Column, Holds, Layout, Projection, ProjectionError};
 pub use rivus_core::replica::{
     CandidateExplanation, Edited, Event, Explanation, FieldExplanation, Origin, RegisterExplanation,
     Rejected, Unresolved,
@@ -85,7 +89,7 @@ pub use rivus_core::store::StoreError;
 pub use rivus_core::value::{Value, ValueError};
 pub use rivus_core::view::{Shown, View};
 pub use rivus_derive::Entity;
-pub use rivus_sqlite::{Options as SqliteOptions, Synchronous};
+pub use rivus_sqlite::{Options as SqliteOptions, Synchronous, rusqlite};
 
 pub use crate::builder::Builder;
 pub use crate::conflicts::Conflict;
@@ -93,8 +97,10 @@ pub use crate::db::Db;
 pub use crate::entity::Entity;
 pub use crate::error::Error;
 pub use crate::fields::Fields;
+pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};
 pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
+pub use crate::projection::{QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
 pub use crate::save::{Changed, Saved};
 pub use crate::status::{AuthorityStatus, Status};

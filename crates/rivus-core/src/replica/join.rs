@@ -54,6 +54,7 @@ impl<S: Store> Replica<S> {
         trust: Trust,
         cursor: Option<Cursor>,
     ) -> Result<Joined, CommitError> {
+        self.now = now;
         let (machine, now) = (now, self.clock.corrected(now));
         let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
         let (aside, limit) = match trust {

@@ -127,6 +127,7 @@ impl<S: Store> Replica<S> {
         heard: u64,
         answer: u64,
     ) -> Result<Verdicts, CommitError> {
+        self.now = now;
         taint.forget(heard);
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;

@@ -6,7 +6,7 @@ use super::{Event, Replica, STALE_RETRIES_MAX};
 use crate::rules::{COVER_KEY, Cover, Overlay, Rules};
 use crate::schema::Schema;
 use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
-use crate::work::{Ruled, Scratch, Work};
+use crate::work::{Derived, Ruled, Scratch, Work};
 
 /// Why rules are not evaluated: views show what registers hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ impl<S: Store> Replica<S> {
 
     /// The rules for a commit that is being made.
     pub(super) fn ruled(&self) -> Result<Ruled<'_>, StoreError> {
-        ruled(&self.store, &self.schema, self.unresolved, self.watching)
+        ruled(&self.store, &self.schema, self.unresolved, self.watching, &self.derived)
     }
 
     /// The rules for reading.
@@ -78,7 +78,8 @@ impl<S: Store> Replica<S> {
         let record = self.cover_record(self.cover);
         super::commit_records(&mut self.store, vec![record])?;
         self.check_epoch();
-        Ok(())
+        // What shows has changed.
+        self.catch_up_views()
     }
 
     fn set_unresolved(&mut self, unresolved: Option<Unresolved>) {
@@ -135,7 +136,10 @@ impl<S: Store> Replica<S> {
         for _ in 0..STALE_RETRIES_MAX {
             let head = self.store.head()?.seq;
             let mut records = Vec::new();
-            if self.cover.fingerprint != fingerprint {
+            // If the index is made anew the tables of views are, too.
+            let is_new = self.cover.fingerprint != fingerprint;
+            let tells = !is_new && self.is_projected()?;
+            if is_new {
                 self.store.records(Table::Rule, &[], &mut |key, _| {
                     records.push(RecordWrite::remove(Table::Rule, key));
                     ControlFlow::Continue(())
@@ -161,7 +165,7 @@ impl<S: Store> Replica<S> {
                 ControlFlow::Continue(())
             })?;
             let seq = if left > 0 { head } else { seq };
-            let ruled = Ruled { rules: Some(rules), tells: false, since: head };
+            let ruled = Ruled { rules: Some(rules), tells, since: head, derived: None };
             let mut work = Work::with(&self.store, ruled, Scratch::default());
             if !records.is_empty() {
                 // What is removed first is not there for those that are entered anew.
@@ -173,7 +177,9 @@ impl<S: Store> Replica<S> {
             rows.iter().for_each(|(kind, id)| work.mark(kind, id));
             let finished = work.finish()?;
             let cover = Cover { fingerprint, seq, epoch: self.cover.epoch.max(self.schema.epoch()) };
+            let marks = if tells { self.marks(&finished) } else { Vec::new() };
             let mut records = finished.index;
+            records.extend(marks);
             records.push(self.cover_record(cover));
             let unchanged =
                 vec![RecordRead { table: Table::Rule, key: COVER_KEY.to_vec(), value: found.clone() }];
@@ -249,16 +255,19 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// The rules for a commit that is being made.
+/// The rules for a commit that is being made, and what is kept beside the rows.
 pub(super) fn ruled<'s, S: Store>(
     store: &S,
     schema: &'s Schema,
     unresolved: Option<Unresolved>,
     tells: bool,
+    derived: &'s Derived,
 ) -> Result<Ruled<'s>, StoreError> {
-    let rules = schema.rules();
-    if rules.is_empty() || unresolved.is_some() {
+    let rules = Some(schema.rules()).filter(|rules| !rules.is_empty() && unresolved.is_none());
+    let derived = Some(derived).filter(|derived| !derived.is_empty());
+    if rules.is_none() && derived.is_none() {
         return Ok(Ruled::default());
     }
-    Ok(Ruled { rules: Some(rules), tells, since: store.head()?.seq })
+    let tells = tells || derived.is_some_and(Derived::projects);
+    Ok(Ruled { rules, tells, since: store.head()?.seq, derived })
 }

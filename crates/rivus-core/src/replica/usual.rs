@@ -42,6 +42,9 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         self.refresh()?;
+        if self.derived.follows(&op.kind) {
+            return Ok(None);
+        }
         scratch.address.clear();
         address::encode(&mut scratch.address, class::FIELD, name, &[]);
         scratch.value.clear();
@@ -97,6 +100,7 @@ impl<S: Store> Replica<S> {
             high_water: HighWater::AtLeast(self.clock.high_water()),
             sums,
             incarnation: self.incarnation,
+            views: Cow::Borrowed(&[]),
         };
         let seq = match self.store.commit(batch) {
             Ok(seq) => seq,
@@ -107,6 +111,7 @@ impl<S: Store> Replica<S> {
         if self.cover.seq + 1 == seq {
             self.cover.seq = seq;
         }
+        self.views_follow(seq - 1, seq, &[]);
         scratch.record = records.and_then(|[record]| record.value).unwrap_or_default();
         if self.watching {
             let (kind, id) = (op.kind.clone(), op.id.clone());

@@ -63,6 +63,7 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`CommitError`]; nothing has changed and the edits are pending still.
     pub fn verdicts(&mut self, now: Millis, answer: &Answer) -> Result<(), CommitError> {
+        self.now = now;
         let exceptions: BTreeMap<u64, &Verdict> =
             answer.verdicts.exceptions.iter().map(|(key, verdict)| (*key, verdict)).collect();
         let skewed = exceptions
@@ -302,6 +303,7 @@ impl<S: Store> Replica<S> {
         copy: StoreId,
         fork: u64,
     ) -> Result<(), CommitError> {
+        self.now = now;
         for _ in 0..STALE_RETRIES_MAX {
             let since = self.store.head()?.seq;
             self.refresh()?;

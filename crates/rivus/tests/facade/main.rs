@@ -3,7 +3,9 @@
 
 mod dynamic;
 mod events;
+mod journal;
 mod migrate;
+mod queries;
 mod ruled;
 mod save;
 mod sharing;

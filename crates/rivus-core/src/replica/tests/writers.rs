@@ -16,18 +16,21 @@ struct Shared {
     meanwhile: Meanwhile,
     /// Runs once, before this handle next asks for others' commits.
     before_others: Meanwhile,
+    /// Runs once, after this handle has next asked for others' commits.
+    after_others: Meanwhile,
 }
 
 type Meanwhile = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
 
 impl Shared {
     fn new() -> Self {
-        let (store, commits, meanwhile, before_others) = Default::default();
-        Self { store, commits, own: 0, meanwhile, before_others }
+        let (store, commits, meanwhile, before_others, after_others) = Default::default();
+        Self { store, commits, own: 0, meanwhile, before_others, after_others }
     }
 
     fn handle(&self) -> Self {
-        Self { meanwhile: Rc::default(), before_others: Rc::default(), own: 0, ..self.clone() }
+        let hooks = Self::new();
+        Self { own: 0, store: Rc::clone(&self.store), commits: Rc::clone(&self.commits), ..hooks }
     }
 
     fn open(&self, n: u64, slot: u32) -> Replica<Self> {
@@ -73,7 +76,12 @@ impl Store for Shared {
         if let Some(meanwhile) = meanwhile {
             meanwhile();
         }
-        Ok(Some(self.commits.get() - self.own))
+        let others = self.commits.get() - self.own;
+        let meanwhile = self.after_others.borrow_mut().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        Ok(Some(others))
     }
 }
 
@@ -408,4 +416,32 @@ fn a_page_is_not_joined_when_another_writer_gives_the_store_new_ids_meanwhile() 
     let ended = client.handle(&mut a, &page, Millis(100_000));
     assert!(matches!(ended, Err(SessionError::Commit(CommitError::Stale))), "{ended:?}");
     connects_anew(&mut a, &mut other);
+}
+
+#[test]
+fn rules_see_what_a_program_without_them_wrote_just_before_an_edit() {
+    let timers = |k: crate::schema::KindBuilder| {
+        k.value("user").value("start").value("stop").at_most_one("one running", ["user"], "stop", "start")
+    };
+    let timers = Schema::builder().kind("entry", timers).build().unwrap();
+    let store = Shared::new();
+    let open = |n, slot, schema| {
+        let options = OpenOptions { seeds: seeds(n), slot, admission: Admission::Off, rank: 0 };
+        Replica::open(store.handle(), Arc::new(schema), options).unwrap()
+    };
+    let mut ruled = open(1, 0, timers);
+    let mut plain = open(2, 1, Schema::open());
+    let start = |user: &str, at: i64| {
+        let fields = [("user", user.into()), ("start", at.into()), ("stop", Value::Null)];
+        let fields = fields.map(|(field, value): (&str, Value)| (field.to_owned(), value));
+        Op::new("entry", at.to_string(), Action::Put(fields.into()))
+    };
+    must(ruled.edit(Millis(1000), &[start("u", 1000)]).unwrap());
+    let second = start("u", 2000);
+    *ruled.store().after_others.borrow_mut() =
+        Some(Box::new(move || must(plain.edit(Millis(2000), &[second]).unwrap())));
+    must(ruled.edit(Millis(3000), &[start("another user", 3000)]).unwrap());
+    must(ruled.edit(Millis(4000), &[start("another user", 4000)]).unwrap());
+    let view = ruled.view("entry", "1000").unwrap().unwrap();
+    assert_eq!(view.fields.get("stop"), Some(&Shown::Value(2000.into())));
 }

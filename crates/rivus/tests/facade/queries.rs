@@ -1,0 +1,106 @@
+//! Tables of views and subscribed queries.
+
+use futures_util::{FutureExt, StreamExt};
+use rivus::{Action, Db, Error, HubOptions, Op, ProjectionError, QuerySubscription, Schema};
+
+fn schema() -> Schema {
+    let entry = |k: rivus::KindBuilder| {
+        k.value("user").value("start").value("stop").at_most_one("one running", ["user"], "stop", "start")
+    };
+    Schema::builder().kind("entry", entry).kind("note", |k| k.value("text")).build().unwrap()
+}
+
+fn open(path: &std::path::Path) -> Db {
+    Db::builder().schema(schema()).project("entry").open(path).unwrap()
+}
+
+fn start(db: &Db, id: &str, at: i64) {
+    db.put("entry", id, [("user", "u".into()), ("start", at.into()), ("stop", rivus::Value::Null)]).unwrap();
+}
+
+fn running(db: &Db) -> QuerySubscription<Vec<String>> {
+    db.subscribe_query_with(&["entry"], |conn| {
+        let mut query = conn.prepare_cached("SELECT id FROM view_entry WHERE stop IS NULL ORDER BY id")?;
+        query.query_map([], |row| row.get(0))?.collect()
+    })
+    .unwrap()
+}
+
+fn next<T: Clone + PartialEq>(query: &mut QuerySubscription<T>) -> Option<T> {
+    query.next().now_or_never().map(|found| found.unwrap().unwrap())
+}
+
+#[test]
+fn a_query_runs_again_when_what_it_reads_changes_and_tells_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(&folder.path().join("app.db"));
+    let mut running = running(&db);
+    assert_eq!(next(&mut running), Some(Vec::new()));
+    assert_eq!(next(&mut running), None);
+    db.put("note", "n", [("text", "x".into())]).unwrap();
+    assert_eq!(next(&mut running), None);
+    start(&db, "a", 1);
+    assert_eq!(next(&mut running), Some(vec!["a".to_owned()]));
+    // The rule ends the first one in the same commit: never are there two.
+    start(&db, "b", 2);
+    assert_eq!(next(&mut running), Some(vec!["b".to_owned()]));
+    // Many changes, one run; what comes back to the same is not told.
+    start(&db, "c", 3);
+    db.apply(&[Op::new("entry", "c", Action::Delete)]).unwrap();
+    let after = next(&mut running);
+    assert_eq!(after, Some(Vec::new()), "a deleted winner restarts nobody");
+    db.put("entry", "b", [("stop", 9.into())]).unwrap();
+    assert_eq!(next(&mut running), None);
+    drop(db);
+    assert!(running.next().now_or_never().unwrap().is_none());
+}
+
+#[test]
+fn a_query_that_fails_says_so_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(&folder.path().join("app.db"));
+    let mut query = db.subscribe_query(&["entry"], "SELECT nothing FROM view_entry", [0; 0]).unwrap();
+    assert!(matches!(query.next().now_or_never(), Some(Some(Err(Error::Query(_))))));
+    assert!(query.next().now_or_never().is_none());
+    start(&db, "a", 1);
+    assert!(matches!(query.next().now_or_never(), Some(Some(Err(Error::Query(_))))));
+    assert!(matches!(db.subscribe_query(&["x"], "SELECT 1", [0; 0]), Err(Error::Edit(_))));
+    let mut writes = db.subscribe_query(&["entry"], "DELETE FROM view_entry", [0; 0]).unwrap();
+    assert!(matches!(writes.next().now_or_never(), Some(Some(Err(Error::Query(_))))));
+}
+
+#[test]
+fn tables_need_a_file() {
+    let opened = Db::builder().schema(schema()).project("entry").memory();
+    assert!(matches!(opened, Err(Error::Projection(ProjectionError::NoTables))));
+    assert!(Db::memory(schema()).unwrap().read_connection().is_err());
+}
+
+#[tokio::test]
+async fn a_query_hears_of_what_a_sync_brings() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Db::memory(schema()).unwrap();
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await.unwrap();
+    let phone = open(&folder.path().join("phone.db"));
+    let mut running = running(&phone);
+    assert_eq!(running.next().await.unwrap().unwrap(), Vec::<String>::new());
+    start(&hub, "a", 1);
+    phone.sync(&served.url().into()).await.unwrap();
+    assert_eq!(running.next().await.unwrap().unwrap(), ["a"]);
+    served.shutdown().await;
+}
+
+#[test]
+fn the_table_holds_what_another_opening_without_one_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let (keeper, other) = (open(&path), Db::open(&path, schema()).unwrap());
+    start(&keeper, "a", 1);
+    start(&other, "b", 2);
+    let stop: i64 = keeper
+        .read_connection()
+        .unwrap()
+        .query_row("SELECT stop FROM view_entry WHERE id = 'a'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(stop, 2);
+}
