@@ -98,6 +98,7 @@ struct FieldJson<'e> {
 struct RegisterJson<'e> {
     key: &'e str,
     group: Option<&'e str>,
+    was: Option<&'e str>,
     floor: String,
     seen: Vec<String>,
     candidates: Vec<CandidateJson<'e>>,
@@ -155,6 +156,7 @@ impl<'e> RegisterJson<'e> {
         Self {
             key: &register.key,
             group: register.group.as_deref(),
+            was: register.was.as_deref(),
             floor: register.floor.to_string(),
             seen: register.seen.iter().map(seen).collect(),
             candidates: register.candidates.iter().map(CandidateJson::of).collect(),

@@ -247,7 +247,9 @@ fn restore<S: Store>(tx: &mut Tx<'_, S>, conflict: &Conflict) -> Result<(), Edit
     if is_deleted && declared.is_some_and(|kind| kind.life != Life::EditRevives) {
         act(tx, Action::Revive)?;
     }
-    let field = parts.name.to_owned();
+    // It may have been written under the field's former name.
+    let renamed = declared.and_then(|kind| kind.once(parts.name)).filter(|_| parts.class == class::FIELD);
+    let field = renamed.map_or(parts.name, |field| field.name.as_str()).to_owned();
     let decoded = || Value::decode(value).map_err(|_| EditError::from(unreadable("a conflict's value")));
     match parts.class {
         class::FIELD => {

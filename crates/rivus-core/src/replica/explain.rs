@@ -17,7 +17,7 @@ use crate::{clock::Stamp, register::Saw};
 pub struct Explanation {
     /// The entity's kind.
     pub kind: String,
-    /// The entity's id.
+    /// The entity's id: that of the one that stands for it, if it is an alias.
     pub id: String,
     /// Whether it shows as deleted.
     pub deleted: bool,
@@ -49,6 +49,8 @@ pub struct RegisterExplanation {
     pub key: String,
     /// The group, if its fields share one register.
     pub group: Option<String>,
+    /// The field's former name, if the register bears that still.
+    pub was: Option<String>,
     /// Nothing below it is in the running.
     pub floor: Stamp,
     /// Up to when others' writes were seen, beside those in the running.
@@ -84,6 +86,8 @@ impl<S: Store> Replica<S> {
         field: Option<&str>,
     ) -> Result<Option<Explanation>, StoreError> {
         let Some(declared) = self.schema().kind(kind) else { return Ok(None) };
+        let root = self.root(kind, id)?;
+        let id = root.as_deref().unwrap_or(id);
         let read = || -> Result<Option<(View, View, Vec<FieldExplanation>)>, StoreError> {
             let Some(view) = self.view(kind, id)? else { return Ok(None) };
             let mut work = Work::new(&self.store);
@@ -107,6 +111,12 @@ impl<S: Store> Replica<S> {
                     empty.overlays.push(overlay);
                     fields.push(empty);
                 }
+            }
+        }
+        // A default has no register.
+        for name in view.fields.keys() {
+            if !fields.iter().any(|each| each.field.as_ref() == Some(name)) {
+                fields.push(FieldExplanation::new(Some(name.clone()), policy(declared, Some(name))));
             }
         }
         for each in &mut fields {
@@ -146,7 +156,11 @@ fn fields(kind: &Kind, rows: &[Row<'_>]) -> Result<Vec<FieldExplanation>, crate:
                 let group = kind.group(parts.name);
                 group.into_iter().flat_map(|group| group.members.iter().cloned().map(Some)).collect()
             }
-            class::FIELD | class::KEY | class::COUNT => vec![Some(parts.name.to_owned())],
+            class::FIELD => {
+                let name = kind.once(parts.name).map_or(parts.name, |field| field.name.as_str());
+                vec![Some(name.to_owned())]
+            }
+            class::KEY | class::COUNT => vec![Some(parts.name.to_owned())],
             _ => Vec::new(),
         };
         for name in names {
@@ -161,6 +175,11 @@ fn fields(kind: &Kind, rows: &[Row<'_>]) -> Result<Vec<FieldExplanation>, crate:
                 }
             }
         }
+    }
+    for field in &mut fields {
+        // What is under the former name counts only where nothing is under the new one.
+        let is_new = field.registers.iter().any(|register| register.was.is_none());
+        field.registers.retain(|register| !is_new || register.was.is_none());
     }
     Ok(fields)
 }
@@ -196,6 +215,9 @@ fn register(parts: Parts<'_>, state: &State<'_>, field: Option<&str>) -> Registe
     RegisterExplanation {
         key,
         group: is_group.then(|| parts.name.to_owned()),
+        was: field
+            .filter(|name| parts.class == class::FIELD && *name != parts.name)
+            .map(|_| parts.name.to_owned()),
         floor: state.shown.floor,
         seen: state.shown.seen.clone(),
         candidates: state.shown.alive.iter().map(candidate).collect(),
