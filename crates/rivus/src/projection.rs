@@ -105,7 +105,7 @@ impl Db {
         let (sql, params) = (sql.to_owned(), params.into_iter().map(Into::into).collect::<Vec<SqlValue>>());
         self.subscribe_query_with(kinds, move |conn| {
             let mut query = conn.prepare_cached(&sql)?;
-            let columns: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+            let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
             let width = columns.len();
             let row = |row: &rivus_sqlite::rusqlite::Row<'_>| (0..width).map(|at| row.get(at)).collect();
             let rows = query.query_map(params_from_iter(&params), row)?;

@@ -14,8 +14,8 @@ pub(super) fn distinct(taken: &[&str], names: impl Iterator<Item = String>) -> V
         if is_first {
             return name;
         }
-        let numbered = (2_u32..).map(|number| format!("{name}_{number}"));
-        numbered.filter(|name| used.insert(folded(name))).next().unwrap_or_default()
+        let mut numbered = (2_u32..).map(|number| format!("{name}_{number}"));
+        numbered.find(|name| used.insert(folded(name))).unwrap_or_default()
     });
     chosen.collect()
 }

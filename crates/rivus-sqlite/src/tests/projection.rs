@@ -49,7 +49,7 @@ fn other(path: &Path, n: u64, schema: &Schema) -> Replica<SqliteStore> {
 fn table(conn: &Connection, name: &str) -> BTreeMap<String, Row> {
     let name = name.replace('"', "\"\"");
     let mut select = conn.prepare(&format!("SELECT * FROM \"{name}\"")).unwrap();
-    let columns: Vec<String> = select.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = select.column_names().map(str::to_owned).collect();
     let mut rows = select.query([]).unwrap();
     let mut found = BTreeMap::new();
     while let Some(row) = rows.next().unwrap() {
