@@ -698,3 +698,35 @@ fn what_explain_prints_for_programs_is_enough_to_resolve_it_again() {
     );
     assert!(place.fails(1, &["--db", "a.db", "explain", "task", "t9"]).contains("is not in"));
 }
+
+#[test]
+fn a_journal_tells_what_changed_and_takes_edits_back() {
+    let place = Place::new();
+    let ok = |arguments: &[&str]| place.ok(&[&["--schema", "schema.toml"], arguments].concat());
+    ok(&["put", "task", "t1", "title=write"]);
+    assert!(place.fails(1, &["log"]).contains("log --keep DAYS"));
+    assert_eq!(ok(&["log", "--keep", "90"]), "changes are kept for 90 days, up to 16 MiB of them\n");
+    ok(&["put", "task", "t1", "title=\u{1b}[2J", "start=1"]);
+    ok(&["put", "task", "t2", "--add", "tags=red", "--inc", "views=2"]);
+    let log = ok(&["log", "task", "t1"]);
+    assert!(log.contains("\"write\"") && !log.contains('\u{1b}') && !log.contains("t2"), "{log}");
+    assert_eq!(place.ok(&["--json", "log"]).lines().count(), 2);
+    let entry = place.json(&["log", "task", "t1"]);
+    assert_eq!((&entry["origin"], &entry["number"]), (&"local".into(), &2.into()));
+    assert_eq!(entry["changes"][0]["before"], "write");
+    let entry = place.json(&["log", "--last", "1"]);
+    let told: Vec<_> =
+        entry["changes"].as_array().unwrap().iter().map(|c| c["what"].as_str().unwrap()).collect();
+    assert_eq!(told, ["life", "key", "count"]);
+    assert_eq!(entry["changes"][1]["key"], "red");
+
+    ok(&["put", "task", "t1", "start=5"]);
+    let undone = ok(&["undo", "2"]);
+    assert_eq!(undone, "edit 2 is taken back\nleft as it is, having changed since: task `t1` interval\n");
+    let shown = place.json(&["--schema", "schema.toml", "show", "task", "t1"]);
+    assert_eq!((&shown["fields"]["title"], &shown["fields"]["start"]), (&"write".into(), &5.into()));
+    assert!(place.fails(1, &["undo", "77"]).contains("no entry 77"));
+    assert!(place.json(&["--schema", "schema.toml", "undo", "3"])["stamp"].is_string());
+    ok(&["log", "--off"]);
+    place.fails(1, &["log"]);
+}

@@ -332,6 +332,11 @@ impl Watch {
         !self.lay.is_empty()
     }
 
+    /// Whether an edit of the kind may have to do more than write a field: rules show it otherwise, or read it.
+    pub(crate) fn concerns_edits(&self) -> bool {
+        self.lays() || !self.own.is_empty()
+    }
+
     /// What a change at this address may change.
     pub(crate) fn dirt(&self, at: &[u8]) -> Dirt {
         match at.first() {

@@ -100,13 +100,18 @@ impl Db {
     /// # Ok::<(), rivus::Error>(())
     /// ```
     pub fn undo(&self, number: u64) -> Result<Undone, Error> {
-        let mut found = None;
-        self.lock()?.journal(number, &mut |entry| {
+        let (mut found, replica) = (None, self.lock()?);
+        replica.journal(number, &mut |entry| {
             found = Some(entry);
             ControlFlow::Break(())
         })?;
+        // What was set aside until it was due is joined here and is somebody else's all the same.
+        let is_own =
+            |change: &Change| replica.identity().all_replicas().any(|own| own == change.stamp.replica);
         let entry = found.filter(|entry| entry.number == number).ok_or(UndoError::Missing { number })?;
-        if entry.origin != Origin::Local {
+        let is_own = entry.origin == Origin::Local && entry.changes.iter().all(is_own);
+        drop(replica);
+        if !is_own {
             return Err(UndoError::NotOwn { number }.into());
         }
         let mut entities: BTreeMap<(&str, &str), Vec<&Change>> = BTreeMap::new();

@@ -38,7 +38,7 @@ impl<S: Store> Replica<S> {
         scratch: &mut Scratch,
     ) -> Result<Option<Edited>, EditError> {
         let Some((name, value)) = plain_put(&self.schema, op) else { return Ok(None) };
-        if self.schema.rules().watch(&op.kind).is_some_and(crate::rules::Watch::lays) {
+        if self.schema.rules().watch(&op.kind).is_some_and(crate::rules::Watch::concerns_edits) {
             return Ok(None);
         }
         self.refresh()?;
@@ -217,5 +217,31 @@ mod tests {
             prop_assert_eq!(content(&usual), content(&general));
             prop_assert_eq!(usual.recompute_digest(), Ok(usual.head().unwrap().digest));
         }
+    }
+
+    #[test]
+    fn a_field_that_keeps_another_entity_is_not_usual() {
+        use crate::schema::OnGone;
+        let schema = Schema::builder()
+            .kind("entry", |k| k.value("project").reference("kept", "project", "project", OnGone::Keep))
+            .kind("project", |k| k.value("name"));
+        let options = OpenOptions {
+            seeds: Seeds { store: StoreId(1), replica: ReplicaId::from_u128(2), incarnation: Incarnation(3) },
+            slot: 0,
+            admission: Admission::Off,
+            rank: 0,
+        };
+        let mut replica =
+            Replica::open(MemoryStore::new(), Arc::new(schema.build().unwrap()), options).unwrap();
+        let mut act = |kind: &str, action| {
+            replica.edit(Millis(1), &[Op::new(kind, "a", action)]).unwrap();
+            replica.view("project", "a").unwrap().map(|view| view.deleted)
+        };
+        let put = |field: &str, value: Value| Action::Put(vec![(field.to_owned(), value)]);
+        act("project", put("name", "x".into()));
+        act("entry", put("project", "a".into()));
+        assert_eq!(act("project", Action::Delete), Some(false), "it is kept");
+        assert_eq!(act("entry", put("project", Value::Null)), Some(true));
+        assert_eq!(act("entry", put("project", "a".into())), Some(false));
     }
 }

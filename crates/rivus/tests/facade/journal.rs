@@ -100,10 +100,10 @@ fn a_journal_is_bounded_by_entries_bytes_and_age() {
     let now = Arc::clone(&clock);
     let none = JournalKeep { days: None, bytes: None, entries: None };
     let db = builder().clock(move || Millis(now.load(Ordering::Relaxed))).journal(none).memory().unwrap();
-    let put = |n: i64| db.put("task", "t", [("title", n.into())]).unwrap();
-    for n in 0..50 {
-        put(n);
-    }
+    let put = |n: i64| {
+        db.put("task", "t", [("title", n.into())]).unwrap();
+    };
+    (0..50).for_each(put);
     assert_eq!(log(&db).len(), 50);
     db.keep_journal(JournalKeep { entries: Some(10), ..none }).unwrap();
     put(50);
@@ -112,9 +112,7 @@ fn a_journal_is_bounded_by_entries_bytes_and_age() {
     let titles: Vec<_> = log(&db).iter().map(|entry| entry.changes[0].after.clone().unwrap()).collect();
     assert_eq!(titles, (42..52).map(Value::from).collect::<Vec<_>>());
     db.keep_journal(JournalKeep { bytes: Some(200), ..none }).unwrap();
-    for n in 52..90 {
-        put(n);
-    }
+    (52..90).for_each(put);
     let few = log(&db).len();
     assert!((1..6).contains(&few), "{few} entries are more than 200 bytes");
     db.keep_journal(JournalKeep { days: Some(1), ..none }).unwrap();
