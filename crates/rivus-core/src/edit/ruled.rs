@@ -74,10 +74,10 @@ impl<'s, S: Store> Tx<'s, S> {
 
     /// What the field shows in place of what its register holds.
     pub(super) fn by_rule(&self, at: At, field: &str) -> Option<ByRule<'_>> {
-        let (rules, watch) = self.watch(at)?;
+        let (_, watch) = self.watch(at)?;
         let place = watch.field(field)?;
         let laid = self.before(at)?.laid.iter().find(|laid| laid.field == Some(place))?;
-        Some(if laid.is_pinned(rules) { ByRule::Accepted } else { ByRule::Shown(&laid.shown) })
+        Some(if laid.pins { ByRule::Accepted } else { ByRule::Shown(&laid.shown) })
     }
 
     /// Notes that the edit names fields of the entity.
@@ -108,7 +108,7 @@ impl<'s, S: Store> Tx<'s, S> {
         let Some(before) = self.before(at).cloned() else { return Ok(()) };
         let mut after = before.after;
         if before.touched {
-            for laid in before.laid.iter().filter(|laid| laid.is_pinned(rules)) {
+            for laid in before.laid.iter().filter(|laid| laid.pins) {
                 let Some(place) = laid.field.filter(|place| !before.named.contains(place)) else { continue };
                 self.intend_value(at, watch, place, &laid.shown)?;
                 after.set(place, laid.shown.clone());

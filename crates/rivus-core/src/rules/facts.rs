@@ -45,6 +45,8 @@ pub(crate) struct Laid {
     pub(crate) shown: Value,
     pub(crate) hidden: Value,
     pub(crate) rival: Option<String>,
+    /// Whether an edit that touches the entity makes it true: then the user has accepted it.
+    pub(crate) pins: bool,
 }
 
 impl Facts {
@@ -129,11 +131,6 @@ impl Laid {
         let alias = crate::schema::OnClash::Alias;
         self.field.is_none()
             && matches!(rules.stratum(self.rule).what, What::Unique { on_clash, .. } if on_clash == alias)
-    }
-
-    /// Whether an edit that touches the entity makes it true: then the user has accepted it.
-    pub(crate) fn is_pinned(&self, rules: &Rules) -> bool {
-        matches!(rules.stratum(self.rule).what, What::AtMostOne { .. })
     }
 }
 
@@ -319,7 +316,10 @@ impl<S: Store> Work<'_, S> {
                 facts.lay(&laid);
                 // What the registers hold is what is hidden, whoever laid something on it before.
                 if let Some(before) = all.iter().position(|before| before.field == laid.field) {
-                    laid.hidden = all.remove(before).hidden;
+                    let before = all.remove(before);
+                    laid.hidden = before.hidden;
+                    laid.rival = laid.rival.or(before.rival);
+                    laid.pins |= before.pins;
                 }
                 if laid.shown != laid.hidden {
                     all.push(laid);
@@ -381,7 +381,7 @@ impl<S: Store> Work<'_, S> {
         let laid = own.filter_map(|((_, field), shown)| {
             let field = watch.field(&field)?;
             let hidden = facts.value(field).clone();
-            Some(Laid { rule, field: Some(field), shown, hidden, rival: None })
+            Some(Laid { rule, field: Some(field), shown, hidden, rival: None, pins: false })
         });
         Ok(laid.collect())
     }

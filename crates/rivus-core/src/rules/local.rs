@@ -15,7 +15,7 @@ pub(super) fn bounded(
     let value = facts.value(field);
     let low = min.filter(|min| is_above(min, value));
     let shown = low.or(max.filter(|max| is_above(value, max)))?.clone();
-    Some(Laid { rule, field: Some(field), shown, hidden: value.clone(), rival: None })
+    Some(Laid { rule, field: Some(field), shown, hidden: value.clone(), rival: None, pins: false })
 }
 
 /// A value on the right side of another.
@@ -31,5 +31,6 @@ pub(super) fn beside(rule: usize, field: usize, side: Side, other: usize, facts:
         shown: other.clone(),
         hidden: value.clone(),
         rival: None,
+        pins: false,
     })
 }

@@ -60,7 +60,14 @@ impl<S: Store> Work<'_, S> {
                     return Ok(None);
                 }
                 let by = self.kept_by(rules, rule, stratum, id, is_self)?;
-                Ok(by.map(|by| Laid { rule, field: None, shown: hidden, hidden: shown, rival: Some(by) }))
+                Ok(by.map(|by| Laid {
+                    rule,
+                    field: None,
+                    shown: hidden,
+                    hidden: shown,
+                    rival: Some(by),
+                    pins: false,
+                }))
             }
             _ if *value == Value::Null => Ok(None),
             OnGone::Nullify => {
@@ -71,12 +78,19 @@ impl<S: Store> Work<'_, S> {
                         return Ok(None);
                     }
                 }
-                Ok(Some(Laid { rule, field: Some(*field), shown: Value::Null, hidden: value.clone(), rival }))
+                Ok(Some(Laid {
+                    rule,
+                    field: Some(*field),
+                    shown: Value::Null,
+                    hidden: value.clone(),
+                    rival,
+                    pins: false,
+                }))
             }
             OnGone::Cascade if facts.deleted => Ok(None),
             OnGone::Cascade => {
                 let gone = self.gone(rules, rule, stratum, id, value)?;
-                Ok(gone.map(|rival| Laid { rule, field: None, shown, hidden, rival }))
+                Ok(gone.map(|rival| Laid { rule, field: None, shown, hidden, rival, pins: false }))
             }
         }
     }

@@ -73,7 +73,7 @@ impl<S: Store> Work<'_, S> {
             }
             let shown = self::end(own, theirs.value(order), claim, time);
             let rival = Some(rival.to_owned());
-            return Ok(Some(Laid { rule, field: Some(open), shown, hidden: Value::Null, rival }));
+            return Ok(Some(Laid { rule, field: Some(open), shown, hidden: Value::Null, rival, pins: true }));
         }
     }
 

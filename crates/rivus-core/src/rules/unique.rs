@@ -76,7 +76,7 @@ impl<S: Store> Work<'_, S> {
         let Some(rival) = first else { return Ok(None) };
         if on_clash == OnClash::Alias {
             let (shown, hidden) = (Value::Bool(false), Value::Bool(true));
-            return Ok(Some(Laid { rule, field: None, shown, hidden, rival: Some(rival) }));
+            return Ok(Some(Laid { rule, field: None, shown, hidden, rival: Some(rival), pins: false }));
         }
         let text = as_text(name);
         let mut taken = BTreeSet::new();
@@ -86,7 +86,14 @@ impl<S: Store> Work<'_, S> {
             taken.insert(shown.clone());
         }
         let shown = Value::Text(shown);
-        Ok(Some(Laid { rule, field: Some(field), shown, hidden: name.clone(), rival: Some(rival) }))
+        Ok(Some(Laid {
+            rule,
+            field: Some(field),
+            shown,
+            hidden: name.clone(),
+            rival: Some(rival),
+            pins: false,
+        }))
     }
 
     fn free_name(

@@ -203,3 +203,19 @@ fn with_time_in_ms_an_end_lies_between_the_beginning_and_the_claim_that_took_ove
         assert_eq!(stops(&one, &["a"]), [expected.into()], "a successor that began at {start}");
     }
 }
+
+#[test]
+fn a_user_accepts_also_an_end_that_a_later_rule_has_moved() {
+    let kind = |k: crate::schema::KindBuilder| {
+        let k = ["user", "text", "start", "stop", "n"].into_iter().fold(k, crate::schema::KindBuilder::value);
+        k.at_most_one("one running", ["user"], "stop", "n").expr("order", "stop", Side::AtLeast, "start")
+    };
+    let mut one = replica(1, &Schema::builder().kind("entry", kind).build().unwrap());
+    put(&mut one, 4, "a", &[("start", 7.into()), ("n", 1.into()), ("user", "u".into())]);
+    put(&mut one, 5, "b", &[("n", 2.into()), ("user", "u".into())]);
+    let overlay = one.overlays("entry", "a").unwrap().remove(0);
+    assert_eq!((overlay.shown, overlay.rule.as_str(), overlay.rival), (7.into(), "order", Some("b".into())));
+    put(&mut one, 8, "a", &[("text", "accepted".into())]);
+    put(&mut one, 9, "b", &[("n", 20.into())]);
+    assert_eq!((shown(&one, "a", "stop"), one.overlays("entry", "a").unwrap().len()), (7.into(), 0));
+}
