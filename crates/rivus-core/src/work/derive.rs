@@ -102,26 +102,26 @@ impl<S: Store> Work<'_, S> {
             if self.noted.contains_key(&(at.0, address.to_vec())) {
                 continue;
             }
-            let before = self.shows(derived, at, address)?.map(|(value, _)| value);
+            let before = self.shows(derived, at, address)?.and_then(|(value, _)| value);
             self.noted.insert((at.0, address.to_vec()), before);
         }
         Ok(())
     }
 
-    /// What a register shows, in canonical bytes, and the stamp of its newest write.
+    /// What a register shows, in canonical bytes, and the stamp of its newest write; `None` if there is no register.
     fn shows(
         &mut self,
         derived: &Derived,
         at: At,
         address: &[u8],
-    ) -> Result<Option<(Vec<u8>, Stamp)>, CommitError> {
+    ) -> Result<Option<(Option<Vec<u8>>, Stamp)>, CommitError> {
         let kind = self.staged(at).kind().to_owned();
         let row = self.row(at, address)?;
         let read = || -> Result<_, Corrupt> {
             let Some(entry) = row.find(address)? else { return Ok(None) };
             let (parts, register) = (Parts::parse(address).ok_or(Corrupt)?, entry.shown()?);
             let value = resolved(&derived.schema, &kind, parts, &register)?;
-            Ok(value.map(|value| (value, register.newest().stamp)))
+            Ok(Some((value, register.newest().stamp)))
         };
         let shown = read();
         shown.map_err(|corrupt| damaged(&kind, self.staged(at).id(), corrupt).into())
@@ -166,7 +166,7 @@ impl<S: Store> Work<'_, S> {
         let mut changes: Vec<(usize, EntityChange)> = Vec::new();
         for ((entity, address), before) in std::mem::take(&mut self.noted) {
             let now = self.shows(derived, At(entity), &address)?;
-            let (after, stamp) = now.map_or((None, Stamp::LOWEST), |(value, stamp)| (Some(value), stamp));
+            let (after, stamp) = now.unwrap_or((None, Stamp::LOWEST));
             if after == before || !is_told(&address) {
                 continue;
             }
