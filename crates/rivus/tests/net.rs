@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use futures_util::StreamExt;
-use rivus::{ConnectionState, Db, Error, Event, HubOptions, Origin, Remote, Schema, SyncError};
+use rivus::{ConnectionState, Db, Entity, Error, Event, HubOptions, Origin, Remote, Schema, SyncError};
 
 type Result<T = ()> = std::result::Result<T, Error>;
 
@@ -147,5 +147,39 @@ async fn junk_from_strangers_leaves_the_hub_serving() -> Result {
     put(&a, "t", "title", "still there");
     a.sync(&served.url().as_str().into()).await?;
     assert_eq!(shown(&hub, "t"), r#"{"title":"still there"}"#);
+    Ok(())
+}
+
+#[derive(Entity, Clone, Debug, Default, PartialEq)]
+struct Note {
+    #[rivus(id)]
+    id: String,
+    title: String,
+    text: String,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_saved_after_a_sync_keeps_what_came_with_it() -> Result {
+    let open = || Db::builder().entity::<Note>().memory();
+    let (hub, a, b) = (open()?, open()?, open()?);
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let remote = Remote::new(served.url());
+    a.insert(&Note { id: "n".into(), ..Note::default() })?;
+    a.sync(&remote).await?;
+    b.sync(&remote).await?;
+    let loaded = a.get::<Note>("n")?.unwrap();
+    b.edit::<Note>("n", |note| note.text = "from b".into())?;
+    b.sync(&remote).await?;
+    a.sync(&remote).await?;
+    let form = Note { title: "from a".into(), ..loaded.clone() };
+    let saved = a.save(&loaded, &form)?;
+    assert_eq!(saved.underneath.iter().map(|changed| &changed.field[..]).collect::<Vec<_>>(), ["text"]);
+    a.sync(&remote).await?;
+    b.sync(&remote).await?;
+    let expected = Some(Note { text: "from b".into(), ..form });
+    for db in [&a, &b, &hub] {
+        assert_eq!(db.get::<Note>("n")?, expected);
+    }
+    served.shutdown().await;
     Ok(())
 }
