@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use rivus_testkit::sim::Token;
 
 use crate::assignment::{Assignment, Grant, Increment, KeyAssignment, Member};
 use crate::log;
+use crate::simulate::Token;
 
 /// Rivus: an offline-first database that merges field by field.
 #[derive(Parser, Debug)]
@@ -268,6 +268,9 @@ pub(crate) struct Simulate {
     /// Long runs on SQLite files, with every fault, instead of short ones in memory
     #[arg(long)]
     pub(crate) full: bool,
+    /// Time entries and projects under rules, looked at from all sides after every step, instead of faults
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) rules: bool,
     /// Take one part of the seeds, such as 0/4, 1/4, 2/4 and 3/4 in four processes
     #[arg(long, value_name = "PART/PARTS", requires = "state")]
     pub(crate) shard: Option<Shard>,
@@ -275,7 +278,7 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
     /// Run this one again, as an earlier failure said
-    #[arg(long, conflicts_with_all = ["seed", "runs", "full", "shard", "state"])]
+    #[arg(long, conflicts_with_all = ["seed", "runs", "full", "rules", "shard", "state"])]
     pub(crate) token: Option<Token>,
 }
 
@@ -449,6 +452,7 @@ Exit code 1 if anything failed.
 Examples:
   rivus simulate --runs 10000
   rivus simulate --full --seed 77 --runs 100
+  rivus simulate --rules --runs 10000
   rivus simulate --runs 1000000 --shard 0/2 --state sim-0.json
   rivus simulate --token r1-0000000000001";
 

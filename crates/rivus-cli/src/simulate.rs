@@ -1,15 +1,18 @@
 //! Simulated worlds.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rivus_testkit::sim::coverage::{Coverage, Sometimes};
-use rivus_testkit::sim::{self, Account, Flavour, Plan, Token};
+use rivus_testkit::sim::coverage::Sometimes;
+use rivus_testkit::sim::{self, Flavour};
+use rivus_testkit::sim_rules;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Shard, Simulate};
@@ -38,16 +41,18 @@ pub(crate) fn run(arguments: &Simulate, out: &mut Output) -> Result<ExitCode> {
     let mut accounts = 0;
     while state.done < all {
         let seed = seed(arguments, state.done);
-        let plan = Plan::new(flavour(arguments), seed);
-        let outcome = if seed.is_multiple_of(TWICE_EVERY) { sim::run_twice(&plan) } else { sim::run(&plan) };
+        let token = Token::whole(arguments, seed);
+        let outcome =
+            if seed.is_multiple_of(TWICE_EVERY) { Outcome::of_two(&token) } else { Outcome::of(&token) };
         state.done += 1;
-        state.add(&outcome.coverage);
-        if let Some(failure) = &outcome.failure {
-            let account = (accounts < ACCOUNTS_MAX).then(|| Account::of(&plan, failure));
+        state.add(&outcome.counts);
+        if let Some(found) = &outcome.found {
+            let account = (accounts < ACCOUNTS_MAX).then(|| found.account());
             accounts += 1;
-            bar.suspend(|| tell(out, seed, &failure.to_string(), account.as_ref()))?;
-            let token = account.map_or_else(|| Token::of(&plan), |account| account.shrunk.token);
-            state.failures.push(Failed { seed, token: token.to_string(), finding: failure.to_string() });
+            let finding = found.finding();
+            bar.suspend(|| tell(out, seed, &finding, account.as_ref()))?;
+            let token = account.map_or_else(|| token.to_string(), |told| told.token);
+            state.failures.push(Failed { seed, token, finding });
         }
         bar.set_position(state.done);
         if saved.elapsed() > SAVE_EVERY {
@@ -62,8 +67,136 @@ pub(crate) fn run(arguments: &Simulate, out: &mut Output) -> Result<ExitCode> {
     Ok(if state.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn flavour(arguments: &Simulate) -> Flavour {
-    if arguments.full { Flavour::Full } else { Flavour::Core }
+/// Names a run of one of the simulators.
+#[derive(Clone, Debug)]
+pub(crate) enum Token {
+    /// Replicas under faults.
+    Faults(sim::Token),
+    /// Histories under rules.
+    Rules(sim_rules::Token),
+}
+
+impl FromStr for Token {
+    type Err = sim::BadToken;
+
+    fn from_str(text: &str) -> Result<Self, sim::BadToken> {
+        text.parse().map(Self::Rules).or_else(|_| text.parse().map(Self::Faults))
+    }
+}
+
+impl Display for Token {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Faults(token) => token.fmt(f),
+            Self::Rules(token) => token.fmt(f),
+        }
+    }
+}
+
+impl Token {
+    fn whole(arguments: &Simulate, seed: u64) -> Self {
+        if arguments.rules {
+            return Self::Rules(sim_rules::Token::whole(seed));
+        }
+        let flavour = if arguments.full { Flavour::Full } else { Flavour::Core };
+        Self::Faults(sim::Token::of(&sim::Plan::new(flavour, seed)))
+    }
+}
+
+/// What came of a run.
+struct Outcome {
+    seed: u64,
+    trace_hash: u64,
+    /// By situation.
+    counts: Vec<u64>,
+    found: Option<Found>,
+}
+
+enum Found {
+    Faults(sim::Plan, sim::Failure),
+    Rules(sim_rules::Plan, sim_rules::Failure),
+}
+
+/// A failure made small.
+struct Told {
+    token: String,
+    account: String,
+}
+
+impl Outcome {
+    fn of(token: &Token) -> Self {
+        match token {
+            Token::Faults(token) => {
+                let plan = token.plan();
+                let sim::Outcome { trace_hash, coverage, failure, .. } = sim::run(&plan);
+                let counts = Sometimes::ALL.iter().map(|event| coverage.count(*event)).collect();
+                let seed = plan.seed;
+                Self { seed, trace_hash, counts, found: failure.map(|failure| Found::Faults(plan, failure)) }
+            }
+            Token::Rules(token) => {
+                let plan = token.plan();
+                let sim_rules::Outcome { trace_hash, coverage, failure } = sim_rules::run(&plan);
+                let events = sim_rules::coverage::Sometimes::ALL;
+                let counts = events.iter().map(|event| coverage.count(*event)).collect();
+                let seed = plan.seed;
+                Self { seed, trace_hash, counts, found: failure.map(|failure| Found::Rules(plan, failure)) }
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// A second trace that is not the first is a finding.
+    fn of_two(token: &Token) -> Self {
+        let (mut first, second) = (Self::of(token), Self::of(token));
+        if first.found.is_none() && first.trace_hash != second.trace_hash {
+            let traces = (first.trace_hash, second.trace_hash);
+            let finding =
+                format!("the first run's trace is {:016x}, the second's {:016x}", traces.0, traces.1);
+            first.found = Some(match token {
+                Token::Faults(token) => {
+                    let oracle = sim::Oracle::Determinism;
+                    Found::Faults(token.plan(), sim::Failure { oracle, step: None, finding })
+                }
+                Token::Rules(token) => {
+                    let oracle = sim_rules::Oracle::Determinism;
+                    Found::Rules(token.plan(), sim_rules::Failure { oracle, step: None, finding })
+                }
+            });
+        }
+        first
+    }
+}
+
+impl Found {
+    fn finding(&self) -> String {
+        match self {
+            Self::Faults(_, failure) => failure.to_string(),
+            Self::Rules(_, failure) => failure.to_string(),
+        }
+    }
+
+    fn account(&self) -> Told {
+        match self {
+            Self::Faults(plan, failure) => {
+                let account = sim::Account::of(plan, failure);
+                Told { token: account.shrunk.token.to_string(), account: account.to_string() }
+            }
+            Self::Rules(plan, failure) => {
+                let account = sim_rules::Account::of(plan, failure);
+                Told { token: account.shrunk.token.to_string(), account: account.to_string() }
+            }
+        }
+    }
+}
+
+/// The situations that are counted, in words.
+fn situations(is_ruled: bool) -> Vec<&'static str> {
+    if is_ruled {
+        sim_rules::coverage::Sometimes::ALL.iter().map(|event| event.text()).collect()
+    } else {
+        Sometimes::ALL.iter().map(|event| event.text()).collect()
+    }
 }
 
 fn shard(arguments: &Simulate) -> Shard {
@@ -91,14 +224,14 @@ fn bar(all: u64) -> ProgressBar {
 
 /// Runs what a token names.
 fn again(token: &Token, out: &mut Output) -> Result<ExitCode> {
-    let plan = token.plan();
-    let outcome = sim::run(&plan);
-    let Some(failure) = &outcome.failure else {
-        let text = format!("nothing found, trace {:016x}", outcome.trace_hash);
-        out.say(text, &Ran { trace: format!("{:016x}", outcome.trace_hash), failure: None })?;
+    let outcome = Outcome::of(token);
+    let Some(found) = &outcome.found else {
+        let trace = format!("{:016x}", outcome.trace_hash);
+        let text = format!("nothing found, trace {trace}");
+        out.say(text, &Ran { trace, failure: None })?;
         return Ok(ExitCode::SUCCESS);
     };
-    tell(out, plan.seed, &failure.to_string(), Some(&Account::of(&plan, failure)))?;
+    tell(out, outcome.seed, &found.finding(), Some(&found.account()))?;
     Ok(ExitCode::FAILURE)
 }
 
@@ -108,22 +241,17 @@ struct Ran {
     failure: Option<String>,
 }
 
-fn tell(out: &mut Output, seed: u64, finding: &str, account: Option<&Account>) -> io::Result<()> {
+fn tell(out: &mut Output, seed: u64, finding: &str, account: Option<&Told>) -> io::Result<()> {
     #[derive(Serialize)]
-    struct Told<'t> {
+    struct Line<'t> {
         seed: u64,
         finding: &'t str,
-        token: Option<String>,
-        account: Option<String>,
+        token: Option<&'t str>,
+        account: Option<&'t str>,
     }
-    let told = Told {
-        seed,
-        finding,
-        token: account.map(|account| account.shrunk.token.to_string()),
-        account: account.map(ToString::to_string),
-    };
-    let text = told.account.clone().unwrap_or_else(|| format!("{finding}\n"));
-    out.say(format_args!("seed {seed}: {text}"), &told)?;
+    let (token, account) = account.map(|told| (told.token.as_str(), told.account.as_str())).unzip();
+    let text = account.map_or_else(|| format!("{finding}\n"), str::to_owned);
+    out.say(format_args!("seed {seed}: {text}"), &Line { seed, finding, token, account })?;
     out.flush()
 }
 
@@ -135,8 +263,7 @@ fn summary(out: &mut Output, state: &State, rate: f64) -> Result<()> {
         runs_per_second: f64,
         situations: Vec<(&'s str, u64)>,
     }
-    let counts = Sometimes::ALL.iter().map(|event| event.text()).zip(state.counts.iter().copied());
-    let situations: Vec<_> = counts.collect();
+    let situations: Vec<_> = situations(state.rules).into_iter().zip(state.counts.iter().copied()).collect();
     if !out.is_json() {
         for (text, count) in &situations {
             writeln!(out, "{count:>12}  {text}")?;
@@ -158,6 +285,8 @@ struct State {
     seed: u64,
     runs: u64,
     full: bool,
+    #[serde(default)]
+    rules: bool,
     shard: (u64, u64),
     /// Runs done; the next is that of this number.
     done: u64,
@@ -181,10 +310,11 @@ impl State {
             seed: arguments.seed,
             runs: arguments.runs,
             full: arguments.full,
+            rules: arguments.rules,
             shard: (part, parts),
             done: 0,
             failures: Vec::new(),
-            counts: vec![0; Sometimes::ALL.len()],
+            counts: vec![0; situations(arguments.rules).len()],
         }
     }
 
@@ -195,16 +325,17 @@ impl State {
         let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let state: Self =
             serde_json::from_slice(&bytes).with_context(|| format!("{} is no state file", path.display()))?;
-        let about = |state: &Self| (state.version, state.seed, state.runs, state.full, state.shard);
+        let about =
+            |state: &Self| (state.version, state.seed, state.runs, state.full, state.rules, state.shard);
         if about(&state) != about(&fresh) || state.counts.len() != fresh.counts.len() {
             bail!("{} is about other seeds: give the same options, or another file", path.display());
         }
         Ok(state)
     }
 
-    fn add(&mut self, coverage: &Coverage) {
-        for (sum, event) in self.counts.iter_mut().zip(Sometimes::ALL) {
-            *sum += coverage.count(*event);
+    fn add(&mut self, counts: &[u64]) {
+        for (sum, count) in self.counts.iter_mut().zip(counts) {
+            *sum += count;
         }
     }
 

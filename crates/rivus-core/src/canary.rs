@@ -51,10 +51,34 @@ pub enum Canary {
     EndUnknown,
     /// Whoever makes a pending edit anew becomes its author.
     RebuiltAsOwn,
+    /// Every edit claims the place anew that it leaves the entity in.
+    ClaimRewritten,
+    /// A claim counts from the last write of the field that it is about.
+    ClaimIgnored,
+    /// Whoever ended before one began stops that one all the same.
+    NothingPassedOver,
+    /// Who is deleted leaves the order of claims.
+    DeletedLeave,
+    /// Who moves to another group leaves the order of the old one.
+    MovedLeave,
+    /// Going on from what a rule shows accepts nothing.
+    NothingPinned,
+    /// A deleted entity stays in the index as it was.
+    IndexKeepsDeleted,
+    /// A new name goes with the claim of the old one.
+    NameClaimStays,
+    /// A loser's new name is not looked up.
+    NamesNotLookedUp,
+    /// What names what is gone goes; what names that stays.
+    CascadeOnce,
+    /// Nobody is told of an end that a rival moved.
+    SwayedNotTold,
+    /// A join writes what the rules show.
+    RepairsEmitted,
 }
 
 impl Canary {
-    /// Every canary.
+    /// Those that stores, registers and sessions would have to notice.
     pub const ALL: [Self; 22] = [
         Self::OwnFloorStays,
         Self::SeenIsStrict,
@@ -78,6 +102,22 @@ impl Canary {
         Self::RefusedNotKept,
         Self::EndUnknown,
         Self::RebuiltAsOwn,
+    ];
+
+    /// Those that rules would have to notice.
+    pub const RULES: [Self; 12] = [
+        Self::ClaimRewritten,
+        Self::ClaimIgnored,
+        Self::NothingPassedOver,
+        Self::DeletedLeave,
+        Self::MovedLeave,
+        Self::NothingPinned,
+        Self::IndexKeepsDeleted,
+        Self::NameClaimStays,
+        Self::NamesNotLookedUp,
+        Self::CascadeOnce,
+        Self::SwayedNotTold,
+        Self::RepairsEmitted,
     ];
 }
 

@@ -1,7 +1,8 @@
 //! What a merge function, a resolver, a rule and a whole data type must obey, as checks.
 //!
 //! Owns the laws: [`join`] for types that merge by themselves, [`resolver`] for functions over the candidates of one
-//! register, [`rule`] for functions over several entities, [`merge`] for whole data types with edits and deltas. Each
+//! register, [`custom`] for rules written against the engine's trait, [`rule`] for other functions over several entities,
+//! [`merge`] for whole data types with edits and deltas. Each
 //! has a trait (or a function type), a function `check` that returns the first law that does not hold as [`Broken`],
 //! and a macro that expands to a module of tests. Knows nothing of stores and sessions. Invariant: a check is a pure
 //! function of its input, so a seed or a token is all that it takes to see a failure again.
@@ -10,6 +11,7 @@
 //!
 #![doc = include_str!("../../../docs/testing.md")]
 
+pub mod custom;
 pub mod join;
 mod macros;
 pub mod merge;

@@ -7,6 +7,7 @@ pub mod law;
 pub mod model;
 pub mod random;
 pub mod sim;
+pub mod sim_rules;
 #[cfg(feature = "laws")]
 pub mod strategy;
 #[cfg(feature = "laws")]

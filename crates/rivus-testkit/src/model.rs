@@ -10,10 +10,12 @@
 //! itself but that others it held had observed. So "happened before" needs no search for paths, and an edit may
 //! travel alone ([`Model::delta`]).
 //!
-//! What it leaves out: authorities, admission, rules, and the limits on the size of names and edits.
+//! What it leaves out: authorities, admission, and the limits on the size of names and edits. Rules have a model of
+//! their own, [`rules`].
 
 mod draft;
 mod engine;
+pub mod rules;
 mod show;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ mod heal;
 mod link;
 pub mod plan;
 mod reference;
-mod replay;
+pub(crate) mod replay;
 mod schema;
 mod shrink;
 mod site;

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use rivus_core::clock::{Stamp, ticks};
 use rivus_core::id::ReplicaId;
+use rivus_core::rules::CustomRule;
 use rivus_core::value::{DEPTH_MAX, Value};
 
 pub use history::{BadToken, History, Step, histories};
@@ -210,6 +211,61 @@ pub fn entities() -> impl Strategy<Value = Vec<Entity>> + Clone {
             claims.insert(user, claim);
             claims.remove(&Value::Null);
             let entity = Entity { id: format!("e{n}"), deleted, fields: held.collect(), claims };
+            made.insert(at.index(made.len() + 1), entity);
+        }
+        made
+    })
+}
+
+/// Entities for a rule of your own, made of the fields that it names, with values of all kinds.
+pub fn entities_for(rule: &dyn CustomRule) -> impl Strategy<Value = Vec<Entity>> + Clone + use<> {
+    let group = rule.group();
+    let mut names: Vec<&str> = rule.reads().into_iter().chain(rule.owns()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let value = prop_oneof![3 => any::<bool>().prop_map(Value::Bool), 3 => small_values(), 1 => values()];
+    let others = names.iter().filter(|name| !group.contains(*name));
+    entities_of(&group, others.map(|name| (*name, value.clone().boxed())).collect())
+}
+
+/// Entities with these fields, up to six, in groups of few values that some are in none of. Some are deleted, some have
+/// been in another group before, some never claimed theirs; claims often tie.
+pub fn entities_of(
+    group: &[&str],
+    fields: Vec<(&str, BoxedStrategy<Value>)>,
+) -> impl Strategy<Value = Vec<Entity>> + Clone + use<> {
+    let shared = || {
+        let some =
+            vec![Value::from("g1"), Value::from("g1"), Value::from("g1"), Value::from("g2"), Value::Null];
+        select(some).boxed()
+    };
+    let group: Vec<String> = group.iter().map(|name| (*name).to_owned()).collect();
+    let names: Vec<String> =
+        group.iter().cloned().chain(fields.iter().map(|(name, _)| (*name).to_owned())).collect();
+    let values: Vec<_> = group.iter().map(|_| shared()).chain(fields.into_iter().map(|(_, v)| v)).collect();
+    let values: Vec<_> = values.into_iter().map(|value| prop::option::weighted(0.95, value)).collect();
+    let claim = prop::option::weighted(
+        0.8,
+        (0..3_u64, 1..3_u128).prop_map(|(ms, replica)| {
+            let replica = ReplicaId::from_u128(replica);
+            Stamp { generation: 0, time: ticks(1000 + ms), replica }
+        }),
+    );
+    let stamps = vec(stamps(5), names.len());
+    let entity = (values, stamps, claim.clone(), claim, prop::bool::weighted(0.2), any::<Index>());
+    vec(entity, 0..7).prop_map(move |entities| {
+        let mut made: Vec<Entity> = Vec::new();
+        for (n, (values, stamps, claim, former_claim, deleted, at)) in entities.into_iter().enumerate() {
+            let held = names.iter().zip(values).zip(stamps);
+            let held = held
+                .filter_map(|((name, value), stamp)| Some((name.clone(), Field { stamp, value: value? })));
+            let mut entity =
+                Entity { id: format!("e{n}"), deleted, fields: held.collect(), ..Entity::default() };
+            let own: Vec<_> = group.iter().map(|name| entity.value(name).clone()).collect();
+            let own = <[Value; 1]>::try_from(own).map_or_else(Value::List, |[one]| one);
+            entity.claims.extend(former_claim.map(|claim| ("g2".into(), claim)));
+            entity.claims.extend(claim.map(|claim| (own, claim)));
+            entity.claims.remove(&Value::Null);
             made.insert(at.index(made.len() + 1), entity);
         }
         made

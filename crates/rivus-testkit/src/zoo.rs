@@ -5,6 +5,9 @@
 //! about. So the zoo checks the checks: a law that no exhibit breaks has never been seen to work. It is also a list of
 //! what to look for in a merge of your own.
 
+mod custom_rules;
+#[cfg(test)]
+mod engine_rules;
 mod joins;
 mod merges;
 mod registers;
@@ -20,6 +23,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use rivus_core::value::Value;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+pub use custom_rules::OneStar;
 pub use registers::{Engine, Entities, Floor, Register};
 pub use sound_joins::{
     Enabled, Greatest, GreatestFloat, GrowOnlyCounter, GrowOnlySet, LatestOfEach, Least, Newest,
@@ -64,14 +68,27 @@ pub const CASES_MAX: u32 = 1000;
 /// The mistakes.
 #[must_use]
 pub fn broken() -> Vec<Exhibit> {
-    [joins::exhibits(), resolvers::exhibits(), merges::exhibits(), rules::exhibits()].concat()
+    [
+        joins::exhibits(),
+        resolvers::exhibits(),
+        merges::exhibits(),
+        rules::exhibits(),
+        custom_rules::exhibits(),
+    ]
+    .concat()
 }
 
 /// What is right.
 #[must_use]
 pub fn sound() -> Vec<Exhibit> {
-    [sound_joins::exhibits(), sound_resolvers::exhibits(), registers::exhibits(), sound_rules::exhibits()]
-        .concat()
+    [
+        sound_joins::exhibits(),
+        sound_resolvers::exhibits(),
+        registers::exhibits(),
+        sound_rules::exhibits(),
+        custom_rules::sound(),
+    ]
+    .concat()
 }
 
 /// The first of the inputs on which `check` fails.

@@ -3,6 +3,7 @@
 use super::intents::Intents;
 use super::{EditError, Tx};
 use crate::address;
+use crate::canary::{Canary, is_on};
 use crate::register::Reach;
 use crate::rules::{Facts, Laid, Rules, Watch};
 use crate::schema::Slot;
@@ -107,7 +108,7 @@ impl<'s, S: Store> Tx<'s, S> {
         }
         let Some(before) = self.before(at).cloned() else { return Ok(()) };
         let mut after = before.after;
-        if before.touched {
+        if before.touched && !is_on(Canary::NothingPinned) {
             for laid in before.laid.iter().filter(|laid| laid.pins) {
                 let Some(place) = laid.field.filter(|place| !before.named.contains(place)) else { continue };
                 self.intend_value(at, watch, place, &laid.shown)?;

@@ -128,6 +128,10 @@ impl<S: Store> Replica<S> {
                         self.saw = Some(Saw { incarnation: cursor.incarnation, done: cursor.done });
                     }
                     self.restamp(machine, page);
+                    #[cfg(feature = "canary")]
+                    if is_on(Canary::RepairsEmitted) {
+                        self.emit_repairs(now);
+                    }
                     return Ok(joined);
                 }
                 Err(CommitError::Stale) => {}

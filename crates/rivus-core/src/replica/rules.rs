@@ -205,6 +205,21 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale)
     }
 
+    /// Writes what rules show: what they are there to do without.
+    #[cfg(feature = "canary")]
+    pub(super) fn emit_repairs(&mut self, now: crate::clock::Millis) {
+        let mut repairs = Vec::new();
+        let _ = self.each_overlay(&mut |overlay| {
+            let Overlay { kind, id, field, shown, .. } = overlay;
+            let put = field.map(|field| crate::edit::Action::Put(vec![(field, shown)]));
+            repairs.extend(put.map(|put| crate::edit::Op::new(kind, id, put)));
+            ControlFlow::Continue(())
+        });
+        for repair in repairs {
+            let _ = self.edit(now, &[repair]);
+        }
+    }
+
     /// What rules show of an entity in place of what its registers hold.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::index::{Index, compact};
 use super::{Entity, Field, Overlay, Rules, Stratum, Watch, What};
 use crate::address::{Parts, class};
+use crate::canary::{Canary, is_on};
 use crate::clock::Stamp;
 use crate::row::{Corrupt, Row};
 use crate::schema::{FieldType, Kind};
@@ -82,6 +83,10 @@ impl Facts {
         if let Some(slot) = self.values.get_mut(at) {
             *slot = value;
         }
+        if let Some(stamp) = self.stamps.get_mut(at) {
+            // It shows from now on, though no register may hold it yet.
+            stamp.get_or_insert(Stamp::LOWEST);
+        }
     }
 
     /// Lays an overlay on.
@@ -148,7 +153,7 @@ impl Rules {
             let stratum = self.stratum(rule);
             let was = if before.held { stratum.place_in(rule, id, watch, before) } else { None };
             let is = stratum.place_in(rule, id, watch, after);
-            if is != was
+            if (is != was || is_on(Canary::ClaimRewritten))
                 && let Some((group, _)) = is
             {
                 taken.push((stratum.name.as_str(), group));
@@ -408,6 +413,8 @@ impl Stratum {
             }
             What::Unique { field, .. } => {
                 let name = facts.value(*field);
+                let name =
+                    if is_on(Canary::NameClaimStays) { &Value::Bool(*name != Value::Null) } else { name };
                 (facts.is_there() && *name != Value::Null).then(|| (group, name.clone()))
             }
             What::Custom(custom) => {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use super::index::{DANGLING, REFERRERS, prefix};
 use super::{Facts, Laid, Rules, Stratum, What};
+use crate::canary::{Canary, is_on};
 use crate::schema::OnGone;
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::Value;
@@ -117,7 +118,8 @@ impl<S: Store> Work<'_, S> {
                 return Ok(Some(rival));
             }
             // Another kind's entity is there or not; one of the same kind may be gone on account of what it names.
-            if stratum.kind != *to || !seen.insert(next) || *facts.value(*field) == Value::Null {
+            let is_further = stratum.kind == *to && !is_on(Canary::CascadeOnce);
+            if !is_further || !seen.insert(next) || *facts.value(*field) == Value::Null {
                 return Ok(None);
             }
             match target(facts.value(*field)) {

@@ -6,6 +6,7 @@
 
 use super::index::{self, CLAIMS, OPEN, place, prefix, put_place};
 use super::{Facts, Laid, Rules, What, nearest_millis};
+use crate::canary::{Canary, is_on};
 use crate::clock::Stamp;
 use crate::schema::OrderTime;
 use crate::store::{CommitError, Store, StoreError};
@@ -14,12 +15,13 @@ use crate::work::Work;
 
 /// The place of an entity in the group that it is open in: where it claimed it, or where it would have.
 fn own_place(rule: usize, group: &[u8], open: usize, facts: &Facts) -> Stamp {
-    facts.claim(rule, group).unwrap_or_else(|| facts.stamp(open))
+    let claim = facts.claim(rule, group).filter(|_| !is_on(Canary::ClaimIgnored));
+    claim.unwrap_or_else(|| facts.stamp(open))
 }
 
 /// Under which keys an entity is found. What it holds is read from itself.
 pub(super) fn entries(rule: usize, fields: &[usize], open: usize, id: &str, facts: &Facts) -> Vec<Vec<u8>> {
-    if !facts.held {
+    if !facts.held || facts.deleted && is_on(Canary::DeletedLeave) {
         return Vec::new();
     }
     let key = |part, group: &[u8], stamp| {
@@ -27,12 +29,16 @@ pub(super) fn entries(rule: usize, fields: &[usize], open: usize, id: &str, fact
         put_place(&mut key, stamp, id);
         key
     };
-    let mut keys: Vec<_> = facts.claims(rule).map(|claim| key(CLAIMS, &claim.group, claim.stamp)).collect();
+    let claims = facts.claims(rule).filter(|claim| {
+        !is_on(Canary::ClaimIgnored)
+            && (!is_on(Canary::MovedLeave) || facts.group(fields).as_ref() == Some(&claim.group))
+    });
+    let mut keys: Vec<_> = claims.map(|claim| key(CLAIMS, &claim.group, claim.stamp)).collect();
     if *facts.value(open) == Value::Null
         && let Some(group) = facts.group(fields)
     {
         let stamp = own_place(rule, &group, open, facts);
-        if facts.claim(rule, &group).is_none() {
+        if facts.claim(rule, &group).is_none() || is_on(Canary::ClaimIgnored) {
             keys.push(key(CLAIMS, &group, stamp));
         }
         keys.push(key(OPEN, &group, stamp));
@@ -65,7 +71,7 @@ impl<S: Store> Work<'_, S> {
             let (theirs, _) = self.shown(rules, &stratum.kind, rival, rule)?;
             // One of this group that ended before this one began was no successor.
             let ended = theirs.value(open);
-            let is_before = *ended != Value::Null && ended <= own;
+            let is_before = *ended != Value::Null && ended <= own && !is_on(Canary::NothingPassedOver);
             if is_before && theirs.group(&stratum.group).as_ref() == Some(&group) {
                 after.truncate(prefix.len());
                 after.extend_from_slice(&end);
@@ -81,7 +87,7 @@ impl<S: Store> Work<'_, S> {
     /// successor of whatever is open before it.
     pub(super) fn stopped_by(&self, rule: usize, key: &[u8]) -> Result<Option<String>, StoreError> {
         // The key of a claim is that of an open one but for the letter.
-        let Some(end) = key.get(3..) else { return Ok(None) };
+        let Some(end) = key.get(3..).filter(|_| !is_on(Canary::SwayedNotTold)) else { return Ok(None) };
         let below = prefix(rule, OPEN, &[end]);
         let Some((found, _)) = self.index().last_below(&prefix(rule, OPEN, &[]), &below)? else {
             return Ok(None);

@@ -8,6 +8,7 @@ use super::index::{
     value_len,
 };
 use super::{Facts, Rules, Stratum, What, reference, rivals, unique};
+use crate::canary::{Canary, is_on};
 use crate::schema::{OnClash, OnGone};
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::Value;
@@ -61,6 +62,9 @@ impl<S: Store> Work<'_, S> {
             }
             let id = self.staged(at).id().to_owned();
             let facts = self.shown_at(rules, at, rule)?;
+            if facts.deleted && is_on(Canary::IndexKeepsDeleted) {
+                continue;
+            }
             let keys = entries(rule, stratum, &id, &facts);
             let gone = if dirt.keys { self.enter(rule, &id, &keys)? } else { Vec::new() };
             if asks {

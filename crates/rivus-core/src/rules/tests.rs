@@ -354,3 +354,45 @@ fn several_references_keep_one_entity_and_what_is_deleted_shows_nothing_otherwis
     assert!(one.view("project", "p").unwrap().unwrap().deleted);
     assert_eq!(one.overlays("entry", "e").unwrap(), []);
 }
+
+/// The last that took the star has it.
+struct OneStar;
+
+impl CustomRule for OneStar {
+    fn group(&self) -> Vec<&str> {
+        vec!["user"]
+    }
+
+    fn reads(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    fn owns(&self) -> Vec<&str> {
+        vec!["star"]
+    }
+
+    fn holds(&self, entity: &Entity) -> bool {
+        *entity.value("star") == Value::Bool(true)
+    }
+
+    fn evaluate(&self, entities: &[Entity]) -> Overlays {
+        let last = entities.iter().filter_map(|e| Some((e.claim?, &e.id))).max();
+        let mut overlays = Overlays::default();
+        for entity in entities.iter().filter(|e| self.holds(e) && last.is_some_and(|(_, id)| *id != e.id)) {
+            overlays.show(entity.id.as_str(), "star", Value::Bool(false));
+        }
+        overlays
+    }
+}
+
+#[test]
+fn a_rule_of_the_application_claims_also_by_a_field_that_is_new() {
+    let kind = |k: crate::schema::KindBuilder| {
+        k.value("user").value("star").value("text").custom_rule("one star", OneStar)
+    };
+    let mut one = replica(1, &Schema::builder().kind("entry", kind).build().unwrap());
+    put(&mut one, 1, "a", &[("user", "u".into()), ("star", true.into())]);
+    put(&mut one, 2, "b", &[("user", "u".into())]);
+    put(&mut one, 3, "b", &[("star", true.into())]);
+    assert_eq!((shown(&one, "a", "star"), shown(&one, "b", "star")), (false.into(), true.into()));
+}

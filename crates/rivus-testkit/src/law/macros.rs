@@ -96,6 +96,75 @@ macro_rules! rule_laws {
     };
 }
 
+/// Makes a module of tests, one for each law of a rule of your own, a
+/// [`CustomRule`](rivus_core::rules::CustomRule).
+///
+/// Takes the module's name, an expression of the rule, and what it promises of the entities of one group as they show.
+/// `losers: StayOut` adds that who lost does not come back when the winner lets go or is deleted. Entities are made of
+/// the fields that the rule names, with values of all kinds; `entities: …` gives a strategy for better ones, such as
+/// [`entities_of`](crate::strategy::entities_of).
+///
+/// ```
+/// use rivus_core::rules::{CustomRule, Entity, Overlays};
+/// use rivus_core::value::Value;
+///
+/// /// No line of an invoice costs less than nothing.
+/// struct NotNegative;
+///
+/// impl CustomRule for NotNegative {
+///     fn group(&self) -> Vec<&str> {
+///         vec!["invoice"]
+///     }
+///     fn reads(&self) -> Vec<&str> {
+///         vec![]
+///     }
+///     fn owns(&self) -> Vec<&str> {
+///         vec!["price"]
+///     }
+///     fn evaluate(&self, lines: &[Entity]) -> Overlays {
+///         let mut overlays = Overlays::default();
+///         for line in lines {
+///             if matches!(line.value("price"), Value::Int(price) if *price < 0) {
+///                 overlays.show(line.id.as_str(), "price", Value::Int(0));
+///             }
+///         }
+///         overlays
+///     }
+/// }
+///
+/// fn promise(lines: &[Entity]) -> Result<(), String> {
+///     let below = |line: &&Entity| matches!(line.value("price"), Value::Int(price) if *price < 0);
+///     lines.iter().find(below).map_or(Ok(()), |line| Err(format!("{} costs less than nothing", line.id)))
+/// }
+///
+/// rivus_testkit::custom_rule_laws!(not_negative_obeys, NotNegative, promise);
+/// # fn main() { not_negative_obeys::prove_all() }
+/// ```
+#[macro_export]
+macro_rules! custom_rule_laws {
+    ($name:ident, $rule:expr, $holds:expr) => {
+        $crate::custom_rule_laws!($name, $rule, $holds, losers: MayReturn);
+    };
+    ($name:ident, $rule:expr, $holds:expr, losers: $losers:ident) => {
+        $crate::custom_rule_laws!(
+            $name, $rule, $holds, losers: $losers, entities: $crate::strategy::entities_for(&$rule)
+        );
+    };
+    ($name:ident, $rule:expr, $holds:expr, losers: $losers:ident, entities: $entities:expr) => {
+        $crate::law_tests! {
+            $name, $entities,
+            |law, entities: &Vec<$crate::law::rule::Entity>| {
+                let losers = $crate::law::custom::Losers::$losers;
+                let promise = $crate::law::custom::Promise { rule: $rule, holds: $holds, losers };
+                $crate::law::custom::holds(law, &promise, entities)
+            },
+            total: Total, deterministic: Deterministic, clock_free: ClockFree, order_free: OrderFree,
+            owns_its_writes: OwnsItsWrites, establishes: Establishes, idempotent: Idempotent,
+            incremental: Incremental, reads_what_it_names: ReadsWhatItNames, no_revival: NoRevival,
+        }
+    };
+}
+
 /// Makes a module of tests, one for each law of a [`Merge`](crate::law::merge::Merge): a whole data type, with its
 /// edits and deltas.
 ///

@@ -257,7 +257,7 @@ impl fmt::Display for Action {
     }
 }
 
-struct Said<'o>(&'o Op);
+pub(crate) struct Said<'o>(pub(crate) &'o Op);
 
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -44,11 +44,11 @@ pub fn replay_script(plan: &Plan) -> Option<String> {
     Some(script)
 }
 
-fn line(script: &mut String, value: &JsonValue) {
+pub(crate) fn line(script: &mut String, value: &JsonValue) {
     let _ = writeln!(script, "{value}");
 }
 
-fn edit(op: &Op, on: &str, at: i64) -> JsonValue {
+pub(crate) fn edit(op: &Op, on: &str, at: i64) -> JsonValue {
     let value = |value: &rivus_core::value::Value| serde_json::to_value(Json(value)).unwrap_or_default();
     let mut step = Map::new();
     let mut put = |key: &str, value: JsonValue| step.insert(key.to_owned(), value);

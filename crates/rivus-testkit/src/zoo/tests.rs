@@ -48,12 +48,13 @@ fn the_zoo_is_large_enough_and_its_names_are_its_own() {
 /// A law that nothing breaks may be a check that cannot fail.
 #[test]
 fn every_law_of_every_family_is_seen_to_be_broken() {
-    use crate::law::{join, merge, resolver, rule};
+    use crate::law::{custom, join, merge, resolver, rule};
     let families = [
         (joins::exhibits(), &join::LAWS[..]),
         (resolvers::exhibits(), &resolver::LAWS[..]),
         (rules::exhibits(), &rule::LAWS[..]),
         (merges::exhibits(), &merge::LAWS[..]),
+        (custom_rules::exhibits(), &custom::LAWS[..]),
     ];
     for (exhibits, laws) in families {
         let mut breakers: BTreeMap<Law, Vec<&str>> = BTreeMap::new();
@@ -70,7 +71,10 @@ fn every_law_of_every_family_is_seen_to_be_broken() {
 
 #[test]
 fn a_hunt_is_repeated_to_the_letter_by_its_seed() {
-    for exhibit in broken().iter().step_by(7) {
+    // What these read is no part of the input.
+    let outside = ["wall clock in a rule", "order of a hash map", "counted in the thread"];
+    let repeated: Vec<_> = broken().into_iter().filter(|exhibit| !outside.contains(&exhibit.name)).collect();
+    for exhibit in repeated.iter().step_by(7) {
         let [one, two] = [(); 2].map(|()| exhibit.hunt(effort(9)));
         assert!(one.is_some());
         assert_eq!(one, two, "{}", exhibit.name);
@@ -110,8 +114,9 @@ fn a_floor_that_is_forgotten_shows_what_the_write_between_had_put_out() {
 
 #[test]
 fn the_manual_lists_the_zoo() {
-    let lists = [joins::exhibits(), resolvers::exhibits(), merges::exhibits(), rules::exhibits()];
-    let titles = ["Joins", "Resolvers", "Data types", "Rules"];
+    let custom = custom_rules::exhibits();
+    let lists = [joins::exhibits(), resolvers::exhibits(), merges::exhibits(), rules::exhibits(), custom];
+    let titles = ["Joins", "Resolvers", "Data types", "Rules", "Rules by the engine's trait"];
     let mut expected = String::new();
     for (title, exhibits) in titles.into_iter().zip(lists) {
         expected += &format!("### {title}\n\n| mistake | what is wrong | met in |\n|---|---|---|\n");
