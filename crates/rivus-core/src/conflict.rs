@@ -1,6 +1,6 @@
 //! Conflicts: writes that lost to one whose author had not seen them.
 //!
-//! Owns the record of such a loss, what decides it ([`Witness`]), and the bounded list in which it is kept. A loss is
+//! Owns the record of such a loss, what decides it (`Witness`), and the bounded list in which it is kept. A loss is
 //! found where registers are joined and recorded in the same commit. Where an authority judges edits it alone decides,
 //! because it knows in what order it accepted them; the author hears of its own losses in LOST frames. Without an
 //! authority each replica decides for its own writes by what it can know, and errs towards reporting.
