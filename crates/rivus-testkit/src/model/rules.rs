@@ -202,14 +202,16 @@ fn together(
                 None => Value::Bool(!held.deleted),
                 Some(field) => held.value(field).clone(),
             };
-            let overlay = Overlay { rule: rule.name.clone(), rival: laid.rival, shown: laid.shown, hidden };
+            let mut overlay =
+                Overlay { rule: rule.name.clone(), rival: laid.rival, shown: laid.shown, hidden };
             let is_kept = field.is_none() && overlay.shown == Value::Bool(true);
             let spot = (kind, id, field);
-            if overlays.contains_key(&spot) {
+            if let Some(below) = overlays.get(&spot) {
                 sights.insert(Sight::TwoStrata);
                 if is_kept {
                     continue;
                 }
+                overlay.rival = overlay.rival.or_else(|| below.rival.clone());
             }
             overlays.insert(spot, overlay);
         }

@@ -245,7 +245,7 @@ impl Generator {
             0 => Value::Null,
             1 => Value::Int(1),
             2 => "1".into(),
-            3 => self.rng.pick(odd).clone().into(),
+            3..6 => self.rng.pick(odd).clone().into(),
             _ => "Home".into(),
         }
     }

@@ -144,7 +144,7 @@ impl<'a> Edit<'a> {
         }
         let accepted = overlays(self.author, self.kind, self.id)
             .filter(|(field, overlay)| {
-                field.is_some_and(|field| !named.contains(&field)) && self.is_pinned(overlay)
+                field.is_some_and(|field| !named.contains(&field) && self.is_pinned(field, overlay))
             })
             .filter_map(|(field, overlay)| Some((field?.to_owned(), overlay.shown.clone())));
         for (field, shown) in accepted.collect::<Vec<_>>() {
@@ -159,7 +159,7 @@ impl<'a> Edit<'a> {
     fn put(&mut self, fields: &[(String, Value)]) {
         let is_new = |edit: &Self, field: &String, value: &Value| {
             let overlay = overlays(edit.author, edit.kind, edit.id).find(|(of, _)| *of == Some(field));
-            let accepts = overlay.is_some_and(|(_, overlay)| edit.is_pinned(overlay));
+            let accepts = overlay.is_some_and(|(_, overlay)| edit.is_pinned(field, overlay));
             accepts || edit.before.values.get(field) != Some(value)
         };
         let changed: Vec<bool> = fields.iter().map(|(field, value)| is_new(self, field, value)).collect();
@@ -200,9 +200,10 @@ impl<'a> Edit<'a> {
         self.writes.insert(address, value);
     }
 
-    fn is_pinned(&self, overlay: &Overlay) -> bool {
-        let mut rules = self.kind.rules().filter(|rule| rule.name == overlay.rule);
-        rules.any(|rule| matches!(rule.what, RuleType::AtMostOne(_)))
+    /// Whether it is the end of one that a rival stopped, or what a later rule made of that.
+    fn is_pinned(&self, field: &str, overlay: &Overlay) -> bool {
+        let stops = |rule: &Rule| matches!(&rule.what, RuleType::AtMostOne(what) if what.open == field);
+        overlay.hidden == Value::Null && self.kind.rules().any(stops)
     }
 
     /// The group in which the entity takes a place, and what else makes it another place.
