@@ -167,18 +167,18 @@ impl Session {
     ) -> Result<(), SessionError> {
         let head = replica.head()?;
         let peer = self.peer()?;
-        let met = replica.identity().authority.is_none_or(|authority| authority.met);
-        if self.writing.is_none() && met || seq > head.seq {
+        let store = peer.store;
+        // Whether the store has met its authority says nothing here: another process may have done so meanwhile.
+        let uploads = !self.is_server() && peer.is_authority && self.pushing.is_none();
+        if self.writing.is_none() && !uploads || seq > head.seq {
             return Err(unexpected("SYNCED beyond what was sent"));
         }
-        let (store, is_authority) = (peer.store, peer.is_authority);
         let incarnation = position_of(&head).incarnation;
         let mut remembered = peer.remembered(replica.peer(store)?);
         remembered.read = Cursor { incarnation, done: seq, at: seq };
         replica.remember(store, &remembered)?;
         self.peer_synced = self.peer_synced.max(Some(seq));
-        let met = replica.identity().authority.is_some_and(|authority| authority.met);
-        if is_authority && !met {
+        if uploads {
             // The authority has what was confirmed here. Now the pending edits, then everything of the authority.
             self.writing = None;
             replica.forget_cursor(store)?;

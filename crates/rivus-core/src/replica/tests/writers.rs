@@ -201,10 +201,10 @@ fn what_another_writer_does_to_the_identity_during_an_opening_is_seen() {
 }
 
 /// Both ends of a connection that stays up.
-fn connection() -> (Session, Session) {
+fn connection(want: Want) -> (Session, Session) {
     let session = |role| {
         let seeds = seeds(777);
-        Session::new(SessionOptions { role, want: Want::Live, offers: true, seeds, capabilities: 0 })
+        Session::new(SessionOptions { role, want, offers: true, seeds, capabilities: 0 })
     };
     let (client, server) = (Role::Client { token: None }, Role::Server { grants: Grants::everybody() });
     (session(client), session(server))
@@ -219,7 +219,7 @@ fn an_edit_that_another_process_pushed_is_no_divergence_while_it_lacks_a_verdict
     let mut b = b.borrow_mut();
     let mut hub = device(9);
     hub.serve_as_authority().unwrap();
-    let (mut of_a, mut of_b) = (connection(), connection());
+    let (mut of_a, mut of_b) = (connection(Want::Live), connection(Want::Live));
     for (replica, (client, server)) in [(&mut a, &mut of_a), (&mut *b, &mut of_b)] {
         act(replica, 1000, inc("views", 1));
         let mut one = End { replica, session: client, now };
@@ -377,7 +377,7 @@ fn a_copy_takes_new_ids_for_all_of_its_writers_and_once_only() {
 fn page_on_its_way() -> (Replica<Shared>, Rc<RefCell<Replica<Shared>>>, Device, Session, Vec<u8>) {
     let now = Millis(100_000);
     let ((mut a, b), mut other) = (two(), device(3));
-    let (mut client, mut server) = connection();
+    let (mut client, mut server) = connection(Want::Live);
     let mut one = End { replica: &mut a, session: &mut client, now };
     run(&mut one, &mut End { replica: &mut other, session: &mut server, now }, usize::MAX).unwrap();
     act(&mut other, 2000, field("title", "on its way"));
@@ -390,7 +390,7 @@ fn connects_anew(a: &mut Replica<Shared>, other: &mut Device) {
     assert_eq!(a.identity().store, StoreId(77));
     assert_eq!(a.cursor(StoreId(3)).unwrap(), None, "a copy reads from zero");
     let now = Millis(100_000);
-    let (mut client, mut server) = connection();
+    let (mut client, mut server) = connection(Want::Live);
     let mut one = End { replica: a, session: &mut client, now };
     run(&mut one, &mut End { replica: other, session: &mut server, now }, usize::MAX).unwrap();
     assert_eq!(shows(a, "title"), value("on its way"));
@@ -444,4 +444,33 @@ fn rules_see_what_a_program_without_them_wrote_just_before_an_edit() {
     must(ruled.edit(Millis(4000), &[start("another user", 4000)]).unwrap());
     let view = ruled.view("entry", "1000").unwrap().unwrap();
     assert_eq!(view.fields.get("stop"), Some(&Shown::Value(2000.into())));
+}
+
+#[test]
+fn two_writers_that_both_bring_an_authority_what_they_have_come_to_an_end() {
+    let now = Millis(100_000);
+    let mut uploads = 0;
+    for cut in 0..24 {
+        let ((mut a, b), mut h) = (two(), hub());
+        act(&mut a, 1000, inc("views", 1));
+        act(&mut b.borrow_mut(), 1000, inc("views", 2));
+        let ((mut client, mut server), (mut client_of_b, mut server_of_b)) =
+            (connection(Want::Once), connection(Want::Once));
+        let mut sync_a = |a: &mut Replica<Shared>, h: &mut Device, frames| {
+            let mut one = End { replica: a, session: &mut client, now };
+            run(&mut one, &mut End { replica: h, session: &mut server, now }, frames).unwrap();
+            (client.is_closed(), server.poll_events().any(|event| event == SessionEvent::CaughtUp))
+        };
+        let (_, uploaded) = sync_a(&mut a, &mut h, cut);
+        let mut b = b.borrow_mut();
+        let mut one = End { replica: &mut *b, session: &mut client_of_b, now };
+        run(&mut one, &mut End { replica: &mut h, session: &mut server_of_b, now }, usize::MAX).unwrap();
+        let (closed, uploads_later) = sync_a(&mut a, &mut h, usize::MAX);
+        assert!(closed && client_of_b.is_closed(), "cut after {cut}: {client:?}");
+        uploads += usize::from(uploaded || uploads_later);
+        assert_eq!(a.pending_count().unwrap(), 0, "cut after {cut}");
+        assert_eq!(shows(&h, "views"), Some(Shown::Counter(3)), "cut after {cut}");
+        assert_equal(&b, &h);
+    }
+    assert!(uploads > 0, "no case in which there is something to bring");
 }
