@@ -396,3 +396,40 @@ fn a_rule_of_the_application_claims_also_by_a_field_that_is_new() {
     put(&mut one, 3, "b", &[("star", true.into())]);
     assert_eq!((shown(&one, "a", "star"), shown(&one, "b", "star")), (false.into(), true.into()));
 }
+
+/// Two ids whose hashes begin alike.
+const ALIKE: [&str; 2] = ["p28", "p208"];
+
+fn projects() -> Schema {
+    let kind = |k: crate::schema::KindBuilder| k.value("w").value("name").unique("name", ["w"], "name");
+    Schema::builder().kind("project", kind).build().unwrap()
+}
+
+#[test]
+fn names_that_read_alike_are_told_apart() {
+    let mut one = replica(1, &projects());
+    let named = [("pa", 1.into()), ("pb", "1".into()), (ALIKE[0], 1.into()), (ALIKE[1], Value::from("1"))];
+    for (now, (id, name)) in (1..).zip(named) {
+        put(&mut one, now, id, &[("w", "w".into()), ("name", name)]);
+    }
+    let expected = ["1 #afa4", "1 #afa4a"].map(Value::from);
+    assert_eq!(ALIKE.map(|id| shown(&one, id, "name")), expected);
+}
+
+#[test]
+fn a_winner_that_loses_its_name_takes_that_of_a_loser_who_is_told() {
+    let (mut one, mut other) = (replica(1, &projects()), replica(2, &projects()));
+    for (now, id) in (1000..).zip(ALIKE) {
+        put(&mut one, now, id, &[("w", "w".into()), ("name", "Home".into())]);
+    }
+    put(&mut other, 1, "pa", &[("w", "w".into()), ("name", "Home".into())]);
+    one.watch(crate::replica::Watching::Yes);
+    sync(&mut one, &mut other);
+    let expected = ["Home #afa4", "Home #afa4a"].map(Value::from);
+    assert_eq!(ALIKE.map(|id| shown(&one, id, "name")), expected);
+    let told = one.poll_events();
+    for id in ALIKE {
+        let is_it = |e: &crate::replica::Event| matches!(e, crate::replica::Event::Changed { id: of, .. } if of == id);
+        assert!(told.iter().any(is_it), "{id}: {told:?}");
+    }
+}

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::index::{NAMES, compact, place, prefix, put_place, value_len};
 use super::{Facts, Laid};
 use crate::canary::{Canary, is_on};
+use crate::clock::Stamp;
 use crate::schema::OnClash;
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::{Json, Value};
@@ -38,6 +39,15 @@ fn as_text(name: &Value) -> String {
     }
 }
 
+/// The other name that reads like this one: `1` and "1" do.
+fn reads_alike(name: &Value) -> Option<Value> {
+    match name {
+        Value::Text(text) => Value::from_json_str(text).ok().filter(|other| as_text(other) == *text),
+        other => Some(Value::Text(as_text(other))),
+    }
+    .filter(|other| other != name)
+}
+
 impl<S: Store> Work<'_, S> {
     /// What an entity shows whose name another one claimed before it.
     pub(super) fn clashing(
@@ -53,27 +63,30 @@ impl<S: Store> Work<'_, S> {
         let Some(group) = facts.group(fields).filter(|_| facts.is_there() && *name != Value::Null) else {
             return Ok(None);
         };
-        let family = prefix(rule, NAMES, &[&group, &compact(name)]);
         let own = digits(id);
         let short = |digits: &str| digits.get(..DIGITS_MIN).map(str::to_owned);
         let mut first = None;
-        // Only one whose digits begin like these could show the same.
-        let mut alike = Vec::new();
-        self.index().visit(&family, None, &mut |end, _| {
-            let (_, other) = place(end)?;
-            if other == id {
-                return Ok(ControlFlow::Break(()));
-            }
-            if first.is_none() {
-                first = Some(other.to_owned());
-            } else {
-                let theirs = digits(other);
-                if short(&theirs) == short(&own) {
-                    alike.push(theirs);
+        let own_place = (facts.claim(rule, &group).unwrap_or_else(|| facts.stamp(field)), id);
+        // Only one whose digits begin like these could show the same: of this name, or of one that reads like it.
+        let mut alike: Vec<(Stamp, String, String)> = Vec::new();
+        for (number, name) in [Some(name.clone()), reads_alike(name)].into_iter().flatten().enumerate() {
+            let family = prefix(rule, NAMES, &[&group, &compact(&name)]);
+            let mut is_first = true;
+            self.index().visit(&family, None, &mut |end, _| {
+                let (claim, other) = place(end)?;
+                if (claim, other) >= own_place {
+                    return Ok(ControlFlow::Break(()));
                 }
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+                let theirs = digits(other);
+                if std::mem::take(&mut is_first) {
+                    first = first.take().or((number == 0).then(|| other.to_owned()));
+                } else if short(&theirs) == short(&own) {
+                    alike.push((claim, other.to_owned(), theirs));
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        alike.sort();
         let Some(rival) = first else { return Ok(None) };
         if on_clash == OnClash::Alias {
             let (shown, hidden) = (Value::Bool(false), Value::Bool(true));
@@ -82,7 +95,7 @@ impl<S: Store> Work<'_, S> {
         let text = as_text(name);
         let mut taken = BTreeSet::new();
         let mut shown = String::new();
-        for digits in alike.into_iter().chain([own]) {
+        for digits in alike.into_iter().map(|(_, _, digits)| digits).chain([own]) {
             shown = self.free_name(rule, &group, &text, &digits, &taken)?;
             taken.insert(shown.clone());
         }
@@ -136,34 +149,46 @@ impl<S: Store> Work<'_, S> {
         let (group, name) =
             (rest.get(..group).unwrap_or_default(), rest.get(group..group + name).unwrap_or_default());
         let digits_of = digits(id);
-        let mut renamed =
-            self.family(rule, group, name, digits_of.get(..DIGITS_MIN).unwrap_or_default(), 2)?;
+        let begin = digits_of.get(..DIGITS_MIN).unwrap_or_default();
+        let mut renamed = self.family(rule, group, name, &[begin], 2)?;
+        let Ok(name) = Value::decode(name) else { return Ok(renamed) };
+        // Those that could show the same though they bear another name that reads alike.
+        if let Some(other) = reads_alike(&name) {
+            let begins: Vec<_> = renamed.iter().map(|id| digits(id)).chain([digits_of.clone()]).collect();
+            let begins: Vec<_> = begins.iter().filter_map(|digits| digits.get(..DIGITS_MIN)).collect();
+            renamed.extend(self.family(rule, group, &compact(&other), &begins, 0)?);
+        }
         // A name may be what a loser of another name would show.
-        if let Ok(Value::Text(text)) = Value::decode(name)
+        if let Value::Text(text) = name
             && let Some((base, digits)) = text.rsplit_once(" #")
             && let Some(digits) = digits.get(..DIGITS_MIN)
         {
-            let number = Value::from_json_str(base).ok().filter(|value| !matches!(value, Value::Text(_)));
-            for base in [Some(Value::Text(base.to_owned())), number].into_iter().flatten() {
-                renamed.extend(self.family(rule, group, &compact(&base), digits, 0)?);
+            let base = Value::Text(base.to_owned());
+            for base in [reads_alike(&base), Some(base)].into_iter().flatten() {
+                renamed.extend(self.family(rule, group, &compact(&base), &[digits], 0)?);
             }
         }
         Ok(renamed)
     }
 
-    /// The first few of those that bear a name, and those whose digits begin like these.
+    /// The first few of those that bear a name, and those whose digits begin like these, or like those of the first few.
     fn family(
         &self,
         rule: usize,
         group: &[u8],
         name: &[u8],
-        begin: &str,
+        begins: &[&str],
         first: usize,
     ) -> Result<Vec<String>, StoreError> {
         let (mut found, mut seen) = (Vec::new(), 0);
+        let mut begins: Vec<String> = begins.iter().map(|begin| (*begin).to_owned()).collect();
         self.index().visit(&prefix(rule, NAMES, &[group, name]), None, &mut |end, _| {
             let (_, other) = place(end)?;
-            if seen < first || digits(other).starts_with(begin) {
+            let theirs = digits(other);
+            if seen < first {
+                begins.extend(theirs.get(..DIGITS_MIN).map(str::to_owned));
+            }
+            if begins.iter().any(|begin| theirs.starts_with(begin.as_str())) {
                 found.push(other.to_owned());
             }
             seen += 1;
