@@ -236,10 +236,10 @@ impl World<'_> {
 
 /// Whose view is another than before, is told of.
 fn who_is_told(before: &BTreeMap<Key, View>, seen: &Seen, told: &BTreeSet<Key>) -> Result<(), Finding> {
-    for (key, view) in &seen.views {
-        let was = before.get(key);
-        if was != Some(view) && !told.contains(key) {
-            let text = format!("{} `{}` shows {view:?} and not {was:?}, and nobody is told", key.0, key.1);
+    for key in before.keys().chain(seen.views.keys()) {
+        let (was, is) = (before.get(key), seen.views.get(key));
+        if was != is && !told.contains(key) {
+            let text = format!("{} `{}` shows {is:?} and not {was:?}, and nobody is told", key.0, key.1);
             return Err((Oracle::Told, text));
         }
     }

@@ -150,8 +150,14 @@ impl Seen {
                 Ok(())
             });
             failed |= read.is_err();
-            self.entities.entry(key.0.clone()).or_default().insert(key.1.clone(), registers);
-            let before = self.held.insert(key.clone(), Arc::new(held));
+            let before = if held.is_empty() {
+                // All of it was taken back.
+                self.entities.get_mut(&key.0).map(|ids| ids.remove(&key.1));
+                self.held.remove(&key)
+            } else {
+                self.entities.entry(key.0.clone()).or_default().insert(key.1.clone(), registers);
+                self.held.insert(key.clone(), Arc::new(held))
+            };
             changed.insert(key, before.unwrap_or_default());
             ControlFlow::Continue(())
         })?;

@@ -72,30 +72,41 @@ impl Below<'_> {
 
     /// What is named by what is there is there, until nothing is added.
     fn keep(&self, at: usize, kind: &Kind, what: &Reference, sights: &mut BTreeSet<Sight>) -> Layer {
+        let mut layer = Layer::new();
+        for target in self.kept(at, kind, what, None, sights) {
+            // Nobody is kept by those that are kept on its account.
+            let others = self.kept(at, kind, what, Some(&target), sights);
+            let mut keepers = self.keepers(at, kind, what, &others).into_iter();
+            let keeper = keepers.find(|(of, id, _)| *of == target && (what.to != kind.name || *id != target));
+            let laid = Laid { shown: Value::Bool(true), rival: keeper.map(|(_, id, _)| id) };
+            layer.insert((what.to.clone(), target, None), laid);
+        }
+        layer
+    }
+
+    fn kept(
+        &self,
+        at: usize,
+        kind: &Kind,
+        what: &Reference,
+        without: Option<&str>,
+        sights: &mut BTreeSet<Sight>,
+    ) -> BTreeSet<String> {
         let mut kept: BTreeSet<String> = BTreeSet::new();
         loop {
             let mut more = BTreeSet::new();
             for (target, _, is_kept) in self.keepers(at, kind, what, &kept) {
                 let is_deleted = self.held(&what.to, &target).is_some_and(|held| held.deleted);
-                if !kept.contains(&target) && is_deleted {
+                if !kept.contains(&target) && is_deleted && without != Some(&target) {
                     sights.insert(if is_kept { Sight::KeptFurther } else { Sight::Kept });
                     more.insert(target);
                 }
             }
             if more.is_empty() {
-                break;
+                return kept;
             }
             kept.extend(more);
         }
-        let mut layer = Layer::new();
-        for (target, keeper, _) in self.keepers(at, kind, what, &kept) {
-            if kept.contains(&target) {
-                let laid = Laid { shown: Value::Bool(true), rival: Some(keeper) };
-                // Ids come in order: the first stays.
-                layer.entry((what.to.clone(), target, None)).or_insert(laid);
-            }
-        }
-        layer
     }
 
     /// Who names whom, of those that are there or kept, and whether it is there only because it is kept.
