@@ -119,7 +119,6 @@ pub enum Sight {
     Clamped,
     Turned,
     Custom,
-    TwoStrata,
 }
 
 /// What all rules show.
@@ -175,17 +174,12 @@ pub fn evaluate(schema: &Schema, entities: &Entities) -> Evaluated {
         }
         layers = next;
     }
-    Evaluated { overlays: together(entities, &rules, layers, &mut sights), sights }
+    Evaluated { overlays: together(entities, &rules, layers), sights }
 }
 
 /// All layers as one: where two show the same field, the one that reads the other is above. Of two that keep an entity
 /// the one that reads the other has nothing left to do.
-fn together(
-    entities: &Entities,
-    rules: &[(&Kind, &Rule)],
-    layers: Vec<Layer>,
-    sights: &mut BTreeSet<Sight>,
-) -> Overlays {
+fn together(entities: &Entities, rules: &[(&Kind, &Rule)], layers: Vec<Layer>) -> Overlays {
     let mut overlays = Overlays::new();
     let is_lower = |(kind, rule): &(&Kind, &Rule)| match &rule.what {
         RuleType::AtMostOne(_) => true,
@@ -207,7 +201,6 @@ fn together(
             let is_kept = field.is_none() && overlay.shown == Value::Bool(true);
             let spot = (kind, id, field);
             if let Some(below) = overlays.get(&spot) {
-                sights.insert(Sight::TwoStrata);
                 if is_kept {
                     continue;
                 }

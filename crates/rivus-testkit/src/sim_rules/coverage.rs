@@ -64,8 +64,6 @@ sometimes! {
     Turned = "end before its beginning",
     /// The rule of the application's own.
     Custom = "custom rule showed otherwise",
-    /// Two rules on one field.
-    TwoStrata = "two rules on one field",
     /// An edit of a loser writes the end that it showed.
     Pinned = "shown end pinned by an edit",
     /// A user sets the end that is shown anyway.
@@ -121,7 +119,6 @@ impl From<Sight> for Sometimes {
             Sight::Clamped => Self::Clamped,
             Sight::Turned => Self::Turned,
             Sight::Custom => Self::Custom,
-            Sight::TwoStrata => Self::TwoStrata,
         }
     }
 }

@@ -75,15 +75,14 @@ impl Generator {
                 let on = self.site();
                 self.push(Action::Restart { on });
             }
-            94..96 => {
+            94 => {
                 let (on, by_ms) = (self.site(), *self.rng.pick(&[-5000, -300, 300, 60_000, -3_600_000]));
                 self.push(Action::SetClock { on, by_ms });
             }
-            96..98 if self.plan.shape == Shape::Hub => {
-                let (to, rank) = (self.site(), *self.rng.pick(&[0, 0, 3]));
-                self.push(Action::Grant { to, rank });
-            }
+            95..98 if self.plan.shape == Shape::Hub => self.refusal(),
             _ if self.odd => self.oddity(),
+            _ if self.rng.chance(1, 4) => self.nest(),
+            _ if self.rng.chance(1, 4) => self.clash(),
             _ => self.rivals(),
         }
     }
@@ -100,6 +99,49 @@ impl Generator {
             5 | 6 => self.push(Action::Upgrade { on }),
             _ if self.plan.shape == Shape::Peers => self.push(Action::StartOver { on }),
             _ => self.push(Action::Restart { on }),
+        }
+    }
+
+    /// A timer is stopped by one that the authority refuses.
+    fn refusal(&mut self) {
+        let (on, hub) = self.pair();
+        let frames = u16::MAX;
+        let (user, ids) = (self.user(), [self.entry(), self.entry()]);
+        for (id, rank) in ids.into_iter().zip([3, 0]) {
+            self.push(Action::Grant { to: on, rank: 3 });
+            self.push(Action::Sync { from: on, to: hub, frames });
+            let start = self.start(user.clone());
+            self.push(Action::Edit { on, ops: vec![Op::new("entry", id, start)] });
+            self.push(Action::Grant { to: on, rank });
+            self.push(Action::Sync { from: on, to: hub, frames });
+        }
+    }
+
+    /// Projects of one name, and one that is named as another would show.
+    fn clash(&mut self) {
+        let on = self.site();
+        let (ids, odd) = projects();
+        for (n, id) in ids.iter().enumerate() {
+            let name = if n == 3 { odd[0].as_str() } else { "Home" };
+            let named = put([("workspace", "w1".into()), ("name", name.into())]);
+            self.push(Action::Edit { on, ops: vec![Op::new("project", id.as_str(), named)] });
+        }
+    }
+
+    /// One project in another in another, of which two are deleted.
+    fn nest(&mut self) {
+        let on = self.site();
+        let (ids, _) = projects();
+        let first = self.rng.below(ids.len());
+        let id = |n: usize| ids[(first + n) % ids.len()].clone();
+        for n in 0..2 {
+            let parent = put([("parent", id(n + 1).into())]);
+            self.push(Action::Edit { on, ops: vec![Op::new("project", id(n), parent)] });
+        }
+        let named = put([("name", "Home".into())]);
+        self.push(Action::Edit { on, ops: vec![Op::new("project", id(2), named)] });
+        for n in [2, 1] {
+            self.push(Action::Edit { on, ops: vec![Op::new("project", id(n), EditAction::Delete)] });
         }
     }
 

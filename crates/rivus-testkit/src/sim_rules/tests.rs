@@ -2,21 +2,10 @@ use std::collections::BTreeSet;
 
 use rivus_core::canary::{Canary, switch};
 
-use super::coverage::Sometimes;
 use super::*;
 
 /// How often each rare situation must come up in the runs below.
-const EACH_LEAST: u64 = 20;
-
-/// Those that the histories get into too seldom, or not at all.
-const NOT_YET: [Sometimes; 6] = [
-    Sometimes::LongerPrefix,
-    Sometimes::CascadedFurther,
-    Sometimes::KeptFurther,
-    Sometimes::TwoStrata,
-    Sometimes::Refused,
-    Sometimes::RunsAgain,
-];
+const EACH_LEAST: u64 = 10;
 
 fn check(seed: u64) -> Coverage {
     let plan = Plan::new(seed);
@@ -34,8 +23,7 @@ fn histories_find_nothing_and_get_into_every_rare_situation() {
         coverage.add(&check(seed));
     }
     println!("{coverage}");
-    let mut rare = coverage.below(EACH_LEAST);
-    rare.retain(|(event, _)| !NOT_YET.contains(event));
+    let rare = coverage.below(EACH_LEAST);
     assert!(rare.is_empty(), "too seldom: {rare:?}");
 }
 
