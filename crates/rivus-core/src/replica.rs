@@ -462,12 +462,7 @@ impl<S: Store> Replica<S> {
             self.catch_up()?;
             return Err(CommitError::Stale);
         }
-        let (head, high_water) = match meanwhile {
-            Meanwhile::Nothing { since, high_water } => (Some(since), high_water.map(HighWater::Set)),
-            Meanwhile::Any if is_on(Canary::HighWaterNotKept) => (None, Some(HighWater::AtLeast(0))),
-            Meanwhile::Any => (None, None),
-        };
-        let high_water = high_water.unwrap_or(HighWater::AtLeast(self.clock.high_water()));
+        let (mut head, high_water) = self.bounds(meanwhile);
         self.scratch = std::mem::take(&mut finished.scratch);
         if is_on(Canary::WithdrawKeepsDigest) && origin == Origin::Withdrawn {
             finished.sums = crate::row::Sums::default();
@@ -481,18 +476,19 @@ impl<S: Store> Replica<S> {
         if let Some(derivation) = &derivation {
             self.journal_records(derivation, origin, &mut records)?;
         }
-        let (reads, rows) = finished.rows();
-        let wrote_rows = !rows.is_empty();
-        let after = finished.since.map(|since| since + rows.len() as u64);
+        let mut index = std::mem::take(&mut finished.index);
+        let after = finished.since.map(|since| since + finished.written());
         let derived = derivation.as_ref().filter(|derived| !derived.is_empty());
-        let mut head = head.or(derived.map(|derived| derived.since));
-        let cover = after.filter(|seq| !finished.index.is_empty() || *seq > self.cover.seq + COVER_LAG_MAX);
+        head = head.or(derived.map(|derived| derived.since));
+        let cover = after.filter(|seq| !index.is_empty() || *seq > self.cover.seq + COVER_LAG_MAX);
         if let Some(seq) = cover {
             // The index was made from rows of that moment.
             head = head.or(finished.since);
-            records.append(&mut finished.index.clone());
+            records.append(&mut index);
             records.push(self.cover_record(Cover { seq, ..self.cover }));
         }
+        let (reads, rows) = finished.rows();
+        let wrote_rows = !rows.is_empty();
         let views: Vec<_> = derived.iter().flat_map(|derived| derived.writes()).collect();
         let seq = if rows.is_empty() && records.is_empty() {
             self.store.head()?.seq
@@ -520,7 +516,25 @@ impl<S: Store> Replica<S> {
         }
         self.filed += u64::from(!finished.losses.is_empty());
         self.events.extend(conflicts);
-        self.events.extend(finished.clashes.drain(..).map(|stamp| Event::Clash { stamp }));
+        self.tell(&finished, origin);
+        Ok(seq)
+    }
+
+    /// The head that a commit depends on, if it does, and what becomes of the clock's high-water mark.
+    fn bounds(&self, meanwhile: Meanwhile) -> (Option<u64>, HighWater) {
+        let kept = HighWater::AtLeast(self.clock.high_water());
+        match meanwhile {
+            Meanwhile::Nothing { since, high_water } => {
+                (Some(since), high_water.map_or(kept, HighWater::Set))
+            }
+            Meanwhile::Any if is_on(Canary::HighWaterNotKept) => (None, HighWater::AtLeast(0)),
+            Meanwhile::Any => (None, kept),
+        }
+    }
+
+    /// Keeps events of what a commit changed.
+    fn tell(&mut self, finished: &Finished, origin: Origin) {
+        self.events.extend(finished.clashes.iter().map(|stamp| Event::Clash { stamp: *stamp }));
         if self.watching {
             let event = |(kind, id): (&str, &str)| Event::Changed {
                 kind: kind.to_owned(),
@@ -530,7 +544,6 @@ impl<S: Store> Replica<S> {
             self.events.extend(finished.changed().map(event));
             self.events.extend(finished.swayed().map(event));
         }
-        Ok(seq)
     }
 }
 

@@ -309,7 +309,7 @@ impl Watch {
     }
 
     fn place(&self, field: &str) -> usize {
-        self.fields.iter().position(|watched| watched.name == field).unwrap_or(usize::MAX)
+        self.field(field).unwrap_or(usize::MAX)
     }
 
     /// Where a field is among those watched.

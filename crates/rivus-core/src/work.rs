@@ -502,6 +502,11 @@ impl Finished {
         !self.swayed.is_empty()
     }
 
+    /// How many rows there are to write.
+    pub(crate) fn written(&self) -> u64 {
+        self.rows.iter().filter(|row| row.bytes.is_some()).count() as u64
+    }
+
     /// The rows that were only read, and those to write.
     pub(crate) fn rows(&self) -> (Vec<RowRead<'_>>, Vec<RowWrite<'_>>) {
         let (mut reads, mut rows) = (Vec::new(), Vec::with_capacity(self.rows.len()));

@@ -1,12 +1,13 @@
 //! Why a field shows what it shows: everything that is known of it, complete enough to resolve it again by hand.
 
 use super::Replica;
+use super::read::unsettled;
 use crate::address::{Parts, class};
 use crate::register::{Candidate, Seen};
 use crate::row::{Row, State};
 use crate::rules::Overlay;
 use crate::schema::{Kind, Slot};
-use crate::store::{CommitError, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::value::{ABSENT, Value};
 use crate::view::{Shown, View};
 use crate::work::{Work, damaged};
@@ -92,13 +93,9 @@ impl<S: Store> Replica<S> {
             let Some(view) = self.view(kind, id)? else { return Ok(None) };
             let mut work = Work::new(&self.store);
             let at = work.entity(kind, id);
-            let rows = work.rows(at).map_err(|error| match error {
-                CommitError::Store(error) => error,
-                CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
-            })?;
-            let resolved = View::read(declared, rows).map_err(|corrupt| damaged(kind, id, corrupt))?;
-            let rows = work.rows(at).unwrap_or_default();
+            let rows = work.rows(at).map_err(|error| unsettled(kind, id, error))?;
             let fields = fields(declared, &rows).map_err(|corrupt| damaged(kind, id, corrupt))?;
+            let resolved = View::read(declared, rows).map_err(|corrupt| damaged(kind, id, corrupt))?;
             Ok(Some((view, resolved.unwrap_or_default(), fields)))
         };
         let Some((view, resolved, mut fields)) = self.store.together(read)?? else { return Ok(None) };

@@ -324,8 +324,7 @@ impl<S: Store> Replica<S> {
         let derived = &self.derived;
         if !derived.others.is_empty() {
             let marks = finished.swayed().filter(|(kind, _)| derived.others.contains(*kind));
-            let marks = marks.map(|(kind, id)| RecordWrite::put(Table::Rule, mark(kind, id), Vec::new()));
-            records.extend(marks);
+            records.extend(marks.map(marked_anew));
         }
         if !derived.layouts.is_empty() || finished.asked_rules() {
             // Who takes a table over or begins one meanwhile has to be told, too.
@@ -340,17 +339,8 @@ impl<S: Store> Replica<S> {
             self.catch_up_views()?;
             return Err(CommitError::Stale);
         }
-        let rows = finished.rows().1.len() as u64;
-        records.extend(self.moved_covers(derivation.since + rows));
+        records.extend(self.moved_covers(derivation.since + finished.written()));
         Ok(())
-    }
-
-    /// The marks of what the rules show otherwise, found while following what others have written.
-    pub(super) fn marks(&self, finished: &Finished) -> Vec<RecordWrite> {
-        finished
-            .swayed()
-            .map(|(kind, id)| RecordWrite::put(Table::Rule, mark(kind, id), Vec::new()))
-            .collect()
     }
 
     /// The covers at this seq, once the stored ones are far enough behind.
@@ -379,6 +369,11 @@ impl<S: Store> Replica<S> {
     pub(super) fn is_projected(&self) -> Result<bool, StoreError> {
         Ok(self.store.projects() && self.store.record(Table::Rule, COVERS_KEY)?.is_some())
     }
+}
+
+/// The mark of an entity that the rules show otherwise now.
+pub(super) fn marked_anew((kind, id): (&str, &str)) -> RecordWrite {
+    RecordWrite::put(Table::Rule, mark(kind, id), Vec::new())
 }
 
 fn is_covers(record: &RecordWrite) -> bool {

@@ -18,17 +18,10 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`] if the store cannot be read.
     pub fn view(&self, kind: &str, id: &str) -> Result<Option<View>, StoreError> {
         let Some(declared) = self.schema.kind(kind) else { return Ok(None) };
-        for _ in 0..STALE_RETRIES_MAX {
-            let read = || self.reading().view(declared, kind, id);
-            // What rules ask for is as of the same moment.
-            let view = if self.rules().is_some() { self.store.together(read)? } else { read() };
-            match view {
-                Ok(view) => return Ok(view),
-                Err(CommitError::Store(error)) => return Err(error),
-                Err(CommitError::Stale) => {}
-            }
-        }
-        Err(StoreError::Busy(format!("{kind} `{id}` keeps changing")))
+        let read = || self.reading().view(declared, kind, id);
+        // What rules ask for is as of the same moment.
+        let is_ruled = self.rules().is_some();
+        settled(kind, id, || if is_ruled { self.store.together(read)? } else { read() })
     }
 
     /// The entity that stands for this one, if it is another: what it shows and edits of it belong there.
@@ -38,14 +31,7 @@ impl<S: Store> Replica<S> {
     pub fn root(&self, kind: &str, id: &str) -> Result<Option<String>, StoreError> {
         let declared = self.schema.kind(kind).filter(|kind| kind.aliases || kind.aliases_by_rule());
         let Some(declared) = declared else { return Ok(None) };
-        for _ in 0..STALE_RETRIES_MAX {
-            match self.store.together(|| self.reading().root(declared, kind, id))? {
-                Ok(root) => return Ok(root),
-                Err(CommitError::Store(error)) => return Err(error),
-                Err(CommitError::Stale) => {}
-            }
-        }
-        Err(StoreError::Busy(format!("{kind} `{id}` keeps changing")))
+        settled(kind, id, || self.store.together(|| self.reading().root(declared, kind, id))?)
     }
 
     /// Visits the registers of an entity in order of address: what a view is made of.
@@ -60,10 +46,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<(), StoreError> {
         let mut work = Work::new(&self.store);
         let at = work.entity(kind, id);
-        let rows = work.rows(at).map_err(|error| match error {
-            CommitError::Store(error) => error,
-            CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
-        })?;
+        let rows = work.rows(at).map_err(|error| unsettled(kind, id, error))?;
         for entry in rows.iter().flat_map(Row::entries) {
             let read = entry.and_then(|entry| {
                 let parts = Parts::parse(entry.address).ok_or(crate::row::Corrupt)?;
@@ -128,6 +111,29 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`] if the store cannot be read.
     pub fn pending_count(&self) -> Result<usize, StoreError> {
         count(&self.store, Table::Outbox)
+    }
+}
+
+/// What is read once nobody writes meanwhile.
+fn settled<T>(
+    kind: &str,
+    id: &str,
+    mut read: impl FnMut() -> Result<T, CommitError>,
+) -> Result<T, StoreError> {
+    for _ in 1..STALE_RETRIES_MAX {
+        match read() {
+            Err(CommitError::Stale) => {}
+            done => return done.map_err(|error| unsettled(kind, id, error)),
+        }
+    }
+    read().map_err(|error| unsettled(kind, id, error))
+}
+
+/// Why an entity cannot be read.
+pub(super) fn unsettled(kind: &str, id: &str, error: CommitError) -> StoreError {
+    match error {
+        CommitError::Store(error) => error,
+        CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
     }
 }
 

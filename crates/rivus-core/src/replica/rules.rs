@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use super::projection::marked_anew;
+use super::read::unsettled;
 use super::{Event, Replica, STALE_RETRIES_MAX};
 use crate::rules::{COVER_KEY, Cover, Overlay, Rules};
 use crate::schema::Schema;
 use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
-use crate::work::{Derived, Ruled, Scratch, Work};
+use crate::work::{Derived, Finished, Ruled, Scratch, Work};
 
 /// Why rules are not evaluated: views show what registers hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,49 +137,18 @@ impl<S: Store> Replica<S> {
         let fingerprint = self.schema.rules().fingerprint();
         for _ in 0..STALE_RETRIES_MAX {
             let head = self.store.head()?.seq;
-            let mut records = Vec::new();
-            // If the index is made anew the tables of views are, too.
             let is_new = self.cover.fingerprint != fingerprint;
-            let tells = !is_new && self.is_projected()?;
             if is_new {
-                self.store.records(Table::Rule, &[], &mut |key, _| {
-                    records.push(RecordWrite::remove(Table::Rule, key));
-                    ControlFlow::Continue(())
-                })?;
                 self.cover.seq = 0;
             } else if self.cover.seq >= head {
                 return Ok(());
             }
-            let schema = self.schema.clone();
-            let rules = schema.rules();
-            let mut left = ROWS_AT_ONCE;
-            let mut rows = Vec::new();
-            let mut seq = head;
-            self.store.changes(self.cover.seq, &mut |changed| {
-                if rules.watch(changed.kind).is_some() {
-                    if left == 0 {
-                        return ControlFlow::Break(());
-                    }
-                    left -= 1;
-                    rows.push((changed.kind.to_owned(), changed.id.to_owned()));
-                }
-                seq = changed.seq;
-                ControlFlow::Continue(())
-            })?;
-            let seq = if left > 0 { head } else { seq };
-            let ruled = Ruled { rules: Some(rules), tells, since: head, derived: None };
-            let mut work = Work::with(&self.store, ruled, Scratch::default());
-            if !records.is_empty() {
-                // What is removed first is not there for those that are entered anew.
-                work.entered.extend(records.drain(..).filter_map(|record| match record.key {
-                    crate::store::RecordKey::Bytes(key) => Some((key, None)),
-                    crate::store::RecordKey::CommitSeq => None,
-                }));
-            }
-            rows.iter().for_each(|(kind, id)| work.mark(kind, id));
-            let finished = work.finish()?;
+            // If the index is made anew the tables of views are, too.
+            let tells = !is_new && self.is_projected()?;
+            let (finished, seq) = self.index_rows(head, is_new, tells)?;
             let cover = Cover { fingerprint, seq, epoch: self.cover.epoch.max(self.schema.epoch()) };
-            let marks = if tells { self.marks(&finished) } else { Vec::new() };
+            let marks =
+                tells.then(|| finished.swayed().map(marked_anew)).into_iter().flatten().collect::<Vec<_>>();
             let mut records = finished.index;
             records.extend(marks);
             records.push(self.cover_record(cover));
@@ -205,6 +176,35 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale)
     }
 
+    /// What the next rows behind the index's cover change in it, and up to which row that is.
+    fn index_rows(&self, head: u64, is_new: bool, tells: bool) -> Result<(Finished, u64), CommitError> {
+        let rules = self.schema.rules();
+        let ruled = Ruled { rules: Some(rules), tells, since: head, derived: None };
+        let mut work = Work::with(&self.store, ruled, Scratch::default());
+        if is_new {
+            // What is removed first is not there for those that are entered anew.
+            self.store.records(Table::Rule, &[], &mut |key, _| {
+                work.entered.insert(key.to_vec(), None);
+                ControlFlow::Continue(())
+            })?;
+        }
+        let (mut left, mut seq) = (ROWS_AT_ONCE, self.cover.seq);
+        let mut rows = Vec::new();
+        self.store.changes(self.cover.seq, &mut |changed| {
+            if rules.watch(changed.kind).is_some() {
+                if left == 0 {
+                    return ControlFlow::Break(());
+                }
+                left -= 1;
+                rows.push((changed.kind.to_owned(), changed.id.to_owned()));
+            }
+            seq = changed.seq;
+            ControlFlow::Continue(())
+        })?;
+        rows.iter().for_each(|(kind, id)| work.mark(kind, id));
+        Ok((work.finish()?, if left > 0 { head } else { seq }))
+    }
+
     /// Writes what rules show: what they are there to do without.
     #[cfg(feature = "canary")]
     pub(super) fn emit_repairs(&mut self, now: crate::clock::Millis) {
@@ -227,10 +227,7 @@ impl<S: Store> Replica<S> {
     pub fn overlays(&self, kind: &str, id: &str) -> Result<Vec<Overlay>, StoreError> {
         let Some(rules) = self.rules() else { return Ok(Vec::new()) };
         let shown = self.store.together(|| self.reading().shown(rules, kind, id, usize::MAX))?;
-        let (facts, laid) = shown.map_err(|error| match error {
-            CommitError::Store(error) => error,
-            CommitError::Stale => StoreError::Busy(format!("{kind} `{id}` keeps changing")),
-        })?;
+        let (facts, laid) = shown.map_err(|error| unsettled(kind, id, error))?;
         // What does not show shows no field otherwise.
         let told = laid.iter().filter(|laid| laid.field.is_none() || !facts.deleted);
         let mut told: Vec<_> = told.map(|laid| laid.told(rules, kind, id)).collect();

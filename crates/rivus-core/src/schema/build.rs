@@ -303,9 +303,7 @@ impl KindBuilder {
         open: impl Into<String>,
         order: impl Into<String>,
     ) -> Self {
-        let group = group.into_iter().map(Into::into).collect();
-        let (open, order) = (open.into(), order.into());
-        self.rule(name, RuleType::AtMostOne(AtMostOne { group, open, order, time: OrderTime::Any }))
+        self.rule(name, at_most_one(group, open, order, OrderTime::Any))
     }
 
     /// As [`KindBuilder::at_most_one`], where `order` holds milliseconds since 1970.
@@ -317,9 +315,7 @@ impl KindBuilder {
         open: impl Into<String>,
         order: impl Into<String>,
     ) -> Self {
-        let group = group.into_iter().map(Into::into).collect();
-        let (open, order) = (open.into(), order.into());
-        self.rule(name, RuleType::AtMostOne(AtMostOne { group, open, order, time: OrderTime::Ms }))
+        self.rule(name, at_most_one(group, open, order, OrderTime::Ms))
     }
 
     /// Of the entities with equal values in the fields `group` no two show the same in `field`: later ones show it
@@ -513,4 +509,13 @@ fn repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
         }
     }
     None
+}
+fn at_most_one<F: Into<String>>(
+    group: impl IntoIterator<Item = F>,
+    open: impl Into<String>,
+    order: impl Into<String>,
+    time: OrderTime,
+) -> RuleType {
+    let group = group.into_iter().map(Into::into).collect();
+    RuleType::AtMostOne(AtMostOne { group, open: open.into(), order: order.into(), time })
 }
