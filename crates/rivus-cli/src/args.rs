@@ -277,8 +277,12 @@ pub(crate) struct Simulate {
     /// Keep in this file how far it is, and go on from there
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+    /// Fail unless every rare situation came up at least this often: a simulator that no longer gets there tests
+    /// nothing of it
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    pub(crate) each: u64,
     /// Run this one again, as an earlier failure said
-    #[arg(long, conflicts_with_all = ["seed", "runs", "full", "rules", "shard", "state"])]
+    #[arg(long, conflicts_with_all = ["seed", "runs", "full", "rules", "shard", "state", "each"])]
     pub(crate) token: Option<Token>,
 }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rivus_testkit::sim::coverage::Sometimes;
 use rivus_testkit::sim::{self, Flavour};
 use rivus_testkit::sim_rules;
+use rivus_testkit::sometimes::Situation;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Shard, Simulate};
@@ -63,8 +63,9 @@ pub(crate) fn run(arguments: &Simulate, out: &mut Output) -> Result<ExitCode> {
     bar.finish_and_clear();
     state.save(arguments)?;
     let rate = (state.done - before) as f64 / begun.elapsed().as_secs_f64().max(1e-9);
-    summary(out, &state, rate)?;
-    Ok(if state.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let rare = state.below(arguments.each);
+    summary(out, &state, rate, &rare)?;
+    Ok(if state.failures.is_empty() && rare.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Names a run of one of the simulators.
@@ -129,16 +130,13 @@ impl Outcome {
             Token::Faults(token) => {
                 let plan = token.plan();
                 let sim::Outcome { trace_hash, coverage, failure, .. } = sim::run(&plan);
-                let counts = Sometimes::ALL.iter().map(|event| coverage.count(*event)).collect();
-                let seed = plan.seed;
+                let (seed, counts) = (plan.seed, coverage.counts().to_vec());
                 Self { seed, trace_hash, counts, found: failure.map(|failure| Found::Faults(plan, failure)) }
             }
             Token::Rules(token) => {
                 let plan = token.plan();
                 let sim_rules::Outcome { trace_hash, coverage, failure } = sim_rules::run(&plan);
-                let events = sim_rules::coverage::Sometimes::ALL;
-                let counts = events.iter().map(|event| coverage.count(*event)).collect();
-                let seed = plan.seed;
+                let (seed, counts) = (plan.seed, coverage.counts().to_vec());
                 Self { seed, trace_hash, counts, found: failure.map(|failure| Found::Rules(plan, failure)) }
             }
         }
@@ -192,11 +190,10 @@ impl Found {
 
 /// The situations that are counted, in words.
 fn situations(is_ruled: bool) -> Vec<&'static str> {
-    if is_ruled {
-        sim_rules::coverage::Sometimes::ALL.iter().map(|event| event.text()).collect()
-    } else {
-        Sometimes::ALL.iter().map(|event| event.text()).collect()
+    fn texts<E: Situation>() -> Vec<&'static str> {
+        E::ALL.iter().map(|event| event.text()).collect()
     }
+    if is_ruled { texts::<sim_rules::coverage::Sometimes>() } else { texts::<sim::coverage::Sometimes>() }
 }
 
 fn shard(arguments: &Simulate) -> Shard {
@@ -255,13 +252,14 @@ fn tell(out: &mut Output, seed: u64, finding: &str, account: Option<&Told>) -> i
     out.flush()
 }
 
-fn summary(out: &mut Output, state: &State, rate: f64) -> Result<()> {
+fn summary(out: &mut Output, state: &State, rate: f64, rare: &[&str]) -> Result<()> {
     #[derive(Serialize)]
     struct Summary<'s> {
         runs: u64,
         failures: usize,
         runs_per_second: f64,
         situations: Vec<(&'s str, u64)>,
+        too_rare: &'s [&'s str],
     }
     let situations: Vec<_> = situations(state.rules).into_iter().zip(state.counts.iter().copied()).collect();
     if !out.is_json() {
@@ -270,8 +268,12 @@ fn summary(out: &mut Output, state: &State, rate: f64) -> Result<()> {
         }
     }
     let failures = state.failures.len();
-    let text = format!("{} runs, {failures} failures, {rate:.0} runs a second", state.done);
-    out.say(text, &Summary { runs: state.done, failures, runs_per_second: rate, situations })?;
+    let mut text = format!("{} runs, {failures} failures, {rate:.0} runs a second", state.done);
+    if !rare.is_empty() {
+        text += &format!("; too rare: {}", rare.join(", "));
+    }
+    let (runs, runs_per_second, too_rare) = (state.done, rate, rare);
+    out.say(text, &Summary { runs, failures, runs_per_second, situations, too_rare })?;
     if !state.failures.is_empty() && !out.is_json() && io::stderr().is_terminal() {
         writeln!(io::stderr(), "run one again with --token")?;
     }
@@ -337,6 +339,12 @@ impl State {
         for (sum, count) in self.counts.iter_mut().zip(counts) {
             *sum += count;
         }
+    }
+
+    /// The situations that came up less than `least` times.
+    fn below(&self, least: u64) -> Vec<&'static str> {
+        let all = situations(self.rules).into_iter().zip(&self.counts);
+        all.filter(|(_, count)| **count < least).map(|(text, _)| text).collect()
     }
 
     /// Whole or not at all: an interrupted call leaves the file before it.

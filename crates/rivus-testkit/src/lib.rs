@@ -8,6 +8,7 @@ pub mod model;
 pub mod random;
 pub mod sim;
 pub mod sim_rules;
+pub mod sometimes;
 #[cfg(feature = "laws")]
 pub mod strategy;
 #[cfg(feature = "laws")]

@@ -1,27 +1,7 @@
-//! "Sometimes" events of rules: rare situations that the simulator must keep meeting, counted.
-
-use std::fmt;
+//! The rare situations of rules.
 
 use crate::model::rules::Sight;
-
-macro_rules! sometimes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A situation that runs must get into now and then.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub enum Sometimes { $($(#[$doc])* $name,)* }
-
-        impl Sometimes {
-            /// Every event.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The event in words.
-            #[must_use]
-            pub fn text(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-        }
-    };
-}
+use crate::sometimes::sometimes;
 
 sometimes! {
     /// An entry that ended before another began is no successor of that.
@@ -123,49 +103,5 @@ impl From<Sight> for Sometimes {
     }
 }
 
-/// How often each event happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coverage {
-    counts: Vec<u64>,
-}
-
-impl Default for Coverage {
-    fn default() -> Self {
-        Self { counts: vec![0; Sometimes::ALL.len()] }
-    }
-}
-
-impl Coverage {
-    /// Counts one event.
-    pub fn hit(&mut self, event: impl Into<Sometimes>) {
-        self.counts[event.into() as usize] += 1;
-    }
-
-    /// How often the event happened.
-    #[must_use]
-    pub fn count(&self, event: Sometimes) -> u64 {
-        self.counts[event as usize]
-    }
-
-    /// Adds another run's counts.
-    pub fn add(&mut self, other: &Self) {
-        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
-            *sum += count;
-        }
-    }
-
-    /// The events that happened less than `least` times.
-    #[must_use]
-    pub fn below(&self, least: u64) -> Vec<(Sometimes, u64)> {
-        Sometimes::ALL.iter().map(|event| (*event, self.count(*event))).filter(|(_, n)| *n < least).collect()
-    }
-}
-
-/// A table, one event a line.
-impl fmt::Display for Coverage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Sometimes::ALL
-            .iter()
-            .try_for_each(|event| writeln!(f, "{:>12}  {}", self.count(*event), event.text()))
-    }
-}
+/// How often each came up.
+pub type Coverage = crate::sometimes::Coverage<Sometimes>;

@@ -162,17 +162,9 @@ impl<'a> Edit<'a> {
             let accepts = overlay.is_some_and(|(_, overlay)| edit.is_pinned(field, overlay));
             accepts || edit.before.values.get(field) != Some(value)
         };
-        let changed: Vec<bool> = fields.iter().map(|(field, value)| is_new(self, field, value)).collect();
-        for (at, (field, value)) in fields.iter().enumerate() {
-            let is_written = match self.kind.slot(field) {
-                // Members are written together: all that are named if one is new.
-                Slot::Member(group) => {
-                    let of = |other: &String| group.members.contains(other);
-                    fields.iter().zip(&changed).any(|((other, _), is_new)| *is_new && of(other))
-                }
-                _ => changed.get(at) == Some(&true),
-            };
-            if is_written {
+        for (field, value) in fields {
+            // A member that is named as it shows stays what the group's register holds, also if another is written.
+            if is_new(self, field, value) {
                 self.set(field, value);
             }
             self.after.values.insert(field.clone(), value.clone());
