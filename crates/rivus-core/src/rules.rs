@@ -23,8 +23,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::address;
 use crate::clock::Stamp;
-use crate::schema::{FieldType, Kind, Life, RuleType, Slot, Spot};
-use crate::value::Value;
+use crate::row::Row;
+use crate::schema::{FieldType, Kind, Life, Resolver, RuleType, Slot, Spot};
+use crate::value::{ABSENT, Value};
+use crate::view;
 
 pub(crate) use facts::{Facts, Laid};
 pub(crate) use index::{COVER_KEY, Changes, Cover};
@@ -167,14 +169,23 @@ pub(crate) struct Watch {
     targets: Vec<usize>,
 }
 
+/// How keys in the index depend on a field.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Key {
+    No,
+    /// An entity that has a value there has none; which value it is does not matter.
+    WhileNull,
+    Yes,
+}
+
 #[derive(Clone, Debug)]
 struct Watched {
     name: String,
     address: Vec<u8>,
     /// The type, if it is not a member of a group.
     ty: Option<FieldType>,
-    /// Whether keys in the index are made of it.
-    is_key: bool,
+    /// How keys in the index depend on it.
+    key: Key,
     /// Where it was held under its former name.
     was: Option<Vec<u8>>,
     /// What shows where nothing is held.
@@ -197,7 +208,14 @@ impl Rules {
                 rules.kinds.entry(kind.name.clone()).or_insert_with(|| Watch::new(kind.life, kind.aliases));
             let keys = rule.keys();
             for field in rule.fields() {
-                watch.watch(kind, &field, keys.contains(&field));
+                let key = match &rule.what {
+                    _ if !keys.contains(&field) => Key::No,
+                    RuleType::AtMostOne(what) if what.open == field && !what.group.contains(&field) => {
+                        Key::WhileNull
+                    }
+                    _ => Key::Yes,
+                };
+                watch.watch(kind, &field, key);
             }
             if let RuleType::Reference(reference) = &rule.what {
                 let to = kinds.iter().find(|k| k.name == reference.to);
@@ -292,9 +310,9 @@ impl Watch {
         }
     }
 
-    fn watch(&mut self, kind: &Kind, field: &str, is_key: bool) {
+    fn watch(&mut self, kind: &Kind, field: &str, key: Key) {
         if let Some(watched) = self.fields.iter_mut().find(|watched| watched.name == field) {
-            watched.is_key |= is_key;
+            watched.key = watched.key.max(key);
             return;
         }
         let (address, ty) = match kind.slot(field) {
@@ -305,7 +323,7 @@ impl Watch {
         let declared = kind.field(field);
         let was = declared.and_then(|declared| declared.was.as_deref()).map(address::field);
         let default = declared.and_then(|declared| declared.default.clone());
-        self.fields.push(Watched { name: field.to_owned(), address, ty, is_key, was, default });
+        self.fields.push(Watched { name: field.to_owned(), address, ty, key, was, default });
     }
 
     fn place(&self, field: &str) -> usize {
@@ -337,8 +355,8 @@ impl Watch {
         self.lays() || !self.own.is_empty()
     }
 
-    /// What a change at this address may change.
-    pub(crate) fn dirt(&self, at: &[u8]) -> Dirt {
+    /// What a change at this address may change. `before` and `after` are the rows around it.
+    pub(crate) fn dirt(&self, at: &[u8], before: Row<'_>, after: Row<'_>) -> Dirt {
         match at.first() {
             Some(&address::class::LIFE | &address::class::ALIAS) => {
                 Dirt { any: true, keys: true, life: true }
@@ -348,12 +366,33 @@ impl Watch {
                 let mut dirt = Dirt::default();
                 let is_at = |watched: &&Watched| watched.address == at || watched.was.as_deref() == Some(at);
                 for watched in self.fields.iter().filter(is_at) {
-                    dirt = Dirt { any: true, keys: dirt.keys | watched.is_key, life: false };
+                    let keys = match watched.key {
+                        Key::No => false,
+                        Key::WhileNull => !(watched.is_set(at, before) && watched.is_set(at, after)),
+                        Key::Yes => true,
+                    };
+                    dirt = Dirt { any: true, keys: dirt.keys | keys, life: false };
                 }
                 dirt
             }
             _ => Dirt::default(),
         }
+    }
+}
+
+impl Watched {
+    /// Whether it surely holds a value other than null in this row.
+    fn is_set(&self, at: &[u8], row: Row<'_>) -> bool {
+        let is_plain = match &self.ty {
+            Some(FieldType::Value { resolver, .. }) => !matches!(resolver, Resolver::Custom(_)),
+            _ => false,
+        };
+        if !is_plain || self.address != at {
+            return false;
+        }
+        let held = row.find(at).ok().flatten().and_then(|entry| entry.shown().ok());
+        let alone = held.filter(|register| register.alive.len() == 1).map(|register| register.newest().value);
+        alone.is_some_and(|value| value != view::NULL && value != ABSENT)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::schema::{self, FieldType, Kind, Life, Margin, Resolver, SetWins, Slot
 use crate::value::{self, Json, Value};
 
 /// Canonical bytes of `true` and `false`.
+pub(crate) const NULL: &[u8] = &[0xf6];
 pub(crate) const TRUE: &[u8] = &[0xf5];
 pub(crate) const FALSE: &[u8] = &[0xf4];
 

@@ -379,8 +379,13 @@ impl<'s, S: Store> Work<'s, S> {
                 if chunk.bytes.is_empty() && chunk.start.is_empty() {
                     staged.dirt = Dirt { any: true, keys: true, life: true };
                 }
+                let before = chunk.row().unwrap_or(Row::empty());
+                let after = match applied.rows.as_slice() {
+                    [(_, bytes)] => Row::new(bytes, 0).unwrap_or(Row::empty()),
+                    _ => Row::empty(),
+                };
                 for (address, _) in rest.get(..here).unwrap_or_default() {
-                    let dirt = watch.dirt(address.as_ref());
+                    let dirt = watch.dirt(address.as_ref(), before, after);
                     staged.dirt.any |= dirt.any;
                     staged.dirt.keys |= dirt.keys;
                     staged.dirt.life |= dirt.life;

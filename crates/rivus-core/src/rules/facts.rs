@@ -7,7 +7,7 @@ use super::{Entity, Field, Overlay, Rules, Stratum, Watch, What};
 use crate::address::{Parts, class};
 use crate::canary::{Canary, is_on};
 use crate::clock::Stamp;
-use crate::row::{Corrupt, Row};
+use crate::row::{Corrupt, Entry};
 use crate::schema::{FieldType, Kind};
 use crate::store::{CommitError, Store};
 use crate::value::{self, Value};
@@ -54,6 +54,37 @@ impl Facts {
     /// Whether an entity shows.
     pub(super) fn is_there(&self) -> bool {
         self.held && !self.deleted
+    }
+
+    /// Takes over what an entry of the entity's row holds.
+    fn read(&mut self, entry: &Entry<'_>, rules: &Rules, watch: &Watch) -> Result<(), Corrupt> {
+        match entry.address.first() {
+            Some(&class::LIFE) => self.deleted = view::is_dead(watch.life, &entry.shown()?),
+            Some(&class::CLAIM) => {
+                let parts = Parts::parse(entry.address).ok_or(Corrupt)?;
+                let is_of = |rule: &&usize| {
+                    let stratum = rules.stratum(**rule);
+                    stratum.name == parts.name && stratum.has_claims()
+                };
+                if let Some(rule) = watch.own.iter().find(is_of) {
+                    let stamp = entry.shown()?.newest().stamp;
+                    self.claims.push(Claim { rule: *rule, group: parts.key.to_vec(), stamp });
+                }
+            }
+            Some(&class::FIELD | &class::GROUP) => {
+                let places = self.values.iter_mut().zip(&mut self.stamps).zip(&watch.fields);
+                for ((value, stamp), watched) in places {
+                    // What is under the former name counts only where nothing is under the new one.
+                    let is_former = stamp.is_none() && watched.was.as_deref() == Some(entry.address);
+                    if watched.address == entry.address || is_former {
+                        let (held, by) = field(entry, &watched.name, watched.ty.as_ref())?;
+                        (*value, *stamp) = (held, Some(by));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) fn value(&self, at: usize) -> &Value {
@@ -198,75 +229,53 @@ impl<S: Store> Work<'_, S> {
         if !facts.held {
             return Ok(facts);
         }
-        let read = (|| {
-            if let Some(entry) = row.find(crate::address::LIFE)? {
-                facts.deleted = view::is_dead(watch.life, &entry.shown()?);
-            }
-            Ok(())
-        })();
-        read.map_err(|corrupt| self.damage_at(at, corrupt))?;
+        if row.end.is_empty() {
+            let read = row.entries().try_for_each(|entry| facts.read(&entry?, rules, watch));
+            read.map_err(|corrupt| self.damage_at(at, corrupt))?;
+        } else {
+            self.read_chunks(at, rules, watch, &mut facts)?;
+        }
         if watch.aliases() {
             let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
             facts.aside = self.alias_root(&kind, &id)? != id;
             facts.deleted |= facts.aside;
         }
-        for (place, watched) in watch.fields.iter().enumerate() {
-            let mut found = None;
-            for address in std::iter::once(&watched.address).chain(&watched.was) {
-                let held = field(self.row(at, address)?, address, &watched.name, watched.ty.as_ref());
-                found = held.map_err(|corrupt| self.damage_at(at, corrupt))?;
-                if found.is_some() {
-                    break;
-                }
+        let places = facts.values.iter_mut().zip(&mut facts.stamps).zip(&watch.fields);
+        for ((value, stamp), watched) in places {
+            if let (None, Some(default)) = (&stamp, &watched.default) {
+                (*value, *stamp) = (default.clone(), Some(Stamp::LOWEST));
             }
-            if let (None, Some(default)) = (&found, &watched.default) {
-                found = Some((default.clone(), Stamp::LOWEST));
-            }
-            if let Some((value, stamp)) = found {
-                if let Some(slot) = facts.values.get_mut(place) {
-                    *slot = value;
-                }
-                if let Some(slot) = facts.stamps.get_mut(place) {
-                    *slot = Some(stamp);
-                }
-            }
-        }
-        if watch.own.iter().any(|rule| rules.stratum(*rule).has_claims()) {
-            self.read_claims(at, rules, watch, &mut facts)?;
         }
         Ok(facts)
     }
 
-    fn read_claims(
+    /// Reads what is watched of an entity in chunks, and no other chunk of it.
+    fn read_chunks(
         &mut self,
         at: At,
         rules: &Rules,
         watch: &Watch,
         facts: &mut Facts,
     ) -> Result<(), CommitError> {
+        let fields = watch.fields.iter().flat_map(|watched| watched.was.iter().chain([&watched.address]));
+        for address in std::iter::once(crate::address::LIFE).chain(fields.map(Vec::as_slice)) {
+            let found = self.row(at, address)?.find(address);
+            let read = found.and_then(|entry| entry.map_or(Ok(()), |entry| facts.read(&entry, rules, watch)));
+            read.map_err(|corrupt| self.damage_at(at, corrupt))?;
+        }
         let mut from = vec![class::CLAIM, 0, 0];
-        loop {
+        while !from.is_empty() {
             let row = self.row(at, &from)?;
             let end = row.end.to_vec();
             let read = row.entries().try_for_each(|entry| {
                 let entry = entry?;
-                if entry.address.first() != Some(&class::CLAIM) {
-                    return Ok(());
-                }
-                let parts = Parts::parse(entry.address).ok_or(Corrupt)?;
-                let rule = watch.own.iter().find(|rule| rules.stratum(**rule).name == parts.name);
-                if let Some(rule) = rule.filter(|rule| rules.stratum(**rule).has_claims()) {
-                    let stamp = entry.shown()?.newest().stamp;
-                    facts.claims.push(Claim { rule: *rule, group: parts.key.to_vec(), stamp });
-                }
-                Ok(())
+                let is_claim = entry.address.first() == Some(&class::CLAIM);
+                if is_claim { facts.read(&entry, rules, watch) } else { Ok(()) }
             });
             read.map_err(|corrupt| self.damage_at(at, corrupt))?;
-            if end.is_empty() {
-                return Ok(());
-            }
             from = end;
         }
+        Ok(())
     }
 
     fn damage_at(&self, at: At, corrupt: Corrupt) -> CommitError {
@@ -426,13 +435,7 @@ impl Stratum {
 }
 
 /// What a field's register holds, and its newest stamp.
-fn field(
-    row: Row<'_>,
-    address: &[u8],
-    name: &str,
-    ty: Option<&FieldType>,
-) -> Result<Option<(Value, Stamp)>, Corrupt> {
-    let Some(entry) = row.find(address)? else { return Ok(None) };
+fn field(entry: &Entry<'_>, name: &str, ty: Option<&FieldType>) -> Result<(Value, Stamp), Corrupt> {
     let register = entry.shown()?;
     let stamp = register.newest().stamp;
     let value = match ty {
@@ -445,5 +448,5 @@ fn field(
             _ => Value::Null,
         },
     };
-    Ok(Some((value, stamp)))
+    Ok((value, stamp))
 }

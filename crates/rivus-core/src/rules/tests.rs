@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 mod timers;
@@ -13,7 +15,7 @@ use crate::replica::{Edited, OpenOptions, Replica};
 use crate::schema::{OnGone, Schema, Side};
 use crate::session::pair::{End, run};
 use crate::session::{Grants, Role, Session, SessionOptions, Want};
-use crate::store::MemoryStore;
+use crate::store::{Batch, MemoryStore, RecordWrite, Store, Table};
 
 fn replica(n: u64, schema: &Schema) -> Replica<MemoryStore> {
     let seeds =
@@ -431,5 +433,53 @@ fn a_winner_that_loses_its_name_takes_that_of_a_loser_who_is_told() {
     for id in ALIKE {
         let is_it = |e: &crate::replica::Event| matches!(e, crate::replica::Event::Changed { id: of, .. } if of == id);
         assert!(told.iter().any(is_it), "{id}: {told:?}");
+    }
+}
+
+/// The index of a store, but for how far it follows.
+fn index(store: &MemoryStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut index = BTreeMap::new();
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        index.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    };
+    store.records(Table::Rule, &[], visit).unwrap();
+    index.remove(index::COVER_KEY);
+    index
+}
+
+/// The index that is made of the same rows from nothing.
+fn index_made_anew(replica: &Replica<MemoryStore>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut copy = replica.store().copy();
+    let gone = index(&copy).into_keys().chain([index::COVER_KEY.to_vec()]);
+    let records: Vec<_> = gone.map(|key| RecordWrite::remove(Table::Rule, key)).collect();
+    copy.commit(Batch { records: records.into(), ..Batch::default() }).unwrap();
+    let seeds = Seeds { store: StoreId(9), replica: ReplicaId::from_u128(9), incarnation: Incarnation(9) };
+    let options = OpenOptions { seeds, slot: 0, admission: Admission::Off, rank: 0 };
+    let anew = Replica::open(copy, Arc::clone(replica.schema()), options).unwrap();
+    index(anew.store())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Some writes come with claims, others from a program that knows no rules.
+    #[test]
+    fn the_index_follows_every_write_and_is_as_if_made_anew(
+        steps in proptest::collection::vec((any::<bool>(), 0..3_usize, 0..4_usize, 0..4_usize), 1..30),
+    ) {
+        let mut ruled = replica(1, &timers());
+        let plain = |k| ["user", "text", "start", "stop"].into_iter().fold(k, crate::schema::KindBuilder::value);
+        let mut other = replica(2, &Schema::builder().kind("entry", plain).build().unwrap());
+        for (now, (is_own, id, stop, user)) in steps.into_iter().enumerate() {
+            let values = |of: [Value; 2], at: usize| of.get(at).cloned().unwrap_or(Value::Null);
+            let mut fields = vec![("stop", values([1.into(), 2.into()], stop))];
+            // Mostly the end alone is written.
+            fields.extend((user < 3).then(|| ("user", values(["u".into(), "v".into()], user))));
+            let now = 1000 + i64::try_from(now).unwrap();
+            put(if is_own { &mut ruled } else { &mut other }, now, ["a", "b", "c"][id], &fields);
+            sync(&mut ruled, &mut other);
+            prop_assert_eq!(index(ruled.store()), index_made_anew(&ruled));
+        }
     }
 }
