@@ -19,6 +19,7 @@ mod roles;
 mod rules;
 mod usual;
 mod verdict;
+mod verify;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub use roles::RoleError;
 pub use rules::Unresolved;
 use rules::ruled;
 pub use verdict::{Answer, Rejected};
+pub use verify::Verification;
 
 /// How far the index of the rules may be behind rows that do not concern it.
 const COVER_LAG_MAX: u64 = 1000;

@@ -21,6 +21,7 @@ mod golden;
 mod marks;
 mod sync;
 mod verdicts;
+mod verify;
 mod writers;
 
 type Device = Replica<MemoryStore>;
