@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 /// The options of every command.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// The database file; `put`, `import`, `serve`, `sync` and `live` make one if there is none
     #[arg(long, global = true, value_name = "FILE", env = "RIVUS_DB", default_value = "rivus.db")]
@@ -103,6 +103,24 @@ pub(crate) enum Command {
     /// Say where the database stands
     #[command(after_help = STATUS)]
     Status,
+    /// Read the whole database and check it
+    #[command(after_help = VERIFY)]
+    Verify,
+    /// Make anew what is kept beside the rows, and have the next sync compare everything
+    #[command(after_help = VERIFY)]
+    Repair,
+    /// Write a copy of the database to a new file, while others use it
+    #[command(after_help = BACKUP)]
+    Backup {
+        /// The new file
+        file: PathBuf,
+    },
+    /// Make the database from a backup
+    #[command(after_help = BACKUP)]
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
     /// Read entities from a file: JSON, JSON Lines or CSV
     #[command(after_help = IMPORT)]
     Import(Import),
@@ -392,6 +410,23 @@ Examples:
   rivus --json status | jq -r .digest
 
 Two databases that show the same have the same digest.";
+
+const VERIFY: &str = "\
+Examples:
+  rivus verify || rivus repair
+  rivus --json verify | jq -e .sound
+
+What is kept beside the rows is the digest, which is compared with other databases, and the index of the rules. The
+exit code is 1 if one of them is wrong. A row that cannot be read is beyond repair: restore a backup, or name a new file
+and sync.";
+
+const BACKUP: &str = "\
+Examples:
+  rivus --db hub.db backup hub-monday.db
+  rivus --db hub.db restore hub-monday.db
+
+Neither writes over a file that is there. A restored hub gets from its devices what they have had confirmed since the
+backup, when they connect; a restored device goes on under a new id.";
 
 const IMPORT: &str = "\
 JSON:       objects by kind and id, as `export` writes them, or an array of flat objects (needs --kind)

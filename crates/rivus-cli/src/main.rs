@@ -19,6 +19,7 @@ mod replay;
 mod show;
 mod simulate;
 mod table;
+mod upkeep;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -74,6 +75,10 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Log(log) => log::log(global, log, out)?,
         Command::Undo(undo) => log::undo(global, undo, out)?,
         Command::Status => show::status(global, out)?,
+        Command::Verify => return upkeep::verify(global, out),
+        Command::Repair => upkeep::repair(global, out)?,
+        Command::Backup { file } => upkeep::backup(global, file, out)?,
+        Command::Restore { file } => upkeep::restore(global, file, out)?,
         Command::Import(import) => import::run(global, import, out)?,
         Command::Export(export) => export::run(global, export, out)?,
         Command::Serve(serve) => network::serve(global, serve, out)?,

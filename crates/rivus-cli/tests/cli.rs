@@ -536,6 +536,10 @@ fn completions_and_help_are_there_for_everything() {
         "sync",
         "live",
         "replay",
+        "verify",
+        "repair",
+        "backup",
+        "restore",
         "completions",
     ] {
         assert!(place.ok(&[command, "--help"]).contains("Example"), "{command}");
@@ -729,4 +733,39 @@ fn a_journal_tells_what_changed_and_takes_edits_back() {
     assert!(place.json(&["--schema", "schema.toml", "undo", "3"])["stamp"].is_string());
     ok(&["log", "--off"]);
     place.fails(1, &["log"]);
+}
+
+#[test]
+fn a_database_is_checked_mended_backed_up_and_restored() {
+    let place = Place::new();
+    for n in 0..5 {
+        place.ok(&["put", "task", &format!("t{n}"), "title=write"]);
+    }
+    assert_eq!(place.json(&["verify"])["sound"], true);
+    place.ok(&["backup", "monday.db"]);
+    assert!(place.fails(1, &["backup", "monday.db"]).contains("exists"));
+
+    let shown = place.json(&["status"])["digest"].clone();
+    let file = rivus::rusqlite::Connection::open(place.path().join("rivus.db")).unwrap();
+    file.execute("UPDATE head SET shown = zeroblob(16), count = count + 1", []).unwrap();
+    drop(file);
+    let wrong = place.run(&["verify"]);
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.out.contains("the rows make") && wrong.out.contains("rivus repair"), "{}", wrong.out);
+    assert!(place.ok(&["repair"]).contains("11 registers are counted, and there are 10"));
+    assert_eq!(place.json(&["verify"])["sound"], true);
+    assert_eq!(place.json(&["status"])["digest"], shown);
+
+    place.ok(&["put", "task", "t0", "title=after the backup"]);
+    assert!(place.fails(1, &["restore", "monday.db"]).contains("move it away first"));
+    assert!(place.fails(1, &["restore", "tuesday.db", "--db", "new.db"]).contains("no backup at tuesday.db"));
+    assert!(place.fails(1, &["restore", "schema.toml", "--db", "new.db"]).contains("not a Rivus store"));
+    place.ok(&["restore", "monday.db", "--db", "new.db"]);
+    assert_eq!(place.json(&["status", "--db", "new.db"])["digest"], shown);
+
+    // A row that cannot be read is said by name.
+    let file = rivus::rusqlite::Connection::open(place.path().join("new.db")).unwrap();
+    file.execute("UPDATE entity SET state = x'ff' WHERE id = 't3'", []).unwrap();
+    drop(file);
+    assert!(place.fails(1, &["verify", "--db", "new.db"]).contains("task `t3`"));
 }

@@ -66,6 +66,7 @@ mod shared;
 mod status;
 mod subscription;
 mod transaction;
+mod upkeep;
 
 /// What the derive writes names this crate from outside; its own tests derive too.
 #[cfg(test)]
@@ -78,7 +79,7 @@ pub use rivus_core::journal::{Change as LogChange, Entry as LogEntry, Keep as Jo
 pub use rivus_core::projection::{Column, Holds, Layout, Projection, ProjectionError};
 pub use rivus_core::replica::{
     CandidateExplanation, Edited, Event, Explanation, FieldExplanation, Origin, RegisterExplanation,
-    Rejected, Unresolved,
+    Rejected, Unresolved, Verification,
 };
 pub use rivus_core::rules::{self, Overlay};
 pub use rivus_core::schema::{

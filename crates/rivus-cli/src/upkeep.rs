@@ -1,0 +1,117 @@
+//! `rivus verify`, `rivus repair`, `rivus backup` and `rivus restore`.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use rivus::Verification;
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::database;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Found {
+    sound: bool,
+    /// The digest that is kept, and that of the rows.
+    digest: [String; 2],
+    /// How many registers are said to be confirmed, and how many are.
+    registers: [u64; 2],
+    /// How many entries of the rules' index are missing, wrong or too many.
+    wrong_in_index: usize,
+}
+
+impl Found {
+    fn new(found: &Verification) -> Self {
+        let hex = |digest: u128| format!("{digest:032x}");
+        let (kept, made) = (found.kept, found.made);
+        Self {
+            sound: found.is_sound(),
+            digest: [hex(kept.shown), hex(made.shown)],
+            registers: [kept.count, made.count],
+            wrong_in_index: found.index,
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let [kept, made] = &self.digest;
+        let mut lines = Vec::new();
+        if kept != made {
+            lines.push(format!("the digest is {kept}, and the rows make {made}"));
+        }
+        let [kept, made] = self.registers;
+        if kept != made {
+            lines.push(format!("{kept} registers are counted, and there are {made}"));
+        }
+        if lines.is_empty() && !self.sound && self.wrong_in_index == 0 {
+            lines.push("the digest of what is confirmed is not that of the rows".to_owned());
+        }
+        if self.wrong_in_index > 0 {
+            lines.push(format!("{} entries of the rules' index are wrong", self.wrong_in_index));
+        }
+        lines
+    }
+}
+
+/// `rivus verify`.
+pub(crate) fn verify(global: &Global, out: &mut Output) -> Result<ExitCode> {
+    let found = Found::new(&database::open(global)?.verify()?);
+    if out.is_json() {
+        out.json(&found)?;
+    } else if found.sound {
+        writeln!(out, "sound: {} registers, digest {}", found.registers[0], found.digest[0])?;
+    } else {
+        for line in found.lines() {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "mend it with `rivus repair`, then sync")?;
+    }
+    Ok(if found.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `rivus repair`.
+pub(crate) fn repair(global: &Global, out: &mut Output) -> Result<()> {
+    let found = Found::new(&database::open(global)?.repair()?);
+    if out.is_json() {
+        return Ok(out.json(&found)?);
+    }
+    for line in found.lines() {
+        writeln!(out, "mended: {line}")?;
+    }
+    let what = if found.sound { "nothing was wrong" } else { "made anew from the rows" };
+    writeln!(out, "{what}; the next sync compares everything")?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Copied<'c> {
+    from: &'c str,
+    to: &'c str,
+}
+
+/// `rivus backup`.
+pub(crate) fn backup(global: &Global, file: &Path, out: &mut Output) -> Result<()> {
+    database::open(global)?.backup_to(file)?;
+    let (from, to) = (global.db.display().to_string(), file.display().to_string());
+    Ok(out.say(format_args!("{from} is backed up to {to}"), &Copied { from: &from, to: &to })?)
+}
+
+/// `rivus restore`.
+pub(crate) fn restore(global: &Global, file: &Path, out: &mut Output) -> Result<()> {
+    let (from, to) = (file.display().to_string(), global.db.display().to_string());
+    if !file.exists() {
+        bail!("there is no backup at {from}");
+    }
+    for left in ["", "-wal"].map(|ending| format!("{to}{ending}")) {
+        if Path::new(&left).exists() {
+            bail!("{left} is there already: move it away first, or name another with --db");
+        }
+    }
+    let backup = database::open(&Global { db: file.to_owned(), ..global.clone() })?;
+    let is_sound = backup.verify()?.is_sound();
+    backup.backup_to(&global.db)?;
+    let then = if is_sound { "" } else { "; mend it with `rivus repair`" };
+    Ok(out.say(format_args!("{to} is restored from {from}{then}"), &Copied { from: &from, to: &to })?)
+}
