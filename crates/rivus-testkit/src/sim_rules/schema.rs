@@ -1,6 +1,6 @@
 //! The schemas that runs take: time entries, projects, and rules in all combinations that go together.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rivus_core::rules::{CustomRule, Entity, Overlays};
 use rivus_core::schema::{
@@ -22,6 +22,14 @@ pub struct Variant {
 }
 
 const GONE: [OnGone; 3] = [OnGone::Nullify, OnGone::Cascade, OnGone::Keep];
+
+/// A schema that was built before: every run takes one of few.
+struct Built {
+    variant: Variant,
+    epoch: u32,
+    has_rules: bool,
+    schema: Arc<Schema>,
+}
 
 /// All that can be built.
 pub(crate) fn variants() -> &'static [Variant] {
@@ -52,8 +60,18 @@ pub(crate) fn variants() -> &'static [Variant] {
 impl Variant {
     /// The schema with its rules, or without.
     pub(crate) fn schema(self, epoch: u32, has_rules: bool) -> Arc<Schema> {
+        static ALL: OnceLock<Mutex<Vec<Built>>> = OnceLock::new();
+        let all = ALL.get_or_init(Mutex::default);
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it =
+            |built: &&Built| (built.variant, built.epoch, built.has_rules) == (self, epoch, has_rules);
+        if let Some(built) = all.iter().find(is_it) {
+            return Arc::clone(&built.schema);
+        }
         let schema = self.builder(has_rules).epoch(epoch).build();
-        Arc::new(schema.unwrap_or_else(|error| unreachable!("it was built before: {error}")))
+        let schema = Arc::new(schema.unwrap_or_else(|error| unreachable!("it was built before: {error}")));
+        all.push(Built { variant: self, epoch, has_rules, schema: Arc::clone(&schema) });
+        schema
     }
 
     /// The schema as a replay script can tell it: without the custom rule.

@@ -37,6 +37,8 @@ pub(super) struct Site {
     pub(super) grant: u8,
     /// The version of the rules that the program here knows.
     pub(super) epoch: u32,
+    /// Whether registers have arrived since the last look, be they known or not.
+    pub(super) has_received: bool,
     pub(super) seen: Seen,
 }
 
@@ -47,7 +49,9 @@ pub(super) struct Seen {
     pub(super) seq: u64,
     pub(super) held: BTreeMap<Key, Arc<Held>>,
     pub(super) entities: Entities,
-    pub(super) evaluated: Evaluated,
+    pub(super) evaluated: Arc<Evaluated>,
+    /// The records of an index made anew of these rows.
+    pub(super) made: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) views: BTreeMap<Key, View>,
     /// By entry, of those that show: whether it was closed, and on whose account.
     pub(super) timers: BTreeMap<String, Timer>,
@@ -79,7 +83,8 @@ impl Site {
             OpenOptions { seeds: seeds(seed, number, 0), slot: 0, admission: Admission::Off, rank: 0 };
         let mut replica = Replica::open(store, schema, options)?;
         replica.watch(Watching::Yes);
-        Ok(Self { replica, options, skew_ms, set_ms: 0, grant: 0, epoch: 1, seen: Seen::default() })
+        let (has_received, seen) = (false, Seen::default());
+        Ok(Self { replica, options, skew_ms, set_ms: 0, grant: 0, epoch: 1, has_received, seen })
     }
 
     /// Opens the store anew by this schema, or does so while another program has it in between.

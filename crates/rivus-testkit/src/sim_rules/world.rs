@@ -225,6 +225,7 @@ impl<'p> World<'p> {
         let now = site.now(self.passed_ms);
         let joined = site.replica.join(now, delta.as_slice(), Some(sender), Trust::Peer, None);
         joined.map_err(|error| broken(&error))?;
+        site.has_received = !delta.is_empty();
         Ok(expected)
     }
 
@@ -257,10 +258,14 @@ impl<'p> World<'p> {
                 return Err((Oracle::Session, text));
             }
         }
-        for event in client.poll_events().chain(server.poll_events()) {
-            if let SessionEvent::Diverged { ours, theirs } = event {
-                let text = format!("{} and {}: digests {ours:032x} and {theirs:032x}", name(from), name(to));
-                return Err((Oracle::Digest, text));
+        for (site, session) in [(from, &mut client), (to, &mut server)] {
+            for event in session.poll_events() {
+                if let SessionEvent::Diverged { ours, theirs } = event {
+                    let names = (name(from), name(to));
+                    let text = format!("{} and {}: digests {ours:032x} and {theirs:032x}", names.0, names.1);
+                    return Err((Oracle::Digest, text));
+                }
+                self.sites[site].has_received |= matches!(event, SessionEvent::Joined { .. });
             }
         }
         let [mine, theirs] = held;
