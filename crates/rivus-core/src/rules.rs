@@ -111,9 +111,9 @@ pub struct Overlay {
     pub id: String,
     /// The field; `None` if it is whether the entity shows at all.
     pub field: Option<String>,
-    /// The rule.
+    /// The rule; where several have to do with the field, the last of them.
     pub rule: String,
-    /// The entity on account of which it does, if it is another one.
+    /// The entity on account of which that rule does, if it is another one.
     pub rival: Option<String>,
     /// What shows; for life `false` for an entity that shows as deleted.
     pub shown: Value,

@@ -332,7 +332,6 @@ impl<S: Store> Work<'_, S> {
                 if let Some(before) = all.iter().position(|before| before.field == laid.field) {
                     let before = all.remove(before);
                     laid.hidden = before.hidden;
-                    laid.rival = laid.rival.or(before.rival);
                     laid.pins |= before.pins;
                 }
                 if laid.shown != laid.hidden {

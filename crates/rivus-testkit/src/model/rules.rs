@@ -196,15 +196,11 @@ fn together(entities: &Entities, rules: &[(&Kind, &Rule)], layers: Vec<Layer>) -
                 None => Value::Bool(!held.deleted),
                 Some(field) => held.value(field).clone(),
             };
-            let mut overlay =
-                Overlay { rule: rule.name.clone(), rival: laid.rival, shown: laid.shown, hidden };
+            let overlay = Overlay { rule: rule.name.clone(), rival: laid.rival, shown: laid.shown, hidden };
             let is_kept = field.is_none() && overlay.shown == Value::Bool(true);
             let spot = (kind, id, field);
-            if let Some(below) = overlays.get(&spot) {
-                if is_kept {
-                    continue;
-                }
-                overlay.rival = overlay.rival.or_else(|| below.rival.clone());
+            if is_kept && overlays.contains_key(&spot) {
+                continue;
             }
             overlays.insert(spot, overlay);
         }

@@ -214,7 +214,7 @@ fn a_user_accepts_also_an_end_that_a_later_rule_has_moved() {
     put(&mut one, 4, "a", &[("start", 7.into()), ("n", 1.into()), ("user", "u".into())]);
     put(&mut one, 5, "b", &[("n", 2.into()), ("user", "u".into())]);
     let overlay = one.overlays("entry", "a").unwrap().remove(0);
-    assert_eq!((overlay.shown, overlay.rule.as_str(), overlay.rival), (7.into(), "order", Some("b".into())));
+    assert_eq!((overlay.shown, overlay.rule.as_str(), overlay.rival), (7.into(), "order", None));
     put(&mut one, 8, "a", &[("text", "accepted".into())]);
     put(&mut one, 9, "b", &[("n", 20.into())]);
     assert_eq!((shown(&one, "a", "stop"), one.overlays("entry", "a").unwrap().len()), (7.into(), 0));
