@@ -414,6 +414,10 @@ fn announced_lengths_are_not_believed() {
             assert_eq!(Value::decode(&short), Err(ValueError::Truncated { at: 0 }));
         }
     }
+    // Two entries of two items each cannot be in three bytes, nor two items in one.
+    for bytes in [&b"\xa2\x61a\x01"[..], b"\x82\x01"] {
+        assert_eq!(Value::decode(bytes), Err(ValueError::Truncated { at: 0 }));
+    }
     // Each level claims all that follows; refused before anything is reserved.
     let mut bytes = [0x99, 0xff, 0x00].repeat(DEPTH_MAX);
     bytes.extend([0xf6; 0x1_0000]);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bytes::Put;
-use crate::register::Alive;
+use crate::register::{Alive, Malformed};
 
 const LAST: PageHeader =
     PageHeader { at: 1, more: false, incarnation: None, start: false, checkpoint: false };
@@ -184,7 +184,47 @@ fn a_register_that_no_replica_can_hold_is_refused() {
     let register = Register { floor: Stamp::LOWEST, alive: Alive::from(twice.to_vec()), seen: Vec::new() };
     let bytes = page_of(&mut encoder, &[titled("task", "t".to_owned(), register)], LAST);
     let refused = registers_of(RowDecoder::default().page(&bytes, SENDER));
-    assert_eq!(refused, Err(WireError::Register(crate::register::Malformed::TwoOfOneReplica)));
+    assert_eq!(refused, Err(WireError::Register(Malformed::TwoOfOneReplica)));
+    let high = Register { floor: stamp(0, 7, 2), ..plain(stamp(0, 6, 1)) };
+    let bytes = page_of(&mut RowEncoder::default(), &[titled("task", "t".to_owned(), high)], LAST);
+    let refused = registers_of(RowDecoder::default().page(&bytes, SENDER));
+    assert_eq!(refused, Err(WireError::Register(Malformed::FloorAboveNewest)));
+}
+
+#[test]
+fn registers_that_do_not_rise_are_refused_also_if_a_name_was_told_twice() {
+    let of = |second: &[u8]| {
+        let mut one = shape(2);
+        one.push(1);
+        one.slice(&address::field("f"));
+        one.push(0);
+        one.slice(second);
+        frame(&one, &[0; 19], &[0xf6; 2])
+    };
+    assert_eq!(registers_of(RowDecoder::default().page(&of(&address::field("g")), SENDER)), Ok(2));
+    for second in [address::LIFE, &address::field("e"), &address::field("f")] {
+        cut(&of(second));
+    }
+}
+
+/// Each counts 1024 bytes: its id, its kind and two for the length of that.
+#[test]
+fn an_entity_that_was_forgotten_cannot_be_named() {
+    let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
+    let kind = "k".repeat(128);
+    for entities in in_frames((0..9000).map(|n| titled(&kind, format!("{n:0894}"), plain(stamp(0, 1, 1))))) {
+        let bytes = page_of(&mut encoder, &entities, LAST);
+        decoder.page(&bytes, SENDER).unwrap();
+    }
+    let mut named = |distance: u64| {
+        let mut one = Vec::new();
+        one.varint(distance);
+        one.extend_from_slice(&[1, 1]);
+        one.slice(&address::field("f"));
+        registers_of(decoder.page(&frame(&one, &[0; 19], &[0xf6]), SENDER))
+    };
+    let gone = Err(WireError::Malformed { frame: "DELTA" });
+    assert_eq!((named((8 << 20) / 1024), named((8 << 20) / 1024 + 1)), (Ok(1), gone));
 }
 
 #[test]
@@ -232,7 +272,24 @@ fn frames_of_strangers_and_of_later_versions_are_bounded() {
     let falls =
         About::new(StoreId(1), [ReplicaId::default()].into_iter(), &[history[3], history[2]], 9, 0, 0);
     assert!(!welcome(falls, None));
+    let zero = [(Incarnation(1), 0)];
+    assert!(!welcome(About::new(StoreId(1), [ReplicaId::default()].into_iter(), &zero, 9, 0, 0), None));
+    assert_eq!(about(1, 1).with_epoch(0), about(1, 1), "who knows no rules says nothing of them");
+    let long = [&[tag::SCHEMA][..], &vec![0; SCHEMA_BYTES_MAX + 1]].concat();
+    let bound = WireError::Bound { what: "bytes in a frame of this type", max: SCHEMA_BYTES_MAX };
+    assert_eq!(Frame::decode(&long), Err(bound));
     assert_eq!(Frame::decode(&[]), Err(WireError::Empty));
+}
+
+#[test]
+fn an_ack_names_as_many_edits_as_a_frame_may_hold_registers() {
+    let ack = |count: usize| {
+        let exception = Exception { index: 0, code: None, message: "".into() };
+        let frame = Frame::Ack(Ack { seq: 1, clock_ms: 0, exceptions: vec![exception; count] });
+        Frame::decode(&frame.encode()).map(|read| read == frame)
+    };
+    assert_eq!(ack(REGISTERS_MAX), Ok(true));
+    assert_eq!(ack(REGISTERS_MAX + 1), Err(WireError::Malformed { frame: "ACK" }));
 }
 
 #[test]
@@ -348,6 +405,8 @@ fn a_malformed_frame_is_called_by_its_name() {
         (tag::CHECKPOINT, "CHECKPOINT"),
         (tag::ACK, "ACK"),
         (tag::SYNCED, "SYNCED"),
+        (tag::LOST, "LOST"),
+        (tag::HEARD, "HEARD"),
     ];
     for (tag, frame) in names {
         assert_eq!(Frame::decode(&[tag]), Err(WireError::Malformed { frame }));
