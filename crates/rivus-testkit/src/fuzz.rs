@@ -44,9 +44,8 @@ impl Random {
 /// # Panics
 /// If the variable is no number.
 #[must_use]
-#[expect(clippy::expect_used, reason = "a seed that is no number must not pass for another one")]
 pub fn seed() -> u64 {
-    std::env::var("RIVUS_SEED").map_or(1, |seed| seed.parse().expect("RIVUS_SEED is a number"))
+    crate::env::number("RIVUS_SEED", 1)
 }
 
 /// Feeds a check all samples and then `inputs` damaged samples and random bytes.

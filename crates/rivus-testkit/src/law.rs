@@ -29,6 +29,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 pub use surroundings::Surroundings;
 
+use crate::env::number;
 use crate::strategy::History;
 
 /// One law. Its [`Display`](fmt::Display) says what it demands.
@@ -154,12 +155,12 @@ pub struct Effort {
 
 impl Effort {
     /// 256 inputs from seed 1, unless the environment says otherwise: `RIVUS_LAW_CASES`, `RIVUS_LAW_SEED`.
+    ///
+    /// # Panics
+    /// If one of them is no number.
     #[must_use]
     pub fn from_env() -> Self {
-        fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
-            std::env::var(name).ok()?.trim().parse().ok()
-        }
-        Self { cases: number("RIVUS_LAW_CASES").unwrap_or(256), seed: number("RIVUS_LAW_SEED").unwrap_or(1) }
+        Self { cases: number("RIVUS_LAW_CASES", 256), seed: number("RIVUS_LAW_SEED", 1) }
     }
 
     /// A runner that draws its inputs from the seed and writes no file.

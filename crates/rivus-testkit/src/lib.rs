@@ -1,6 +1,7 @@
 //! Proof by machine that replicas converge, for Rivus itself and for merge functions of your own.
 
 pub mod bad_frames;
+mod env;
 pub mod fuzz;
 #[cfg(feature = "laws")]
 pub mod law;
