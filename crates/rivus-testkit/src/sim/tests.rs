@@ -60,6 +60,10 @@ const FOUND: &[(&str, &str)] = &[
         "r1-00000000003msjg00q00000004000",
         "Clock did not know that another process had set the clock back before it died",
     ),
+    (
+        "r1-00000000006vrq000c0000r000",
+        "Acknowledged knew of a stamp only the value of a copy that had given it up again",
+    ),
 ];
 
 #[test]

@@ -63,7 +63,8 @@ struct Write {
     stamp: Stamp,
     /// Which of the address's writes its author saw, as bits; those beyond the 128th are not kept.
     saw: u128,
-    value: Box<[u8]>,
+    /// What it bears: one value, unless a copy has used the stamp too.
+    values: Vec<Box<[u8]>>,
 }
 
 /// An edit that was acknowledged.
@@ -278,9 +279,13 @@ impl Witness {
             }
             match known {
                 // A copy, or the store before it was set back, has used the stamp: nobody can tell the two writes
-                // apart, so that only what both authors saw is sure to be replaced.
-                Some(number) => self.writes[at][number].saw &= saw,
-                None => self.writes[at].push(Write { stamp: *stamp, saw, value: value.clone() }),
+                // apart, so that only what both authors saw is sure to be replaced, and either value may show.
+                Some(number) => {
+                    let write = &mut self.writes[at][number];
+                    write.saw &= saw;
+                    write.values.push(value.clone());
+                }
+                None => self.writes[at].push(Write { stamp: *stamp, saw, values: vec![value.clone()] }),
             }
         }
     }
@@ -485,7 +490,7 @@ impl Witness {
             let held = self.held[site][*at].iter().flat_map(|held| &held.alive);
             let Some((_, _, value)) = held.clone().find(|(stamp, ..)| *stamp == edit.stamp) else { continue };
             let written = self.writes[*at].iter().find(|write| write.stamp == edit.stamp);
-            if written.is_some_and(|write| write.value != *value) {
+            if written.is_some_and(|write| !write.values.contains(value)) {
                 let text = format!("{} shows another value than {} bore", self.place(*at), edit.stamp);
                 return Err((Oracle::Acknowledged, text));
             }

@@ -93,6 +93,26 @@ fn a_restored_hub_uses_a_stamp_again() {
     finds_nothing(Shape::Hub, &[site(), site()], &actions);
 }
 
+/// The copy's second edit is made anew by another author when the copy is found out; then its original comes to the
+/// stamp that the edit bore, and both show. The simulator knew only the value that had been written first.
+#[test]
+fn a_copy_gives_up_a_stamp_that_its_original_then_uses() {
+    let actions = [
+        sync(1, 0),
+        put(1, "item", "name"),
+        Action::Copy { from: 1, to: 2 },
+        clock(1, -YEAR_MS),
+        clock(2, -YEAR_MS),
+        put(1, "note", "text"),
+        put(2, "item", "name"),
+        put(2, "task", "due"),
+        sync(1, 0),
+        sync(2, 0),
+        put(1, "task", "due"),
+    ];
+    finds_nothing(Shape::Hub, &[site(), site(), copy()], &actions);
+}
+
 /// The first increment bears a rank that the copy is not granted: there the second one is made anew without it, under
 /// the same author, and then the original's are accepted. No sum is right for both, as docs/semantics.md says.
 #[test]
