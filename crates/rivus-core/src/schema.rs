@@ -338,7 +338,9 @@ impl Kind {
     pub(crate) fn is_ranked(&self, address: &[u8]) -> bool {
         let parts = || Parts::parse(address).filter(|parts| matches!(parts.class, FIELD | KEY | COUNT));
         self.marks.ranked
-            && parts().and_then(|p| self.field(p.name)).is_some_and(|f| f.writers == Writers::Ranked)
+            && parts()
+                .and_then(|p| self.field(p.name).or_else(|| self.once(p.name)))
+                .is_some_and(|field| field.writers == Writers::Ranked)
     }
 
     /// Whether a value that is lost is written again in any field.

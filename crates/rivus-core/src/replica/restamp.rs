@@ -43,6 +43,10 @@ impl<S: Store> Replica<S> {
             let Some(kind) = self.schema.kind(part.kind).filter(|kind| kind.restamps()) else {
                 return Ok(());
             };
+            // Of one that another stands for nothing shows, so nothing of it has lost.
+            if self.root(part.kind, part.id)?.is_some() {
+                return Ok(());
+            }
             for (address, _) in part.changes {
                 let parts = Parts::parse(address.as_ref()).filter(|parts| parts.class == class::FIELD);
                 let Some(parts) = parts else { continue };

@@ -125,6 +125,8 @@ impl<S: Store> Replica<S> {
         match self.catch_up_now(found) {
             Ok(()) => Ok(()),
             Err(CommitError::Stale) => Err(StoreError::Busy("others keep changing the store".to_owned())),
+            // It passes, and an edit that is made without rules stays.
+            Err(CommitError::Store(error @ StoreError::Busy(_))) => Err(error),
             // It can be read all the same.
             Err(CommitError::Store(_)) => {
                 self.set_unresolved(Some(Unresolved::Index));

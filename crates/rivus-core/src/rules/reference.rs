@@ -73,11 +73,10 @@ impl<S: Store> Work<'_, S> {
             _ if *value == Value::Null => Ok(None),
             OnGone::Nullify => {
                 let rival = target(value).map(str::to_owned);
-                if let Some(target) = &rival {
-                    let (facts, _) = self.shown(rules, to, target, rule)?;
-                    if facts.is_there() || facts.aside {
-                        return Ok(None);
-                    }
+                if let Some(target) = &rival
+                    && self.rooted(rules, rule, to, target)?.is_there()
+                {
+                    return Ok(None);
                 }
                 Ok(Some(Laid {
                     rule,
@@ -96,6 +95,18 @@ impl<S: Store> Work<'_, S> {
         }
     }
 
+    /// What is named, or who stands for it.
+    fn rooted(&mut self, rules: &Rules, rule: usize, to: &str, target: &str) -> Result<Facts, CommitError> {
+        let (mut facts, mut laid) = self.shown(rules, to, target, rule)?;
+        if facts.aside {
+            let root = self.alias_root(to, target)?;
+            (facts, laid) = self.shown(rules, to, &root, rule)?;
+        }
+        // Who had the name first is there: the rule looks at nobody else.
+        facts.deleted &= !laid.iter().any(|laid| laid.stands_aside(rules));
+        Ok(facts)
+    }
+
     /// Whether what is named is gone, or what that names, and so on: then what is named.
     fn gone(
         &mut self,
@@ -110,10 +121,7 @@ impl<S: Store> Work<'_, S> {
         let Some(mut next) = rival.clone() else { return Ok(Some(None)) };
         let mut seen = BTreeSet::from([id.to_owned()]);
         loop {
-            let (facts, _) = self.shown(rules, to, &next, rule)?;
-            if facts.aside {
-                return Ok(None);
-            }
+            let facts = self.rooted(rules, rule, to, &next)?;
             if !facts.is_there() {
                 return Ok(Some(rival));
             }

@@ -51,10 +51,14 @@ impl<S: Store> Work<'_, S> {
     fn settle_rule(&mut self, rules: &Rules, rule: usize, dirty: &mut Dirty) -> Result<(), CommitError> {
         let stratum = rules.stratum(rule);
         let asks = self.tells() || stratum.is_read;
+        let of_kind: Vec<(At, Dirt)> = self.dirty_of(dirty, &stratum.kind);
         if matches!(stratum.what, What::Bound { .. } | What::Expr { .. }) {
+            if stratum.is_read {
+                // What it shows may be in the key of a later rule.
+                dirty.extend(of_kind.into_iter().map(|(at, dirt)| (at.index(), Dirt { keys: true, ..dirt })));
+            }
             return Ok(());
         }
-        let of_kind: Vec<(At, Dirt)> = self.dirty_of(dirty, &stratum.kind);
         let mut swayed: BTreeSet<usize> = BTreeSet::new();
         for (at, dirt) in of_kind {
             if !dirt.keys && !asks {
@@ -181,18 +185,17 @@ impl<S: Store> Work<'_, S> {
         if list == before {
             return Ok(Vec::new());
         }
-        let mut gone = decode_entries(&before)?;
+        let mut gone: BTreeSet<Vec<u8>> = decode_entries(&before)?.into_iter().collect();
         for key in keys {
-            match gone.iter().position(|old| old == key) {
-                Some(kept) => drop(gone.swap_remove(kept)),
-                None => drop(self.entered.insert(key.clone(), Some(Vec::new()))),
+            if !gone.remove(key) {
+                self.entered.insert(key.clone(), Some(Vec::new()));
             }
         }
         for key in &gone {
             self.entered.insert(key.clone(), None);
         }
         self.entered.insert(own, (!list.is_empty()).then_some(list));
-        Ok(gone)
+        Ok(gone.into_iter().collect())
     }
 
     /// The entities of a kind on which something may be laid, as the index tells; `None` if that may be all.

@@ -436,6 +436,94 @@ fn a_winner_that_loses_its_name_takes_that_of_a_loser_who_is_told() {
     }
 }
 
+fn from_json(n: u64, schema: &str) -> Replica<MemoryStore> {
+    replica(n, &Schema::from_json_str(schema).unwrap())
+}
+
+fn act(replica: &mut Replica<MemoryStore>, now: i64, kind: &str, id: &str, action: Action) {
+    replica.edit(Millis(now), &[Op::new(kind, id, action)]).unwrap();
+}
+
+fn set(field: &str, value: impl Into<Value>) -> Action {
+    Action::Put(vec![(field.to_owned(), value.into())])
+}
+
+#[test]
+fn a_group_that_an_earlier_rule_shows_otherwise_is_followed() {
+    let schema = r#"{"kinds":{"p":{"fields":{"level":{},"cap":{},"name":{}},"rules":[
+        {"rule":"expr","name":"lvl","field":"level","at_most":"cap"},
+        {"rule":"unique","name":"u","group":["level"],"field":"name"}]}}}"#;
+    let (mut one, mut other) = (from_json(1, schema), from_json(2, schema));
+    for (now, id, level) in [(1000, "x", 9), (1001, "y", 5)] {
+        put(&mut one, now, id, &[("level", level.into()), ("cap", 9.into()), ("name", "N".into())]);
+    }
+    // It is in the other's group now, though only what its level is bounded by was written.
+    put(&mut one, 1002, "x", &[("cap", 5.into())]);
+    sync(&mut one, &mut other);
+    for replica in [&one, &other] {
+        let names = [shown(replica, "x", "name"), shown(replica, "y", "name")];
+        assert_ne!(names[0], names[1]);
+        assert_eq!(names, [shown(&one, "x", "name"), shown(&one, "y", "name")]);
+    }
+    assert_eq!(index(one.store()), index_made_anew(&one));
+}
+
+/// Projects, and what refers to them: notes that lose the reference, entries that go with it.
+const REFERRING: &str = r#"{"kinds":{
+    "project":{ALIASES"fields":{"ws":{},"name":{}}},
+    "note":{"fields":{"project":{}},"rules":[
+        {"rule":"reference","name":"r","field":"project","to":"project","on_gone":"nullify"}]},
+    "entry":{"fields":{"project":{}},"rules":[
+        {"rule":"reference","name":"r","field":"project","to":"project","on_gone":"cascade"}]}}}"#;
+
+/// What a note and an entry that refer to a project show: the reference, and whether it is there.
+fn referring(replica: &Replica<MemoryStore>) -> (Value, bool) {
+    let note = replica.view("note", "n").unwrap().unwrap();
+    let entry = replica.view("entry", "e").unwrap().unwrap();
+    let Some(crate::view::Shown::Value(project)) = note.fields.get("project") else { panic!("{note:?}") };
+    (project.clone(), !entry.deleted)
+}
+
+#[test]
+fn a_reference_by_way_of_an_alias_is_as_good_as_the_one_that_stands_there() {
+    let mut one = from_json(1, &REFERRING.replace("ALIASES", r#""aliases":true,"#));
+    for id in ["l", "w"] {
+        act(&mut one, 1000, "project", id, set("name", id));
+    }
+    for (kind, id) in [("note", "n"), ("entry", "e")] {
+        act(&mut one, 1001, kind, id, set("project", "l"));
+    }
+    act(&mut one, 1002, "project", "l", Action::Alias { to: "w".to_owned() });
+    assert_eq!(referring(&one), ("l".into(), true));
+    act(&mut one, 1003, "project", "w", Action::Delete);
+    assert_eq!(referring(&one), (Value::Null, false), "who stood for it is deleted");
+    act(&mut one, 1004, "project", "w", Action::Revive);
+    assert_eq!(referring(&one), ("l".into(), true));
+}
+
+#[test]
+fn who_refers_to_one_that_a_rule_shows_as_another_refers_to_somebody_who_is_there() {
+    let unique =
+        r#""rules":[{"rule":"unique","name":"u","group":["ws"],"field":"name","on_clash":"alias"}],"#;
+    let schema = REFERRING.replace("ALIASES", unique);
+    let (mut one, mut other) = (from_json(1, &schema), from_json(2, &schema));
+    let acme = || Action::Put(vec![("ws".to_owned(), "w".into()), ("name".to_owned(), "Acme".into())]);
+    act(&mut one, 1000, "project", "p1", acme());
+    act(&mut other, 1001, "project", "p2", acme());
+    for (kind, id) in [("note", "n"), ("entry", "e")] {
+        act(&mut other, 1002, kind, id, set("project", "p2"));
+    }
+    sync(&mut one, &mut other);
+    for replica in [&one, &other] {
+        assert_eq!(replica.root("project", "p2").unwrap().as_deref(), Some("p1"));
+        assert_eq!(referring(replica), ("p2".into(), true));
+    }
+    act(&mut one, 2000, "project", "p1", Action::Delete);
+    assert_eq!(referring(&one), ("p2".into(), true), "it bears the name alone now");
+    act(&mut one, 2001, "project", "p2", Action::Delete);
+    assert_eq!(referring(&one), (Value::Null, false));
+}
+
 /// The index of a store, but for how far it follows.
 fn index(store: &MemoryStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut index = BTreeMap::new();

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rivus_core::address::{Parts, class};
 use rivus_core::clock::Stamp;
 use rivus_core::register::Register;
-use rivus_core::schema::{FieldType, Kind, Rule, RuleType, Schema, Slot};
+use rivus_core::schema::{FieldType, Kind, OnClash, Rule, RuleType, Schema, Slot};
 use rivus_core::value::{ABSENT, Value};
 use rivus_core::view;
 
@@ -230,6 +230,15 @@ impl<'b> Below<'b> {
         let held = self.held(kind, id)?;
         let laid = self.laid.get(&(kind, id, None)).into_iter().flatten().rfind(|(rule, _)| *rule != at);
         Some(laid.map_or(!held.deleted, |(_, shown)| **shown != Value::Bool(false)))
+    }
+
+    /// Whether an entity is there, or another one in its place.
+    fn stands(&self, at: usize, kind: &str, id: &str) -> bool {
+        let mut laid = self.laid.get(&(kind, id, None)).into_iter().flatten();
+        let last = laid.rfind(|(rule, _)| *rule != at).and_then(|(rule, _)| self.rules.get(*rule));
+        let is_alias =
+            |rule: &Rule| matches!(&rule.what, RuleType::Unique(what) if what.on_clash == OnClash::Alias);
+        last.is_some_and(|(_, rule)| is_alias(rule)) || self.is_there(at, kind, id) == Some(true)
     }
 
     /// What a field shows, apart from what the rule `at` does to it.

@@ -116,6 +116,21 @@ fn a_new_name_and_a_default_move_no_row() {
     assert_eq!(wrote(on(&mut a, 3000, "task", "new", field("size", 3))), 2, "life and the field");
 }
 
+#[test]
+fn a_field_for_ranked_replicas_is_none_to_write_under_its_former_name_either() {
+    let old = schema_of(r#"{"kinds":{"task":{"open":true,"fields":{"title":{}}}}}"#);
+    let new =
+        r#"{"kinds":{"task":{"open":true,"fields":{"title":{},"price":{"authority":true,"was":"cost"}}}}}"#;
+    let (mut a, mut hub) = (with(1, &old), with(9, &schema_of(new)));
+    hub.become_authority().unwrap();
+    act(&mut a, 1000, field("title", "chair"));
+    sync_as(&mut a, &mut hub, None);
+    act(&mut a, 2000, field("cost", 1));
+    sync_as(&mut a, &mut hub, None);
+    let codes: Vec<_> = a.rejected().unwrap().iter().map(|rejected| rejected.code).collect();
+    assert_eq!((codes, shows(&hub, "price")), (vec![Code::RANK], None));
+}
+
 fn stubborn() -> Arc<Schema> {
     schema_of(
         r#"{"kinds":{"task":{"fields":{"title":{"margin_ms":60000,"on_conflict":"restamp"},"text":{}}}}}"#,
@@ -144,6 +159,26 @@ fn a_value_that_lost_to_a_concurrent_one_is_written_again() {
     sync(&mut c, &mut hub);
     assert_eq!((shows(&hub, "title"), shows(&c, "title")), (value("hub"), value("hub")));
     assert_eq!(c.pending_count().unwrap(), 0);
+}
+
+#[test]
+fn what_another_stands_for_is_not_written_again_into_that() {
+    let fields = r#""fields":{"title":{"margin_ms":60000,"on_conflict":"restamp"}}"#;
+    let schema = schema_of(&format!(r#"{{"kinds":{{"task":{{"aliases":true,{fields}}}}}}}"#));
+    let (mut a, mut b) = (with(1, &schema), with(2, &schema));
+    for id in ["t", "winner"] {
+        on(&mut a, 1000, "task", id, field("title", id));
+    }
+    sync(&mut a, &mut b);
+    act(&mut a, 2000, field("title", "from a"));
+    act(&mut a, 2001, Action::Alias { to: "winner".to_owned() });
+    act(&mut b, 2500, field("title", "from b"));
+    sync(&mut a, &mut b);
+    sync(&mut a, &mut b);
+    for device in [&a, &b] {
+        let winner = device.view("task", "winner").unwrap().unwrap();
+        assert_eq!(winner.fields.get("title"), value("winner").as_ref());
+    }
 }
 
 #[test]

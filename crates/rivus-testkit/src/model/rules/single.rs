@@ -27,8 +27,7 @@ impl Below<'_> {
         for (id, held) in self.of(&kind.name) {
             let value = held.value(&what.field);
             let target = text(value);
-            let names_one =
-                target.as_ref().is_some_and(|target| self.is_there(at, &what.to, target) == Some(true));
+            let names_one = target.as_ref().is_some_and(|target| self.stands(at, &what.to, target));
             if *value != Value::Null && !names_one {
                 sights.insert(Sight::Nullified);
                 let laid = Laid { shown: Value::Null, rival: target };
@@ -53,7 +52,7 @@ impl Below<'_> {
                 let target = text(value);
                 let names_one = target.as_ref().is_some_and(|target| {
                     let is_gone = what.to == kind.name && gone.contains_key(target.as_str());
-                    !is_gone && self.is_there(at, &what.to, target) == Some(true)
+                    !is_gone && self.stands(at, &what.to, target)
                 });
                 if !names_one {
                     more.push((id, target));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rivus_core::schema::{OnGone, RuleType, Schema};
+use rivus_core::schema::{OnClash, OnGone, RuleType, Schema};
 use rivus_core::value::Value;
 use rivus_core::view::View;
 
@@ -43,7 +43,8 @@ pub(super) fn check(schema: &Schema, seen: &Seen) -> Result<(), Finding> {
                         let value = shown(view, &what.field);
                         let is_absent = !seen.views.contains_key(&target(view));
                         let may_be_absent = what.on_gone == OnGone::Keep && is_absent;
-                        value != Value::Null && !there.contains_key(&target(view)) && !may_be_absent
+                        let stands = |key: &Key| there.contains_key(&in_place_of(schema, seen, key));
+                        value != Value::Null && !stands(&target(view)) && !may_be_absent
                     };
                     let found = own.iter().find(|(_, view)| dangles(view));
                     found.map(|(id, view)| format!("`{id}` names {:?}", shown(view, &what.field)))
@@ -67,6 +68,19 @@ pub(super) fn check(schema: &Schema, seen: &Seen) -> Result<(), Finding> {
         }
     }
     Ok(())
+}
+
+/// The entity that a rule shows in the place of this one, or else itself.
+fn in_place_of(schema: &Schema, seen: &Seen, (kind, id): &Key) -> Key {
+    let overlay = seen.evaluated.overlays.get(&(kind.clone(), id.clone(), None));
+    let rival = overlay.filter(|overlay| {
+        let mut rules = schema.kind(kind).into_iter().flat_map(|kind| kind.rules());
+        rules.any(|rule| {
+            let is_alias = matches!(&rule.what, RuleType::Unique(what) if what.on_clash == OnClash::Alias);
+            rule.name == overlay.rule && is_alias
+        })
+    });
+    (kind.clone(), rival.and_then(|overlay| overlay.rival.clone()).unwrap_or_else(|| id.clone()))
 }
 
 /// The group that an entry is in as a timer, in words.
