@@ -153,7 +153,8 @@ impl Db {
         }
         if life.is_some_and(|life| life.before.is_none()) {
             // It was made by the edit: there is no state to go back to but not being there.
-            let stands = fields.iter().all(|change| standing(declared, &view, change) == Standing::Whole);
+            let stands = fields.iter().all(|change| standing(declared, &view, change) == Standing::Whole)
+                && !has_more(declared, &view, &fields);
             if stands {
                 tx.apply(&Op::new(kind, id, Action::Delete))?;
             } else {
@@ -255,6 +256,28 @@ pub enum UndoError {
         /// The number.
         number: u64,
     },
+}
+
+/// Whether the entity shows anything that these changes have not written.
+fn has_more(kind: &Kind, view: &View, written: &[&Change]) -> bool {
+    let is_written = |name: &String| {
+        written.iter().any(|change| match &change.what {
+            What::Group(group) => kind.group(group).is_some_and(|group| group.members.contains(name)),
+            what => what.name() == Some(name),
+        })
+    };
+    view.fields.iter().any(|(name, shown)| {
+        let is_empty = match shown {
+            Shown::Value(Value::Null) => true,
+            Shown::Value(value) => {
+                kind.field(name).is_some_and(|field| field.default.as_ref() == Some(value))
+            }
+            Shown::Set(keys) => keys.is_empty(),
+            Shown::Map(entries) => entries.is_empty(),
+            Shown::Counter(sum) => *sum == 0,
+        };
+        !is_empty && !is_written(name)
+    })
 }
 
 /// How much of what an edit wrote still shows.

@@ -112,6 +112,7 @@ impl<'s, S: Store> Tx<'s, S> {
             for laid in before.laid.iter().filter(|laid| laid.pins) {
                 let Some(place) = laid.field.filter(|place| !before.named.contains(place)) else { continue };
                 self.intend_value(at, watch, place, &laid.shown)?;
+                self.note_shown(at, watch, place, &laid.shown)?;
                 after.set(place, laid.shown.clone());
             }
         }
@@ -123,6 +124,20 @@ impl<'s, S: Store> Tx<'s, S> {
         for (rule, group) in rules.places_taken(watch, &id, &before.shown, &after) {
             let address = address::claim(rule, &group);
             self.write(at, address, view::TRUE.to_vec(), Reach::None)?;
+        }
+        Ok(())
+    }
+
+    fn note_shown(&mut self, at: At, watch: &Watch, place: usize, shown: &Value) -> Result<(), EditError> {
+        let (Some(name), Some(kind)) = (watch.name(place), self.schema.kind(self.work.staged(at).kind()))
+        else {
+            return Ok(());
+        };
+        match kind.slot(name) {
+            Slot::Member(group) => {
+                self.work.note_shown(at, address::group(&group.name), Some(name), shown)?
+            }
+            _ => self.work.note_shown(at, address::field(name), None, shown)?,
         }
         Ok(())
     }

@@ -108,6 +108,32 @@ impl<S: Store> Work<'_, S> {
         Ok(())
     }
 
+    /// Notes that a register is about to be given what a rule shows already: for whoever looks, nothing changes.
+    /// `member` is the field's name if the register is that of a group.
+    pub(crate) fn note_shown(
+        &mut self,
+        at: At,
+        address: Vec<u8>,
+        member: Option<&str>,
+        shown: &Value,
+    ) -> Result<(), CommitError> {
+        let Some(derived) = self.rules.derived.filter(|derived| derived.journal.is_some()) else {
+            return Ok(());
+        };
+        let value = match member {
+            None => shown.clone(),
+            Some(member) => {
+                let held = self.shows(derived, at, &address)?.and_then(|(value, _)| value);
+                let members = held.and_then(|bytes| Value::decode(&bytes).ok());
+                let Some(Value::Map(mut members)) = members else { return Ok(()) };
+                members.insert(member.to_owned(), shown.clone());
+                Value::Map(members)
+            }
+        };
+        self.noted.insert((at.0, address), Some(value.to_bytes()));
+        Ok(())
+    }
+
     /// What a register shows, in canonical bytes, and the stamp of its newest write; `None` if there is no register.
     fn shows(
         &mut self,

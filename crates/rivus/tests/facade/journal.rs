@@ -250,3 +250,51 @@ fn a_journal_is_the_stores_and_every_opening_goes_on_with_it() {
     let ended = Db::builder().schema(schema()).journal(None).open(&path).unwrap();
     assert!(log(&ended).is_empty());
 }
+
+#[test]
+fn an_undo_of_a_note_leaves_the_end_that_a_rule_had_shown() {
+    for group in [false, true] {
+        let timer = |k: rivus::KindBuilder| {
+            let k = ["user", "note", "start", "stop"].into_iter().fold(k, rivus::KindBuilder::value);
+            let k = if group { k.group("interval", ["start", "stop"]) } else { k };
+            k.at_most_one("one running", ["user"], "stop", "start")
+        };
+        let schema = Schema::builder().kind("timer", timer).build().unwrap();
+        let db = Db::builder().schema(schema).journal(JournalKeep::default()).memory().unwrap();
+        for (id, start) in [("a", 1000), ("b", 5000)] {
+            let fields = [("user", "ann".into()), ("start", start.into()), ("stop", Value::Null)];
+            db.put("timer", id, fields).unwrap();
+        }
+        let stops = || {
+            let stop = |id| db.view("timer", id).unwrap().unwrap().fields["stop"].clone();
+            [stop("a"), stop("b")]
+        };
+        let before = [Shown::Value(5000.into()), Shown::Value(Value::Null)];
+        assert_eq!(stops(), before);
+        db.put("timer", "a", [("note", "typo".into())]).unwrap();
+        let entry = log(&db).pop().unwrap();
+        assert_eq!(entry.changes.len(), 1, "the end showed before: {entry:?}");
+        assert!(db.undo(entry.number).unwrap().left.is_empty());
+        let note = db.view("timer", "a").unwrap().unwrap().fields.get("note").cloned();
+        assert_eq!((note, stops()), (Some(Shown::Value(Value::Null)), before));
+        // What the user has set is another matter.
+        db.put("timer", "b", [("stop", 6000.into())]).unwrap();
+        db.undo(last(&db)).unwrap();
+        assert_eq!(stops()[1], Shown::Value(Value::Null));
+    }
+}
+
+#[test]
+fn an_undo_of_a_creation_leaves_an_entity_that_has_got_more_since() {
+    let db = db();
+    db.put("task", "t", [("title", "one".into())]).unwrap();
+    let made = last(&db);
+    db.put("task", "t", [("done", true.into())]).unwrap();
+    let later = last(&db);
+    let undone = db.undo(made).unwrap();
+    assert!(undone.edited == Edited::Nothing && !undone.left.is_empty(), "{undone:?}");
+    assert_eq!(fields(&db)["done"], Shown::Value(true.into()));
+    db.undo(later).unwrap();
+    assert!(db.undo(made).unwrap().left.is_empty());
+    assert!(db.view("task", "t").unwrap().unwrap().deleted);
+}
