@@ -255,7 +255,7 @@ fn an_entity_is_put_shown_listed_deleted_and_revived() {
     assert!(place.ok(&["show", "task", "t1"]).contains("DELETED"));
     assert_eq!(place.json(&["show", "task", "t1"])["deleted"], true);
     assert!(place.fails(1, &["put", "task", "t1", "done=true"]).contains("revive it first"));
-    assert!(place.fails(1, &["delete", "task", "t1"]).contains("deleted already"));
+    assert!(place.fails(1, &["delete", "task", "t1"]).contains("or is deleted"));
     place.ok(&["revive", "task", "t1"]);
     assert_eq!(place.json(&["show", "task", "t1"])["fields"]["done"], false);
     assert!(place.fails(1, &["revive", "task", "t1"]).contains("not deleted"));

@@ -7,6 +7,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use crate::declaration::{Declaration, Field, Form};
+use crate::rule::at;
 
 pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
     let Declaration { ident, kind, life, open, aliases, id: (id, id_ty), fields, scope, rules } = declaration;
@@ -25,8 +26,9 @@ pub(crate) fn entity(declaration: &Declaration<'_>) -> TokenStream {
     let writes = fields.iter().map(write);
     // Errors about a type point at it.
     let id_made =
-        quote_spanned!(id_ty.span()=> <#id_ty as ::core::convert::From<::std::string::String>>::from(id));
-    let id_text = quote_spanned!(id_ty.span()=> <#id_ty as ::core::convert::AsRef<str>>::as_ref(&self.#id));
+        quote_spanned!(at(id_ty.span())=> <#id_ty as ::core::convert::From<::std::string::String>>::from(id));
+    let id_text =
+        quote_spanned!(at(id_ty.span())=> <#id_ty as ::core::convert::AsRef<str>>::as_ref(&self.#id));
     quote! {
         #[automatically_derived]
         #[allow(clippy::useless_conversion, reason = "an id of another type needs it, a `String` does not")]
@@ -68,8 +70,8 @@ fn declared(Field { name, policy, marks, .. }: &Field<'_>) -> TokenStream {
 
 fn read(Field { ident, ty, name, form, .. }: &Field<'_>) -> TokenStream {
     let taken = match form {
-        Form::Counter => quote_spanned!(ty.span()=> ::rivus::Fields::take_counter::<#ty>(fields, #name)?),
-        _ => quote_spanned!(ty.span()=> ::rivus::Fields::take::<#ty>(fields, #name)?),
+        Form::Counter => quote_spanned!(at(ty.span())=> ::rivus::Fields::take_counter::<#ty>(fields, #name)?),
+        _ => quote_spanned!(at(ty.span())=> ::rivus::Fields::take::<#ty>(fields, #name)?),
     };
     quote!(#ident: #taken)
 }
@@ -82,11 +84,11 @@ fn write(Field { ident, ty, name, form, marks, .. }: &Field<'_>) -> TokenStream 
         Form::Map => (quote!(put_map), quote!(&self.#ident)),
         Form::Counter => (quote!(put_counter), quote!(self.#ident)),
     };
-    let written = quote_spanned!(ty.span()=> ::rivus::Fields::#method::<#ty>(fields, #name, #value)?);
+    let written = quote_spanned!(at(ty.span())=> ::rivus::Fields::#method::<#ty>(fields, #name, #value)?);
     if !marks.is_ranked {
         return written;
     }
-    let by_default = quote_spanned!(ty.span()=> <#ty as ::core::default::Default>::default());
+    let by_default = quote_spanned!(at(ty.span())=> <#ty as ::core::default::Default>::default());
     let by_default = if matches!(form, Form::Counter) { by_default } else { quote!(&#by_default) };
     quote! {
         #written;

@@ -3,7 +3,7 @@
 //! Fields are named as the struct does. A rule without a name is called after what it is and the field that it shows
 //! otherwise, under the name that this is stored under, so that renaming a struct's field renames no rule.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, GenericArgument, Ident, Lit, PathArguments, Result, Type};
@@ -31,6 +31,11 @@ pub(crate) fn declare(fields: &[Field<'_>], at: Option<usize>, mut rule: Setting
     }
 }
 
+/// Where an error about it points; its names are those of the code around it, also in a macro's expansion.
+pub(crate) fn at(span: Span) -> Span {
+    span.resolved_at(Span::call_site())
+}
+
 struct Of<'f> {
     fields: &'f [Field<'f>],
     word: &'f str,
@@ -43,7 +48,7 @@ impl<'f> Of<'f> {
         let open_word = self.must(settings.take("while_none"), rule, "while_none", "stop")?;
         let open = self.field(open_word.name()?)?;
         let order_word = self.must(settings.take("order"), rule, "order", "start")?;
-        let order = &self.field(order_word.name()?)?.name;
+        let order = self.field(order_word.name()?)?;
         let is_ms = match settings.take("time") {
             None => false,
             Some(time) if time.name()? == "ms" => true,
@@ -57,11 +62,23 @@ impl<'f> Of<'f> {
         let name = self.name(&mut settings, &open.name)?;
         settings.finish(&["group", "while_none", "order", "time", "name"])?;
         let (method, ident) = (if is_ms { quote!(at_most_one_ms) } else { quote!(at_most_one) }, open.ident);
-        let open = &open.name;
-        // It must be one that can be none.
-        let check = quote_spanned! {open_word.name()?.span()=>
+        let (open_ty, order_ty) = (open.ty, order.ty);
+        // It must be one that can be none, and that can show what the rule shows in it.
+        let mut check = quote_spanned! {at(open_word.name()?.span())=>
             let _ = |entity: &Self| ::core::option::Option::is_none(&entity.#ident);
         };
+        if inside_option(open_ty).is_some() {
+            check.extend(if is_ms {
+                let (open_span, order_span) = (at(open_ty.span()), at(order_ty.span()));
+                let open = quote_spanned!(open_span=> must_be::<#open_ty>(););
+                let order = quote_spanned!(order_span=> must_be::<#order_ty>(););
+                quote!(fn must_be<T: ::rivus::ShowsMillis>() {} #open #order)
+            } else {
+                let must = quote_spanned!(at(open_ty.span())=> must_be::<#open_ty, #order_ty>(););
+                quote!(fn must_be<T: ::rivus::ShowsEnd<O>, O>() {} #must)
+            });
+        }
+        let (open, order) = (&open.name, &order.name);
         Ok(quote!({ #check kind.#method(#name, #group, #open, #order) }))
     }
 
@@ -79,8 +96,12 @@ impl<'f> Of<'f> {
         let on_clash = on_clash.unwrap_or_else(|| quote!(Rename));
         let name = self.name(&mut settings, &field.name)?;
         settings.finish(&["group", "field", "on_clash", "name"])?;
-        let field = &field.name;
-        Ok(quote!(kind.unique_with(#name, #group, #field, ::rivus::OnClash::#on_clash)))
+        let (ty, field) = (field.ty, &field.name);
+        let check = (on_clash.to_string() == "Rename").then(|| {
+            let must = quote_spanned!(at(ty.span())=> must_be::<#ty>(););
+            quote!(fn must_be<T: ::rivus::ShowsText>() {} #must)
+        });
+        Ok(quote!({ #check kind.unique_with(#name, #group, #field, ::rivus::OnClash::#on_clash) }))
     }
 
     fn reference(&self, mut settings: Settings, rule: &Setting, field: &Field<'_>) -> Result<TokenStream> {
@@ -102,7 +123,7 @@ impl<'f> Of<'f> {
         let name = self.name(&mut settings, &field.name)?;
         settings.finish(&["on_gone", "name"])?;
         let (field, ty) = (&field.name, field.ty);
-        let to = quote_spanned!(ty.span()=> <#ty as ::rivus::Refers>::KIND);
+        let to = quote_spanned!(at(ty.span())=> <#ty as ::rivus::Refers>::KIND);
         Ok(quote!(kind.reference(#name, #field, #to, ::rivus::OnGone::#on_gone)))
     }
 

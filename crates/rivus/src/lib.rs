@@ -63,6 +63,7 @@ mod reference;
 pub mod replay;
 mod save;
 mod shared;
+mod shows;
 mod status;
 mod subscription;
 mod transaction;
@@ -104,6 +105,7 @@ pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remot
 pub use crate::projection::{QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
 pub use crate::save::{Changed, Saved};
+pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
 pub use crate::status::{AuthorityStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;

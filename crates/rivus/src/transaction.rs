@@ -49,6 +49,12 @@ impl<'t, 's> Transaction<'t, 's> {
     /// As there.
     pub fn insert<T: Entity>(&mut self, entity: &T) -> Result<(), Error> {
         let id = entity.id();
+        if id.is_empty() {
+            return Err(Error::app(format!(
+                "a new {} has no id: give it one, such as `rivus::new_id()`",
+                T::KIND
+            )));
+        }
         if self.presence(T::KIND, id)? != Presence::Absent {
             return Err(EditError::Exists { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
         }

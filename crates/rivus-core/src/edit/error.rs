@@ -60,7 +60,7 @@ pub enum EditError {
         id: String,
     },
     /// A delete of an entity that is not held or shows as deleted.
-    #[error("{kind} `{id}` does not exist or is deleted already")]
+    #[error("{kind} `{id}` does not exist or is deleted")]
     NotThere {
         /// The kind.
         kind: String,

@@ -265,7 +265,7 @@ fn refused_edits_are_told_with_their_line_and_the_run_goes_on() {
     let (out, err, summary) = outcome(StoreChoice::Memory, &script(HEADER, &format!("{TWO}\n{steps}")));
     let expected = "line 4: refused: kind `none` is not declared: add it to the schema
 line 5: refused: kind `note` has no field `none`: declare it, or make the kind open
-line 6: refused: note `1` does not exist or is deleted already
+line 6: refused: note `1` does not exist or is deleted
 line 7: refused: note `1` is not deleted
 line 11: refused: task `x y` is deleted: revive it first
 line 12: refused: `add` does not fit field `views` of kind `task`, which is: counter

@@ -363,3 +363,26 @@ fn a_write_that_failed_in_part_cannot_be_passed_over() {
     assert_eq!(done, Ok(()));
     assert_eq!(db.get::<Task>("t1").unwrap().unwrap().best, 1);
 }
+
+macro_rules! entity {
+    ($name:ident { $($field:ident: $ty:ty),* }) => {
+        #[derive(rivus::Entity, Debug, PartialEq, Clone)]
+        struct $name {
+            #[rivus(id)]
+            id: String,
+            $($field: $ty,)*
+        }
+    };
+}
+
+entity!(Made { text: String, count: Option<i64> });
+
+#[test]
+fn the_derive_works_in_what_a_macro_writes() {
+    let db = rivus::Db::builder().entity::<Made>().memory().unwrap();
+    let made = Made { id: "m".into(), text: "x".into(), count: Some(3) };
+    db.insert(&made).unwrap();
+    assert_eq!(db.get::<Made>("m").unwrap(), Some(made.clone()));
+    let nameless = db.insert(&Made { id: String::new(), ..made });
+    assert!(nameless.unwrap_err().to_string().contains("has no id"));
+}
