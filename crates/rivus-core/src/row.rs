@@ -20,8 +20,8 @@ use crate::id::StoreId;
 use crate::register::Register;
 
 pub use change::{Change, Digested, State, Sums};
-pub use form::{decode_register, encode_register};
 pub(crate) use evicted::{evict, forget, restore};
+pub use form::{decode_register, encode_register};
 pub(crate) use plain::{shows, spot};
 pub(crate) use rewrite::apply;
 

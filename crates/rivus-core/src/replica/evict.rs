@@ -330,7 +330,9 @@ fn decode(value: &[u8]) -> Result<Left, Cut> {
 #[non_exhaustive]
 pub enum EvictError {
     /// The store has not met an authority, or has something to bring it first, or is one itself.
-    #[error("nobody else is known to have what would leave: only a store that has synced with its hub evicts")]
+    #[error(
+        "nobody else is known to have what would leave: only a store that has synced with its hub evicts"
+    )]
     NoAuthority,
     /// An edit that the authority has not judged, or a register that is set aside, is of this entity.
     #[error("{kind} `{id}` has changes that the authority has not confirmed: sync first")]

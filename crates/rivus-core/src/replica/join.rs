@@ -9,8 +9,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count, evict,
-    judge,
+    Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count,
+    evict, judge,
 };
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};

@@ -6,8 +6,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::change::{self, Change, Digested, State};
 use super::{
-    CHUNK_BYTES_MAX, Confirmed, Corrupt, EVICTED, Entries, Entry, Row, VERSION, encode_register, evicted, flag,
-    plain, put_head,
+    CHUNK_BYTES_MAX, Confirmed, Corrupt, EVICTED, Entries, Entry, Row, VERSION, encode_register, evicted,
+    flag, plain, put_head,
 };
 use crate::bytes::{Put, Reader};
 

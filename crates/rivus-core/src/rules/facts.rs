@@ -7,7 +7,7 @@ use super::{Entity, Field, Overlay, Rules, Stratum, Watch, What};
 use crate::address::{Parts, class};
 use crate::canary::{Canary, is_on};
 use crate::clock::Stamp;
-use crate::row::{Corrupt, Entry};
+use crate::row::{Corrupt, Entry, Row};
 use crate::schema::{FieldType, Kind};
 use crate::store::{CommitError, Store};
 use crate::value::{self, Value};

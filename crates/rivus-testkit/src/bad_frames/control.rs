@@ -1,8 +1,10 @@
 //! Control frames: cut, of wrong types, beyond their bounds.
 
-use rivus_core::id::ReplicaId;
 use rivus_core::address::ID_BYTES_MAX;
-use rivus_core::wire::{FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GREETING_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError};
+use rivus_core::id::ReplicaId;
+use rivus_core::wire::{
+    FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GREETING_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
+};
 
 use super::parts::{Parts, varint};
 use super::state::schema;
@@ -228,7 +230,8 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
             bad("an id longer than the frame".to_owned(), parts.with("id length", &[2]).bytes());
             let long = [&varint(ID_BYTES_MAX as u64 + 1)[..], &[b'x'; ID_BYTES_MAX]].concat();
             bad("an id that is too long".to_owned(), parts.with("id length", &long).bytes());
-            let many = [&[0x0d][..], &varint(FETCH_ENTITIES_MAX as u64 + 1), &[0; 2 * FETCH_ENTITIES_MAX + 2]];
+            let many =
+                [&[0x0d][..], &varint(FETCH_ENTITIES_MAX as u64 + 1), &[0; 2 * FETCH_ENTITIES_MAX + 2]];
             bad("more entities than one may name".to_owned(), many.concat());
         }
         if *name == "ACK" {

@@ -71,8 +71,11 @@ fn before_the_greeting(all: &mut Vec<BadFrame>) {
     ];
     for (state, who, awaited) in waiting {
         for (frame, bytes) in each_type().into_iter().filter(|(frame, _)| *frame != awaited) {
-            let words =
-                if ["DELTA", "PUSH", "FETCHED"].contains(&frame) { "before the handshake" } else { "out of order" };
+            let words = if ["DELTA", "PUSH", "FETCHED"].contains(&frame) {
+                "before the handshake"
+            } else {
+                "out of order"
+            };
             let expect = Expect::Refused(Code::UNEXPECTED, words);
             all.push(BadFrame { name: format!("{frame} to {who}"), state, bytes, expect });
         }
@@ -156,9 +159,8 @@ fn fetching(all: &mut Vec<BadFrame>) {
     for state in [State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
         bad(&format!("FETCH, {state:?}"), state, fetch(), "no authority");
     }
-    let answer = |more: u8, shape: &[u8]| {
-        [vec![14, more], slice(shape), slice(&edit(7, 1000)), vec![0xf6]].concat()
-    };
+    let answer =
+        |more: u8, shape: &[u8]| [vec![14, more], slice(shape), slice(&edit(7, 1000)), vec![0xf6]].concat();
     let one = [entity(1), field(1, "title")].concat();
     for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
         bad(&format!("FETCHED, {state:?}"), state, answer(0, &one), "nobody asked for");

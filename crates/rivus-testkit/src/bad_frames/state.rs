@@ -159,8 +159,15 @@ pub(super) fn hello(fingerprint: u128) -> Vec<u8> {
 /// The other side's WELCOME.
 pub(super) fn welcome(fingerprint: u128, is_authority: bool) -> Vec<u8> {
     let about = about(fingerprint);
-    Frame::Welcome(Welcome { version: VERSION, capabilities: capability::FETCH, about, is_authority, rank: 0, known: None })
-        .encode()
+    Frame::Welcome(Welcome {
+        version: VERSION,
+        capabilities: capability::FETCH,
+        about,
+        is_authority,
+        rank: 0,
+        known: None,
+    })
+    .encode()
 }
 
 fn about(fingerprint: u128) -> About {

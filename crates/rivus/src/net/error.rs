@@ -41,7 +41,9 @@ pub enum SyncError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// The other side does not hand out entities.
-    #[error("the other side hands out no entities: it is no hub that judges edits, or an older one: update it")]
+    #[error(
+        "the other side hands out no entities: it is no hub that judges edits, or an older one: update it"
+    )]
     CannotFetch,
     /// The database was called from inside one of its own edits.
     #[error("the database was called from inside one of its own edits")]

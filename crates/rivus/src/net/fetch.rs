@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::client::{Connection, Remote, stop_never};
 use super::SyncError;
+use super::client::{Connection, Remote, stop_never};
 use crate::evict::{Fetched, named};
 use crate::{Db, Error};
 
@@ -125,9 +125,7 @@ impl Connection {
     }
 }
 
-fn answer(
-    answered: Result<Result<Fetched, SyncError>, oneshot::error::RecvError>,
-) -> Result<Fetched, Error> {
+fn answer(answered: Result<Result<Fetched, SyncError>, oneshot::error::RecvError>) -> Result<Fetched, Error> {
     match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(SyncError::Broken("it was closed before the answer".to_owned()).into()),

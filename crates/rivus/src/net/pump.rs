@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::evict::Fetched;
 use futures_util::{SinkExt, StreamExt};
 use rivus_core::clock::Millis;
 use rivus_core::code::Code;
@@ -10,7 +11,6 @@ use rivus_core::replica::Replica;
 use rivus_core::session::{Session, SessionError, SessionEvent};
 use rivus_core::store::Store;
 use rivus_core::wire::{FRAME_BYTES_MAX, capability};
-use crate::evict::Fetched;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};

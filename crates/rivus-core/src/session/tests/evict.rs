@@ -123,8 +123,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut replicas = [open_timers(1), open_timers(2), open_timers(9)];
         replicas[2].become_authority().unwrap();
-        let mut world =
-            Self { random: Random(seed), replicas, now: 100_000, counts: Counts::default() };
+        let mut world = Self { random: Random(seed), replicas, now: 100_000, counts: Counts::default() };
         (0..2).for_each(|at| drop(world.sync(at, Vec::new())));
         world
     }
@@ -189,7 +188,10 @@ impl World {
             let presence = device.presence(kind, id).unwrap();
             assert_eq!(device.root(kind, id).unwrap(), hub.root(kind, id).unwrap(), "{kind} {id}");
             if presence == Presence::Evicted {
-                assert_eq!((device.view(kind, id).unwrap(), device.overlays(kind, id).unwrap()), (None, Vec::new()));
+                assert_eq!(
+                    (device.view(kind, id).unwrap(), device.overlays(kind, id).unwrap()),
+                    (None, Vec::new())
+                );
                 device.registers(kind, id, &mut |parts, _| panic!("{parts:?} of what is evicted")).unwrap();
                 continue;
             }
@@ -276,8 +278,7 @@ fn whatever_is_evicted_and_fetched_what_is_held_shows_as_on_the_hub() {
         sum.overlaid += counts.overlaid;
         sum.verified += counts.verified;
     }
-    let counts =
-        [sum.evicted, sum.refused, sum.fetched, sum.edits_refused, sum.overlaid, sum.verified];
+    let counts = [sum.evicted, sum.refused, sum.fetched, sum.edits_refused, sum.overlaid, sum.verified];
     assert!(counts.iter().all(|count| *count > 50), "every situation occurs: {sum:?}");
 }
 
@@ -330,7 +331,8 @@ fn rules_that_came_later_go_without_what_they_cannot_read() {
     device.evict(Millis(0), &names("entry", &["b"])).unwrap();
     // Now they read what has left.
     let entry = |k: crate::schema::KindBuilder| {
-        let k = ["user", "text", "start", "stop", "notes"].into_iter().fold(k, crate::schema::KindBuilder::value);
+        let k =
+            ["user", "text", "start", "stop", "notes"].into_iter().fold(k, crate::schema::KindBuilder::value);
         k.at_most_one("one running", ["text"], "stop", "start")
     };
     let later = Arc::new(Schema::builder().kind("entry", entry).build().unwrap());
@@ -349,9 +351,14 @@ fn what_has_left_is_no_view_no_edit_and_no_deletion() {
         let refused = device.edit(Millis(5000), &[Op::new("entry", "a", action)]);
         assert_eq!(refused, Err(EditError::Evicted { kind: "entry".into(), id: "a".into() }));
     }
-    assert_eq!(device.evict(Millis(0), &names("entry", &["a"])), Ok(Evicted::default()), "it has left already");
+    assert_eq!(
+        device.evict(Millis(0), &names("entry", &["a"])),
+        Ok(Evicted::default()),
+        "it has left already"
+    );
     // What comes of it meanwhile is not told.
-    set(&mut hub, 6000, "entry", "a", &[("text", "long ".repeat(2000).into()), ("tags2", 1.into())]).unwrap_err();
+    set(&mut hub, 6000, "entry", "a", &[("text", "long ".repeat(2000).into()), ("tags2", 1.into())])
+        .unwrap_err();
     set(&mut hub, 6000, "entry", "a", &[("text", "long ".repeat(2000).into())]).unwrap();
     let events = fetch_at(&mut device, &mut hub, 100_000, Vec::new()).unwrap();
     assert!(!diverged(&events));
