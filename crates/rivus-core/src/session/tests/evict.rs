@@ -391,6 +391,18 @@ fn only_what_the_authority_has_leaves_and_all_of_a_list_or_nothing() {
 }
 
 #[test]
+fn what_is_set_aside_of_an_entity_keeps_it_here() {
+    let (mut one, mut other, mut hub) = (device(1), device(2), hub(9));
+    put(&mut one, 90_000, "t", "title", "now");
+    put(&mut other, 300_000, "t", "owner", "from the future");
+    sync(&mut one, &mut other);
+    assert!(one.quarantined().unwrap() > 0);
+    sync(&mut one, &mut hub);
+    let pending = EvictError::Pending { kind: "task".into(), id: "t".into() };
+    assert_eq!(one.evict(Millis(0), &names("task", &["t"])), Err(pending));
+}
+
+#[test]
 fn a_deletion_that_comes_for_what_has_left_is_there_when_it_is_fetched() {
     let (mut device, mut hub) = rivals();
     device.evict(Millis(0), &names("entry", &["b"])).unwrap();
@@ -448,6 +460,8 @@ fn what_this_device_wrote_itself_comes_again_also_after_an_interruption() {
             frames,
         )
         .unwrap();
+        let events: Vec<_> = a.poll_events().collect();
+        assert!(!diverged(&events), "nothing has to be found out by the digests: {events:?}");
         frames += 1;
         assert!(frames < 60, "{} of {} are back", held(&device), all.len());
     }
