@@ -168,8 +168,6 @@ fn fetching(all: &mut Vec<BadFrame>) {
     let other = [&[0, 0][..], &slice(b"task"), &slice(b"u"), &[1], &field(1, "title")].concat();
     let state = State::ClientFetching;
     bad("FETCHED of another entity", state, answer(0, &other), "not asked for");
-    let twice = [vec![14, 0], slice(&[&one[..], &[1, 1, 0]].concat()), slice(&edit(7, 1000)), vec![0xf6; 2]];
-    bad("FETCHED of an entity twice", state, twice.concat(), "a second time");
     bad("FETCHED of nothing, with more to come", state, vec![14, 1, 0, 0], "says nothing");
 }
 
