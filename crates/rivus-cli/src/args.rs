@@ -94,6 +94,18 @@ pub(crate) enum Command {
         /// Its id
         id: String,
     },
+    /// Free the room of entities that a hub has too; nothing is deleted, and `fetch` has them back
+    #[command(after_help = EVICT)]
+    Evict {
+        /// Their kind
+        kind: String,
+        /// Their ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Have entities of a hub, evicted ones among them
+    #[command(after_help = FETCH)]
+    Fetch(Fetch),
     /// Print what changed, when, and whose doing it was
     #[command(after_help = log::LOG)]
     Log(log::Log),
@@ -261,6 +273,18 @@ pub(crate) struct Remote {
     pub(crate) token: Option<String>,
 }
 
+/// `rivus fetch`.
+#[derive(Args, Debug)]
+pub(crate) struct Fetch {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// Their kind
+    pub(crate) kind: String,
+    /// Their ids
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+}
+
 /// A script and what to run it on.
 #[derive(Args, Debug)]
 pub(crate) struct Replay {
@@ -403,6 +427,19 @@ Example:
 const REVIVE: &str = "\
 Example:
   rivus revive task t1";
+
+const EVICT: &str = "\
+Example:
+  rivus evict task t1 t2
+
+All of them are evicted or none. Only what the hub has confirmed is, so sync first. `list` and `show` do not have
+them, and edits of them are refused until they are fetched; everything else shows as before.";
+
+const FETCH: &str = "\
+Example:
+  rivus fetch ws://127.0.0.1:7171 task t1 t2
+
+It syncs first.";
 
 const STATUS: &str = "\
 Examples:

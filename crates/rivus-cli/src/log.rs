@@ -134,12 +134,14 @@ fn whose(entry: &LogEntry) -> String {
             stamp.map(writer).unwrap_or_default()
         }
         Origin::Withdrawn => "taken back".to_owned(),
+        Origin::Evicted => "evicted".to_owned(),
     }
 }
 
 fn what(change: &LogChange) -> String {
     match &change.what {
         LogWhat::Life => "alive".to_owned(),
+        LogWhat::AtHand => "at hand".to_owned(),
         LogWhat::Field(field) | LogWhat::Group(field) => field.clone(),
         LogWhat::Key { field, key } => format!("{field}.{key}"),
         LogWhat::Count { field, .. } => format!("{field} (of one writer)"),
@@ -163,7 +165,7 @@ struct UndoneJson<'c> {
 struct EntryJson<'e> {
     number: u64,
     at: String,
-    /// `local`, `remote` or `withdrawn`.
+    /// `local`, `remote`, `withdrawn` or `evicted`.
     origin: &'static str,
     /// The store that sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,6 +179,7 @@ impl<'e> EntryJson<'e> {
             Origin::Local => ("local", None),
             Origin::Remote(store) => ("remote", Some(store.to_string())),
             Origin::Withdrawn => ("withdrawn", None),
+            Origin::Evicted => ("evicted", None),
         };
         let changes = entry.changes.iter().map(ChangeJson::of).collect();
         Self { number: entry.number, at: applied(entry), origin, from, changes }
@@ -187,7 +190,7 @@ impl<'e> EntryJson<'e> {
 struct ChangeJson<'c> {
     kind: &'c str,
     id: &'c str,
-    /// `life`, `field`, `group`, `key` or `count`.
+    /// `life`, `at_hand`, `field`, `group`, `key` or `count`.
     what: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'c str>,
@@ -205,6 +208,7 @@ impl<'c> ChangeJson<'c> {
     fn of(change: &'c LogChange) -> Self {
         let (what, key) = match &change.what {
             LogWhat::Life => ("life", None),
+            LogWhat::AtHand => ("at_hand", None),
             LogWhat::Field(_) => ("field", None),
             LogWhat::Group(_) => ("group", None),
             LogWhat::Key { key, .. } => ("key", Some(key.clone())),

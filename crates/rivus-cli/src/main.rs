@@ -9,6 +9,7 @@ mod conflicts;
 mod database;
 mod demo;
 mod edit;
+mod evict;
 mod explain;
 mod export;
 mod import;
@@ -70,6 +71,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::List { kind: Some(kind) } => show::entities(global, kind, out)?,
         Command::Delete { kind, id } => edit::delete(global, kind, id, out)?,
         Command::Revive { kind, id } => edit::revive(global, kind, id, out)?,
+        Command::Evict { kind, ids } => evict::evict(global, kind, ids, out)?,
+        Command::Fetch(fetch) => evict::fetch(global, fetch, out)?,
         Command::Explain { kind, id, field } => explain::run(global, kind, id, field.as_deref(), out)?,
         Command::Conflicts(conflicts) => conflicts::run(global, conflicts, out)?,
         Command::Log(log) => log::log(global, log, out)?,

@@ -134,7 +134,7 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
     })
 }
 
-fn remote_of(remote: &Remote) -> rivus::Remote {
+pub(crate) fn remote_of(remote: &Remote) -> rivus::Remote {
     let to = rivus::Remote::new(&remote.url);
     // A variable that is set to nothing is a common way to say that there is none.
     match remote.token.as_ref().filter(|token| !token.is_empty()) {
@@ -196,6 +196,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 Origin::Local => ("local", "written here".to_owned()),
                 Origin::Remote(store) => ("remote", format!("from store {store}")),
                 Origin::Withdrawn => ("withdrawn", "an edit was refused and taken back".to_owned()),
+                Origin::Evicted => ("evicted", "evicted, the hub has it".to_owned()),
             };
             let text = format!("{} `{}` changed: {from}", printable(kind), printable(id));
             return Ok(out.say(text, &ChangedJson { changed: EntityJson { kind, id, origin } })?);

@@ -104,6 +104,14 @@ pub(crate) fn status(global: &Global, out: &mut Output) -> Result<()> {
     writeln!(out, "writes as    {}", status.replica)?;
     writeln!(out, "digest       {}", status.digest)?;
     writeln!(out, "holds        {} entities in {} registers", status.entities, status.registers)?;
+    if status.evicted > 0 {
+        let registers = count(usize::try_from(status.evicted_registers).unwrap_or(usize::MAX), "register");
+        writeln!(
+            out,
+            "evicted      {} more at the hub, with {registers}",
+            crate::evict::entities(status.evicted)
+        )?;
+    }
     writeln!(out, "last change  number {}", status.seq)?;
     let judge = match (&status.authority, status.is_authority) {
         (Some(authority), _) => format!("store {}, which granted rank {}", authority.store, authority.rank),

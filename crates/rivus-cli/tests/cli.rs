@@ -453,6 +453,28 @@ fn two_files_sync_through_a_hub_that_wants_a_token() {
 }
 
 #[test]
+fn what_is_evicted_is_at_the_hub_and_fetched_again() {
+    let place = Place::new();
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    place.ok(&["--db", "a.db", "put", "task", "t1", "title=long done", "notes=n"]);
+    assert!(place.fails(1, &["--db", "a.db", "evict", "task", "t1"]).contains("synced with its hub"));
+    place.ok(&["--db", "a.db", "sync", &url]);
+    let digest = place.json(&["--db", "a.db", "status"])["digest"].clone();
+    let evicted = place.json(&["--db", "a.db", "evict", "task", "t1"]);
+    assert_eq!((&evicted["evicted"], &evicted["registers"]), (&1.into(), &2.into()));
+    let status = place.json(&["--db", "a.db", "status"]);
+    assert_eq!((&status["digest"], &status["entities"], &status["evicted"]), (&digest, &0.into(), &1.into()));
+    assert!(place.ok(&["--db", "a.db", "status"]).contains("1 entity more at the hub, with 2 registers"));
+    assert!(place.fails(1, &["--db", "a.db", "put", "task", "t1", "title=x"]).contains("fetch it first"));
+    assert!(place.ok(&["--db", "a.db", "verify"]).contains(digest.as_str().unwrap()));
+    let fetched = place.json(&["--db", "a.db", "fetch", &url, "task", "t1", "t2"]);
+    assert_eq!((&fetched["entities"], &fetched["missing"][0][1]), (&1.into(), &"t2".into()));
+    assert_eq!(place.json(&["--db", "a.db", "show", "task", "t1"])["fields"]["title"], "long done");
+    hub.end();
+}
+
+#[test]
 fn a_live_connection_tells_what_comes_and_sends_what_other_processes_write() {
     let place = Place::new();
     let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0"]);

@@ -125,6 +125,8 @@ pub enum Presence {
     Alive,
     /// It is held and shows as deleted.
     Deleted,
+    /// It was evicted: the authority has it.
+    Evicted,
 }
 
 impl<'s, S: Store> Tx<'s, S> {
@@ -239,6 +241,9 @@ impl<'s, S: Store> Tx<'s, S> {
         let at = self.work.entity(&op.kind, &op.id);
         self.look_before(at)?;
         let presence = self.presence_at(at, kind)?;
+        if presence == Presence::Evicted {
+            return Err(EditError::Evicted { kind: op.kind.clone(), id: op.id.clone() });
+        }
         let wrote = match &op.action {
             Action::Delete => {
                 if presence != Presence::Alive {
@@ -313,6 +318,9 @@ impl<'s, S: Store> Tx<'s, S> {
         if let Some(life) = self.intents(at).and_then(|intents| intents.get(LIFE)) {
             return Ok(if life.value == view::FALSE { Presence::Deleted } else { Presence::Alive });
         }
+        if self.work.is_evicted(at)? {
+            return Ok(Presence::Evicted);
+        }
         if let Some((held, deleted)) = self.shown_before(at) {
             let is_absent = !held && self.intents(at).is_none_or(Intents::is_empty);
             return Ok(match (is_absent, deleted) {
@@ -321,8 +329,8 @@ impl<'s, S: Store> Tx<'s, S> {
                 (false, false) => Presence::Alive,
             });
         }
+        let held = self.work.is_held(at)?;
         let row = self.work.row(at, LIFE)?;
-        let (empty, end) = (row.is_empty(), row.end.is_empty());
         let dead = match row.find(LIFE) {
             Ok(Some(entry)) => entry.shown().map(|register| view::is_dead(kind.life, &register)),
             Ok(None) => Ok(false),
@@ -331,7 +339,7 @@ impl<'s, S: Store> Tx<'s, S> {
         let dead = dead.map_err(|corrupt| self.damage(at, corrupt))?;
         Ok(if dead {
             Presence::Deleted
-        } else if empty && end && self.intents(at).is_none_or(Intents::is_empty) {
+        } else if !held && self.intents(at).is_none_or(Intents::is_empty) {
             Presence::Absent
         } else {
             Presence::Alive

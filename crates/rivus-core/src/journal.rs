@@ -9,6 +9,7 @@ use crate::clock::{Millis, Stamp};
 use crate::id::{ReplicaId, StoreId};
 use crate::replica::Origin;
 use crate::value::Value;
+use crate::view;
 
 /// How much of the past a journal keeps. What is beyond any of the bounds goes, oldest first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,8 @@ pub enum What {
         /// The key.
         key: String,
     },
+    /// Whether the entity is at hand: true or false. It was evicted or fetched.
+    AtHand,
     /// What one replica has added to a counter.
     Count {
         /// The counter.
@@ -89,13 +92,16 @@ impl What {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Life => None,
+            Self::Life | Self::AtHand => None,
             Self::Field(name) | Self::Group(name) => Some(name),
             Self::Key { field, .. } | Self::Count { field, .. } => Some(field),
         }
     }
 
     fn of(address: &[u8]) -> Option<Self> {
+        if address == AT_HAND {
+            return Some(Self::AtHand);
+        }
         let parts = Parts::parse(address)?;
         let name = || parts.name.to_owned();
         Some(match parts.class {
@@ -125,6 +131,19 @@ pub(crate) struct RegisterChange {
     pub(crate) after: Option<Vec<u8>>,
     pub(crate) stamp: Stamp,
 }
+
+impl EntityChange {
+    /// An entity that is at hand from now on, or no longer.
+    pub(crate) fn moved(kind: &str, id: &str, at_hand: bool) -> Self {
+        let shown = |at_hand| Some(if at_hand { view::TRUE } else { view::FALSE }.to_vec());
+        let (before, after) = (shown(!at_hand), shown(at_hand));
+        let register = RegisterChange { address: AT_HAND.to_vec(), before, after, stamp: Stamp::LOWEST };
+        Self { kind: kind.to_owned(), id: id.to_owned(), registers: vec![register] }
+    }
+}
+
+/// In place of an address: that of no register.
+const AT_HAND: &[u8] = &[];
 
 /// The beginning of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,6 +229,7 @@ impl Head {
                 out.extend_from_slice(&store.0.to_be_bytes());
             }
             Origin::Withdrawn => out.push(2),
+            Origin::Evicted => out.push(3),
         }
         out.varint(self.entries);
         out.varint(self.bytes);
@@ -228,6 +248,7 @@ impl Head {
             0 => Origin::Local,
             1 => Origin::Remote(StoreId(reader.u64()?)),
             2 => Origin::Withdrawn,
+            3 => Origin::Evicted,
             _ => return Err(Cut),
         };
         let head = Self { at, origin, entries: reader.varint()?, bytes: reader.varint()? };

@@ -6,6 +6,7 @@
 
 mod conflicts;
 mod delta;
+mod evict;
 mod explain;
 mod join;
 mod journal;
@@ -40,6 +41,7 @@ use crate::work::{Derived, Finished, Scratch, Work};
 
 pub use conflicts::Losses;
 pub use delta::{Delta, Incoming, Part};
+pub use evict::{EvictError, Evicted};
 pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
 pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
@@ -113,6 +115,8 @@ pub enum Origin {
     Remote(StoreId),
     /// A verdict took a refused edit back.
     Withdrawn,
+    /// It was evicted: it is not at hand any more, and not deleted.
+    Evicted,
 }
 
 /// Something that an application may want to know.

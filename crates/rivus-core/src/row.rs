@@ -8,6 +8,7 @@
 //! A seq of 0 inside an entry means "the seq of the row", so that rows are packed before their seq is known.
 
 mod change;
+mod evicted;
 mod form;
 mod plain;
 mod rewrite;
@@ -19,12 +20,16 @@ use crate::id::StoreId;
 use crate::register::Register;
 
 pub use change::{Change, Digested, State, Sums};
+pub(crate) use evicted::{evict, forget, restore};
 pub use form::{decode_register, encode_register};
 pub(crate) use plain::{shows, spot};
 pub(crate) use rewrite::apply;
 
-/// The first byte of every row.
+/// The first byte of a row.
 const VERSION: u8 = 1;
+
+/// The first byte of a row of an entity that is evicted.
+const EVICTED: u8 = 2;
 
 /// A row longer than this is split into chunks, in bytes: a one-field edit rewrites one row.
 pub const CHUNK_BYTES_MAX: usize = 4096;
@@ -35,6 +40,8 @@ mod flag {
     pub(super) const CONFIRMED: u8 = 4;
     pub(super) const CONFIRMED_ABSENT: u8 = 8;
     pub(super) const KNOWN: u8 = 15;
+    /// Not at hand: what follows the address is its share of the digest.
+    pub(super) const SHARE: u8 = 16;
 }
 
 /// A packed row, borrowed from a store.
@@ -44,6 +51,7 @@ pub struct Row<'a> {
     pub end: &'a [u8],
     entries: &'a [u8],
     seq: u64,
+    evicted: bool,
 }
 
 impl fmt::Debug for Row<'_> {
@@ -59,17 +67,18 @@ impl<'a> Row<'a> {
     /// [`Corrupt`] if the bytes are no row.
     pub fn new(bytes: &'a [u8], seq: u64) -> Result<Self, Corrupt> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if version != VERSION && version != EVICTED {
             return Err(Corrupt);
         }
         let end = reader.slice()?;
-        Ok(Self { end, entries: reader.rest(), seq })
+        Ok(Self { end, entries: reader.rest(), seq, evicted: version == EVICTED })
     }
 
     /// A chunk that does not exist yet.
     #[must_use]
     pub fn empty() -> Self {
-        Row { end: &[], entries: &[], seq: 0 }
+        Row { end: &[], entries: &[], seq: 0, evicted: false }
     }
 
     /// Whether no register is in it.
@@ -78,10 +87,10 @@ impl<'a> Row<'a> {
         self.entries.is_empty()
     }
 
-    /// The entries in order of address.
+    /// The entries in order of address; of an evicted entity those that are at hand.
     #[must_use]
     pub fn entries(&self) -> Entries<'a> {
-        Entries { reader: Reader::new(self.entries), row_seq: self.seq }
+        Entries { reader: Reader::new(self.entries), row_seq: self.seq, whole: self.evicted }
     }
 
     /// The entry at this address.
@@ -111,18 +120,25 @@ impl<'a> Row<'a> {
 pub struct Entries<'a> {
     reader: Reader<'a>,
     row_seq: u64,
+    /// Whether those that are not at hand are passed over.
+    whole: bool,
 }
 
 impl<'a> Entries<'a> {
     #[inline(always)]
     fn next_entry(&mut self) -> Result<Option<Entry<'a>>, Corrupt> {
-        if self.reader.is_empty() {
-            return Ok(None);
+        loop {
+            if self.reader.is_empty() {
+                return Ok(None);
+            }
+            let mut reader = Reader::new(self.reader.slice()?);
+            let flags = reader.u8()?;
+            let address = reader.slice()?;
+            let entry = Entry { address, flags, tail: reader.rest(), row_seq: self.row_seq };
+            if !self.whole || !entry.is_share() {
+                return Ok(Some(entry));
+            }
         }
-        let mut reader = Reader::new(self.reader.slice()?);
-        let flags = reader.u8()?;
-        let address = reader.slice()?;
-        Ok(Some(Entry { address, flags, tail: reader.rest(), row_seq: self.row_seq }))
     }
 }
 
@@ -182,6 +198,19 @@ impl<'a> Entry<'a> {
             ConfirmedForm::Register(form) => Confirmed::Register(decode_register(form)?),
         };
         Ok(State { shown: decode_register(shown)?, confirmed, seq, source })
+    }
+
+    /// Appends the entry as it is in another row.
+    fn put(&self, out: &mut Vec<u8>) {
+        if self.flags & flag::SEQ == 0 && self.row_seq != 0 {
+            self.encode_with_seq(out);
+        } else {
+            out.sized(|out| {
+                out.push(self.flags);
+                out.slice(self.address);
+                out.extend_from_slice(self.tail);
+            });
+        }
     }
 
     /// Appends the entry with its own seq, as it no longer shares the row's.

@@ -355,6 +355,11 @@ impl Watch {
         self.lays() || !self.own.is_empty()
     }
 
+    /// Whether rules read the register at this address: it stays if its entity is evicted.
+    pub(crate) fn reads(&self, at: &[u8]) -> bool {
+        self.fields.iter().any(|watched| watched.address == at || watched.was.as_deref() == Some(at))
+    }
+
     /// What a change at this address may change. `before` and `after` are the rows around it.
     pub(crate) fn dirt(&self, at: &[u8], before: Row<'_>, after: Row<'_>) -> Dirt {
         match at.first() {

@@ -6,6 +6,7 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod fetch;
 mod lost;
 mod open;
 pub mod pair;
@@ -24,6 +25,7 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
+use fetch::{Fetching, Giving};
 use lost::Telling;
 use push::{Judging, Pushing};
 use read::Reading;
@@ -146,6 +148,17 @@ pub enum SessionEvent {
     },
     /// This store is a copy and took a new id: connect again.
     Copied,
+    /// What was asked for by [`Session::fetch`] is here.
+    Fetched {
+        /// How many entities came.
+        entities: usize,
+        /// How many registers they have.
+        registers: usize,
+        /// Those that the authority does not have, by kind and id.
+        missing: Vec<(String, String)>,
+    },
+    /// The other side does not hand out entities: it is no authority, or older than this. Nothing was asked for.
+    CannotFetch,
 }
 
 /// One connection's protocol.
@@ -172,6 +185,8 @@ pub struct Session {
     pushing: Option<Pushing>,
     judging: Judging,
     telling: Telling,
+    fetching: Fetching,
+    giving: Giving,
     /// Up to where the other side said that it has everything.
     peer_synced: Option<u64>,
     repaired: bool,
@@ -201,6 +216,7 @@ struct Known {
     is_authority: bool,
     /// The rank that it grants to us, or that we grant to it.
     rank: u8,
+    capabilities: u64,
 }
 
 impl Known {
@@ -253,6 +269,8 @@ impl Session {
             pushing: None,
             judging: Judging::default(),
             telling: Telling::default(),
+            fetching: Fetching::default(),
+            giving: Giving::default(),
             peer_synced: None,
             repaired: false,
             uploaded: false,
@@ -302,11 +320,12 @@ impl Session {
             match first {
                 Some(tag::DELTA) => return self.handle_page(replica, bytes, now),
                 Some(tag::PUSH) => return self.handle_push(replica, bytes, now),
+                Some(tag::FETCHED) => return self.handle_fetched(replica, bytes, now),
                 _ => {}
             }
         }
-        if matches!(first, Some(tag::DELTA | tag::PUSH)) {
-            return Err(unexpected("a page or push before the handshake is done"));
+        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED)) {
+            return Err(unexpected("a page, push or answer before the handshake is done"));
         }
         let frame = Frame::decode(bytes)?;
         match (self.phase, frame) {
@@ -333,6 +352,7 @@ impl Session {
                 Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
                 Frame::Ack(ack) => self.handle_ack(replica, ack, now),
                 Frame::Synced { seq } => self.handle_synced(replica, seq),
+                Frame::Fetch(entities) => self.handle_fetch(replica, entities),
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
                 Frame::Lost(losses) => self.handle_lost(replica, &losses),
                 Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
@@ -374,6 +394,12 @@ impl Session {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_page(replica)? {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.next_fetched(replica)? {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.next_fetch()? {
             return Ok(Some(frame));
         }
         let ends_by_itself = !self.is_server() && self.options.want != Want::Live;
@@ -429,6 +455,7 @@ impl Session {
         };
         self.phase == Phase::Open
             && given
+            && self.fetching.is_done()
             && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 

@@ -43,11 +43,13 @@ pub enum Table {
     Conflict = 8,
     /// What each commit changed, by the seq of the commit.
     Journal = 9,
+    /// Entities that are evicted, with what left with them.
+    Evicted = 10,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -58,6 +60,7 @@ impl Table {
         Self::Rule,
         Self::Conflict,
         Self::Journal,
+        Self::Evicted,
     ];
 }
 

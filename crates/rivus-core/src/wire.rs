@@ -7,6 +7,7 @@
 
 mod cbor;
 mod dictionary;
+mod fetch;
 mod greeting;
 mod lost;
 pub mod page;
@@ -41,6 +42,9 @@ pub const REPLICAS_MAX: usize = 1024;
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 
+/// The most entities that one FETCH names.
+pub const FETCH_ENTITIES_MAX: usize = 1024;
+
 /// How deep a control frame may be nested: one of this version is at most 5.
 const LEVELS_MAX: usize = 16;
 
@@ -48,6 +52,8 @@ const LEVELS_MAX: usize = 16;
 pub mod capability {
     /// Takes frames of type [`COMPRESSED`](super::tag::COMPRESSED).
     pub const ZSTD: u64 = 1;
+    /// Answers frames of type [`FETCH`](super::tag::FETCH), if it is an authority.
+    pub const FETCH: u64 = 2;
 }
 
 /// The first byte of a frame.
@@ -79,6 +85,10 @@ pub mod tag {
     pub const SYNCED: u8 = 11;
     /// See [`Reset`](super::Reset).
     pub const RESET: u8 = 12;
+    /// See [`Frame::Fetch`](super::Frame::Fetch).
+    pub const FETCH: u8 = 13;
+    /// Whole entities that were asked for.
+    pub const FETCHED: u8 = 14;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
     /// See [`Frame::Lost`](super::Frame::Lost).
@@ -185,6 +195,8 @@ pub enum Frame {
     },
     /// See [`Reset`].
     Reset(Reset),
+    /// Asks an authority for all confirmed registers of entities, by kind and id.
+    Fetch(Vec<(String, String)>),
     /// The authority tells which writes of a replica of the receiver lost to one that had not seen them. Who does not
     /// know the frame is told again at every connection.
     Lost(Losses),
@@ -225,6 +237,7 @@ impl Frame {
                 out.push(tag::SYNCED);
                 out.varint(*seq);
             }
+            Self::Fetch(entities) => fetch::put(entities, &mut out),
             Self::Lost(losses) => lost::put(losses, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
@@ -272,6 +285,7 @@ impl Frame {
             tag::CHECKPOINT => Checkpoint::read(&mut reader).map(Self::Checkpoint),
             tag::ACK => Ack::read(&mut reader).map(Self::Ack),
             tag::SYNCED => reader.varint().map(|seq| Self::Synced { seq }),
+            tag::FETCH => fetch::read(&mut reader).map(Self::Fetch),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
             tag::HEARD => lost::read_heard(&mut reader),
             tag::OPTIONAL.. => return Ok(Self::Ignored),
@@ -290,6 +304,7 @@ fn name(tag: u8) -> &'static str {
         tag::CHECKPOINT => "CHECKPOINT",
         tag::ACK => "ACK",
         tag::SYNCED => "SYNCED",
+        tag::FETCH => "FETCH",
         tag::LOST => "LOST",
         tag::HEARD => "HEARD",
         _ => "frame",

@@ -4,6 +4,7 @@
 //! the seq at which it was read, so that the commit fails as `Stale` if anybody moved it meanwhile.
 
 mod derive;
+mod evict;
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -20,6 +21,7 @@ use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
 
 pub(crate) use derive::{Derivation, Derived, ViewRow};
+pub(crate) use evict::Left;
 
 /// One transaction's staged rows.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) struct Work<'s, S> {
     pub(crate) swayed: BTreeSet<usize>,
     /// For the journal.
     noted: derive::Noted,
+    /// Entities that are evicted or fetched here.
+    moved: BTreeMap<usize, evict::Moved>,
 }
 
 /// The rules that staged rows sway.
@@ -171,6 +175,7 @@ impl<'s, S: Store> Work<'s, S> {
             repointed: Vec::new(),
             swayed: BTreeSet::new(),
             noted: derive::Noted::new(),
+            moved: BTreeMap::new(),
         }
     }
 
@@ -367,6 +372,7 @@ impl<'s, S: Store> Work<'s, S> {
             let Some(chunk) = staged.chunks.get(index) else { break };
             let mut digested = Digested::new(&mut scratch.hashing, staged.kind(), staged.id());
             digested.witness = witness.as_deref();
+            digested.watch = staged.watch;
             let outcome = chunk.row().and_then(|row| {
                 let here = rest.iter().take_while(|(address, _)| row.holds(address.as_ref())).count();
                 let now = rest.get(..here).unwrap_or_default();
@@ -428,6 +434,7 @@ impl<'s, S: Store> Work<'s, S> {
     pub(crate) fn finish(mut self) -> Result<Finished, CommitError> {
         self.settle()?;
         self.settle_losses()?;
+        self.sway_those_at_hand()?;
         let derivation = self.derive()?;
         let index = std::mem::take(&mut self.entered).into_iter();
         let mut finished = Finished {

@@ -54,6 +54,9 @@ pub enum Error {
         /// What the edit made of it.
         now: String,
     },
+    /// Entities were not evicted; none was.
+    #[error(transparent)]
+    Evict(#[from] rivus_core::replica::EvictError),
     /// A sync failed. What was exchanged before is kept.
     #[error(transparent)]
     Sync(#[from] crate::SyncError),

@@ -52,6 +52,7 @@ mod conflicts;
 mod db;
 mod entity;
 mod error;
+mod evict;
 mod fields;
 mod journal;
 mod machine;
@@ -75,12 +76,12 @@ extern crate self as rivus;
 
 pub use rivus_core;
 pub use rivus_core::clock::{Admission, Millis};
-pub use rivus_core::edit::{Action, EditError, Op};
+pub use rivus_core::edit::{Action, EditError, Op, Presence};
 pub use rivus_core::journal::{Change as LogChange, Entry as LogEntry, Keep as JournalKeep, What as LogWhat};
 pub use rivus_core::projection::{Column, Holds, Layout, Projection, ProjectionError};
 pub use rivus_core::replica::{
-    CandidateExplanation, Edited, Event, Explanation, FieldExplanation, Origin, RegisterExplanation,
-    Rejected, Unresolved, Verification,
+    CandidateExplanation, Edited, Event, EvictError, Evicted, Explanation, FieldExplanation, Origin,
+    RegisterExplanation, Rejected, Unresolved, Verification,
 };
 pub use rivus_core::rules::{self, Overlay};
 pub use rivus_core::schema::{
@@ -98,6 +99,7 @@ pub use crate::conflicts::Conflict;
 pub use crate::db::Db;
 pub use crate::entity::Entity;
 pub use crate::error::Error;
+pub use crate::evict::Fetched;
 pub use crate::fields::Fields;
 pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};

@@ -6,6 +6,7 @@
 
 mod client;
 mod error;
+pub(crate) mod fetch;
 mod hub;
 mod packing;
 pub(crate) mod pump;

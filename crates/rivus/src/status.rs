@@ -27,10 +27,14 @@ pub struct Status {
     pub seq: u64,
     /// The digest of all that shows: equal where the same data is.
     pub digest: String,
-    /// How many registers are confirmed: without an authority, all.
+    /// How many registers are confirmed, evicted ones among them: without an authority, all.
     pub registers: u64,
     /// How many entities are held, deleted ones among them.
     pub entities: usize,
+    /// How many entities are evicted: the hub alone has them whole.
+    pub evicted: usize,
+    /// How many registers of theirs are at the hub alone.
+    pub evicted_registers: u64,
     /// How many edits wait for the authority's verdict.
     pub pending: usize,
     /// How many edits the authority refused.
@@ -67,7 +71,7 @@ pub struct AuthorityStatus {
 impl Status {
     pub(crate) fn of(replica: &Replica<AnyStore>) -> Result<Self, StoreError> {
         let (head, identity) = (replica.head()?, replica.identity());
-        let mut entities = 0;
+        let (mut entities, evicted) = (0_usize, replica.evicted()?);
         for kind in replica.store().kinds()? {
             each_id(replica.store(), &kind, |_| {
                 entities += 1;
@@ -80,7 +84,9 @@ impl Status {
             seq: head.seq,
             digest: format!("{:032x}", head.digest.shown),
             registers: head.digest.count,
-            entities,
+            entities: entities.saturating_sub(evicted.entities),
+            evicted: evicted.entities,
+            evicted_registers: evicted.registers,
             pending: replica.pending_count()?,
             rejected: replica.rejected()?.len(),
             quarantined: replica.quarantined()?,

@@ -55,7 +55,11 @@ impl<'t, 's> Transaction<'t, 's> {
                 T::KIND
             )));
         }
-        if self.presence(T::KIND, id)? != Presence::Absent {
+        let presence = self.presence(T::KIND, id)?;
+        if presence == Presence::Evicted {
+            return Err(evicted::<T>(id));
+        }
+        if presence != Presence::Absent {
             return Err(EditError::Exists { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
         }
         self.act(T::KIND, id, Fields::of(entity)?.creation()?)
@@ -98,7 +102,10 @@ impl<'t, 's> Transaction<'t, 's> {
     /// The entity as an edit finds it.
     fn editable<T: Entity>(&mut self, id: &str) -> Result<T, Error> {
         let absent = || EditError::NotThere { kind: T::KIND.to_owned(), id: id.to_owned() };
-        let view = self.view(T::KIND, id)?.ok_or_else(absent)?;
+        let Some(view) = self.view(T::KIND, id)? else {
+            let is_evicted = self.presence(T::KIND, id)? == Presence::Evicted;
+            return Err(if is_evicted { evicted::<T>(id) } else { absent().into() });
+        };
         let revives = self.schema.kind(T::KIND).is_some_and(|kind| kind.life == Life::EditRevives);
         if view.deleted && !revives {
             return Err(EditError::Deleted { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
@@ -202,4 +209,8 @@ impl<'t, 's> Transaction<'t, 's> {
         }
         Ok(done?)
     }
+}
+
+fn evicted<T: Entity>(id: &str) -> Error {
+    EditError::Evicted { kind: T::KIND.to_owned(), id: id.to_owned() }.into()
 }

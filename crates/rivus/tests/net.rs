@@ -183,3 +183,46 @@ async fn a_form_that_is_saved_after_a_sync_keeps_what_came_with_it() -> Result {
     served.shutdown().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_device_evicts_it_fetches_again_over_a_socket() -> Result {
+    let open = || Db::builder().entity::<Note>().memory();
+    let (hub, phone) = (open()?, open()?);
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let remote = Remote::new(served.url());
+    let note = |id: &str| Note { id: id.into(), title: "long done".into(), text: "x".repeat(20_000) };
+    phone.insert(&note("n"))?;
+    phone.insert(&note("m"))?;
+    assert!(matches!(phone.evict(&[("note", "n")]), Err(rivus::Error::Evict(_))), "it has met no hub");
+    phone.sync(&remote).await?;
+    assert_eq!(phone.evict(&[("note", "n"), ("note", "m")])?.entities, 2);
+    let status = phone.status()?;
+    assert_eq!((status.entities, status.evicted, status.evicted_registers), (0, 2, 4));
+    assert_eq!(status.digest, hub.status()?.digest);
+    assert!(phone.list::<Note>()?.is_empty());
+    let refused = phone.edit::<Note>("n", |note| note.title.clear());
+    assert!(matches!(refused, Err(rivus::Error::Edit(rivus::EditError::Evicted { .. }))), "{refused:?}");
+    let refused = phone.insert(&note("n"));
+    assert!(matches!(refused, Err(rivus::Error::Edit(rivus::EditError::Evicted { .. }))), "{refused:?}");
+
+    // On a connection of its own, and on one that lives.
+    let fetched = phone.fetch(&remote, &[("note", "n"), ("note", "none")]).await?;
+    assert_eq!((fetched.entities, fetched.missing), (1, vec![("note".to_owned(), "none".to_owned())]));
+    assert_eq!(phone.get::<Note>("n")?, Some(note("n")));
+    let connection = phone.connect(remote.clone());
+    hub.edit::<Note>("m", |note| note.title = "not yet".into())?;
+    assert_eq!(connection.fetch(&[("note", "m")]).await?.entities, 1);
+    assert_eq!(phone.get::<Note>("m")?.map(|note| note.title).as_deref(), Some("not yet"));
+    connection.synced().await?;
+    assert_eq!(phone.status()?.digest, hub.status()?.digest);
+    connection.close().await;
+
+    // A peer hands out nothing.
+    let (one, other) = (open()?, open()?);
+    let peer = other.serve("127.0.0.1:0", HubOptions::open().as_peer()).await?;
+    let refused = one.fetch(&Remote::new(peer.url()), &[("note", "n")]).await;
+    assert!(matches!(refused, Err(rivus::Error::Sync(rivus::SyncError::CannotFetch))), "{refused:?}");
+    served.shutdown().await;
+    peer.shutdown().await;
+    Ok(())
+}

@@ -59,6 +59,14 @@ pub enum EditError {
         /// The entity.
         id: String,
     },
+    /// An edit of an entity that was evicted.
+    #[error("{kind} `{id}` was evicted and is at the authority alone: fetch it first")]
+    Evicted {
+        /// The kind.
+        kind: String,
+        /// The entity.
+        id: String,
+    },
     /// A delete of an entity that is not held or shows as deleted.
     #[error("{kind} `{id}` does not exist or is deleted")]
     NotThere {

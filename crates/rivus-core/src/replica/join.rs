@@ -9,7 +9,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count, judge,
+    Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count,
+    evict, judge,
 };
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
@@ -41,6 +42,15 @@ pub struct Joined {
     pub changed: usize,
 }
 
+/// How what is joined came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Came {
+    /// As changes, register by register: of what is evicted the digest alone follows.
+    Unasked,
+    /// As whole entities that were asked for.
+    Fetched,
+}
+
 impl<S: Store> Replica<S> {
     /// Joins a page and saves the cursor with it, in one commit.
     ///
@@ -48,6 +58,31 @@ impl<S: Store> Replica<S> {
     /// [`CommitError`]; nothing has changed.
     pub fn join<D: Delta + ?Sized>(
         &mut self,
+        now: Millis,
+        page: &D,
+        from: Option<StoreId>,
+        trust: Trust,
+        cursor: Option<Cursor>,
+    ) -> Result<Joined, CommitError> {
+        self.join_as(Came::Unasked, now, page, from, trust, cursor)
+    }
+
+    /// Joins entities that the authority has handed out whole: those that were evicted are at hand again.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed.
+    pub fn join_fetched<D: Delta + ?Sized>(
+        &mut self,
+        now: Millis,
+        entities: &D,
+        from: StoreId,
+    ) -> Result<Joined, CommitError> {
+        self.join_as(Came::Fetched, now, entities, Some(from), Trust::Authority, None)
+    }
+
+    fn join_as<D: Delta + ?Sized>(
+        &mut self,
+        came: Came,
         now: Millis,
         page: &D,
         from: Option<StoreId>,
@@ -87,6 +122,10 @@ impl<S: Store> Replica<S> {
                     }
                     joined.registers += part.changes.len();
                     let at = work.entity(part.kind, part.id);
+                    if came == Came::Fetched && work.is_evicted(at)? {
+                        work.restore(at)?;
+                        records.push(RecordWrite::remove(Table::Evicted, evict::key(part.kind, part.id)));
+                    }
                     let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                     if !future {
                         return work.join(at, life, part.changes);

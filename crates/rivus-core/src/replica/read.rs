@@ -47,7 +47,7 @@ impl<S: Store> Replica<S> {
         let mut work = Work::new(&self.store);
         let at = work.entity(kind, id);
         let rows = work.rows(at).map_err(|error| unsettled(kind, id, error))?;
-        for entry in rows.iter().flat_map(Row::entries) {
+        for entry in rows.iter().filter(|row| !row.is_evicted()).flat_map(Row::entries) {
             let read = entry.and_then(|entry| {
                 let parts = Parts::parse(entry.address).ok_or(crate::row::Corrupt)?;
                 visit(parts, &entry.state()?);
@@ -63,7 +63,7 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn recompute_digest(&self) -> Result<crate::store::Digest, StoreError> {
-        let mut digest = crate::store::Digest::default();
+        let mut digest = self.evicted_digest()?;
         let mut buffer = Vec::new();
         each_entry(&self.store, &mut |kind, id, entry| {
             let state = entry.state()?;

@@ -25,8 +25,8 @@ impl<S: Store> Replica<S> {
         }
         let written = self.lost(joined).map_err(EditError::from).and_then(|lost| {
             let write = |op: &Op, tx: &mut crate::edit::Tx<'_, S>| match tx.apply(op) {
-                // It is gone: nothing of it shows.
-                Err(EditError::Deleted { .. }) => Ok(()),
+                // It is gone: nothing of it shows. Or not at hand: it speaks up when it is fetched.
+                Err(EditError::Deleted { .. } | EditError::Evicted { .. }) => Ok(()),
                 done => done,
             };
             self.transact(now, Force::No, |tx| lost.iter().try_for_each(|op| write(op, tx)))

@@ -228,6 +228,9 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`] if the store cannot be read.
     pub fn overlays(&self, kind: &str, id: &str) -> Result<Vec<Overlay>, StoreError> {
         let Some(rules) = self.rules() else { return Ok(Vec::new()) };
+        if self.is_evicted(kind, id)? {
+            return Ok(Vec::new());
+        }
         let shown = self.store.together(|| self.reading().shown(rules, kind, id, usize::MAX))?;
         let (facts, laid) = shown.map_err(|error| unsettled(kind, id, error))?;
         // What does not show shows no field otherwise.

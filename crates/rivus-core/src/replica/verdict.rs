@@ -113,7 +113,8 @@ impl<S: Store> Replica<S> {
             let mut high_water = None;
             if skewed {
                 let believable = self.believable(answer.clock);
-                clock.lower(kept_high_water(&self.store, &waiting, &again, believable)?);
+                let kept = kept_high_water(&self.store, &waiting, &again, believable)?;
+                clock.lower(kept.max(self.evicted_high_water(believable)?));
             }
             let refused: BTreeSet<u64> = rejected.iter().map(|(key, _, _)| *key).collect();
             let all_from = if skewed { again.first().copied() } else { None };

@@ -3,10 +3,12 @@
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Confirmed;
+use crate::address::class;
 use crate::clock::Stamp;
 use crate::conflict::{Held, Loss, Witness};
 use crate::id::StoreId;
 use crate::register::{Candidate, Register};
+use crate::rules::Watch;
 
 /// One register as stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,6 +87,8 @@ pub struct Digested<'b> {
     /// Looks out for writes that get lost.
     pub(crate) witness: Option<&'b Witness>,
     pub(crate) losses: Vec<Loss>,
+    /// What rules read of the entity's kind.
+    pub(crate) watch: Option<&'b Watch>,
 }
 
 /// Changes of a scope's digests and counts.
@@ -117,7 +121,14 @@ impl<'b> Digested<'b> {
         }
         let prefix = buffer.len();
         let (sums, clashes, losses) = (Sums::default(), Vec::new(), Vec::new());
-        Self { buffer, prefix, address: prefix, sums, clashes, witness: None, losses }
+        Self { buffer, prefix, address: prefix, sums, clashes, witness: None, losses, watch: None }
+    }
+
+    /// Whether the register stays when the entity is evicted: what rules read of it.
+    pub(super) fn keeps(&self, address: &[u8]) -> bool {
+        let always = [class::LIFE, class::CLAIM, class::ALIAS];
+        address.first().is_some_and(|class| always.contains(class))
+            || self.watch.is_some_and(|watch| watch.reads(address))
     }
 
     /// The register's summand of the digest.

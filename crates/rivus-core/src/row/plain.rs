@@ -149,6 +149,9 @@ fn begins(bytes: &[u8], with: &[u8]) -> bool {
 
 /// Whether the entity that begins with this row shows, as far as that can be told at a glance.
 pub(crate) fn shows(row: Row<'_>) -> bool {
+    if row.is_evicted() {
+        return false;
+    }
     let first = row.entries().next_entry().ok().flatten().filter(|first| first.address == LIFE);
     let only = first.and_then(|first| sole_value(first.forms().ok()?.shown));
     only == Some(crate::view::TRUE)
@@ -156,7 +159,7 @@ pub(crate) fn shows(row: Row<'_>) -> bool {
 
 fn entry_at(row: Row<'_>, place: Place) -> Option<Entry<'_>> {
     let reader = Reader::new(row.entries.get(place.start..place.end)?);
-    Entries { reader, row_seq: row.seq }.next_entry().ok().flatten()
+    Entries { reader, row_seq: row.seq, whole: false }.next_entry().ok().flatten()
 }
 
 impl<'a> Spot<'a> {

@@ -6,7 +6,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::change::{self, Change, Digested, State};
 use super::{
-    CHUNK_BYTES_MAX, Confirmed, Corrupt, Entries, Entry, Row, VERSION, encode_register, flag, plain, put_head,
+    CHUNK_BYTES_MAX, Confirmed, Corrupt, EVICTED, Entries, Entry, Row, VERSION, encode_register, evicted,
+    flag, plain, put_head,
 };
 use crate::bytes::{Put, Reader};
 
@@ -43,6 +44,14 @@ pub(crate) fn apply<'a, A: AsRef<[u8]>>(
         let Some((first, _)) = now.first() else { break };
         let address = first.as_ref();
         let entry = rewrite.seek(address)?;
+        if row.evicted && entry.map_or_else(|| !digested.keeps(address), |entry| entry.is_share()) {
+            let changes = now.iter().map(|(_, change)| change);
+            if let Some(share) = evicted::replace(address, entry.as_ref(), changes, digested)? {
+                changed = true;
+                rewrite.replace(|out| out.extend_from_slice(&share));
+            }
+            continue;
+        }
         if let (Some(entry), [(_, change)]) = (&entry, now)
             && let Some(usual) = plain::usual(entry, change, digested)?
         {
@@ -74,7 +83,7 @@ pub(crate) fn apply<'a, A: AsRef<[u8]>>(
     } else {
         smallvec![(Vec::new(), buffer.clone())]
     };
-    Ok(Applied { rows, shown_changed })
+    Ok(Applied { rows, shown_changed: shown_changed && !row.evicted })
 }
 
 /// The order of two addresses. Mostly their first bytes decide, which are compared as a number.
@@ -101,7 +110,7 @@ struct Rewrite<'o, 'a> {
 impl<'o, 'a> Rewrite<'o, 'a> {
     fn new(row: Row<'a>, out: &'o mut Vec<u8>) -> Self {
         out.clear();
-        out.push(VERSION);
+        out.push(if row.evicted { EVICTED } else { VERSION });
         out.slice(row.end);
         Self { out, run: row.entries, rest: row.entries, after: row.entries, row_seq: row.seq }
     }
@@ -116,7 +125,7 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     /// Passes over everything before this address, and gives the entry that is there.
     fn seek(&mut self, address: &[u8]) -> Result<Option<Entry<'a>>, Corrupt> {
         loop {
-            let mut entries = Entries { reader: Reader::new(self.rest), row_seq: self.row_seq };
+            let mut entries = Entries { reader: Reader::new(self.rest), row_seq: self.row_seq, whole: false };
             let Some(entry) = entries.next_entry()? else { break };
             let after = entries.reader.rest();
             match order(entry.address, address) {
@@ -135,7 +144,7 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     /// Passes over an entry, giving it its own seq if it shares the row's.
     #[inline(always)]
     fn pass(&mut self, entry: &Entry<'a>, after: &'a [u8]) {
-        if entry.flags & flag::SEQ == 0 && entry.row_seq != 0 {
+        if entry.flags & (flag::SEQ | flag::SHARE) == 0 && entry.row_seq != 0 {
             self.flush();
             entry.encode_with_seq(self.out);
             self.run = after;
@@ -155,7 +164,7 @@ impl<'o, 'a> Rewrite<'o, 'a> {
     /// Copies everything else.
     fn finish(mut self) -> Result<(), Corrupt> {
         if self.row_seq != 0 {
-            let mut entries = Entries { reader: Reader::new(self.rest), row_seq: self.row_seq };
+            let mut entries = Entries { reader: Reader::new(self.rest), row_seq: self.row_seq, whole: false };
             while let Some(entry) = entries.next_entry()? {
                 self.pass(&entry, entries.reader.rest());
             }
@@ -189,7 +198,7 @@ fn split(bytes: &[u8], body: usize) -> Result<SmallVec<[(Vec<u8>, Vec<u8>); 1]>,
     let pieces = (bytes.len() - body).div_ceil(CHUNK_BYTES_AIM);
     let aim = (bytes.len() - body) / pieces;
     let mut cuts: Vec<(&[u8], Vec<u8>)> = vec![(&[], Vec::new())];
-    let mut entries = row.entries();
+    let mut entries = Entries { whole: false, ..row.entries() };
     let mut rest = row.entries;
     while let Some(entry) = entries.next_entry()? {
         let len = rest.len() - entries.reader.remaining();
@@ -208,7 +217,7 @@ fn split(bytes: &[u8], body: usize) -> Result<SmallVec<[(Vec<u8>, Vec<u8>); 1]>,
     let ends = cuts.iter().skip(1).map(|(start, _)| *start).chain([row.end]);
     let rows = cuts.iter().zip(ends).map(|((start, piece), end)| {
         let mut out = Vec::with_capacity(piece.len() + end.len() + 4);
-        out.push(VERSION);
+        out.push(if row.evicted { EVICTED } else { VERSION });
         out.slice(end);
         out.extend_from_slice(piece);
         (start.to_vec(), out)

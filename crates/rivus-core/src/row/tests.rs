@@ -350,7 +350,7 @@ fn a_row_cut_short_inside_an_entry_is_corrupt() {
     let whole: Vec<_> = (0..row.len()).filter_map(|cut| read(&row[..cut]).ok()).collect();
     assert_eq!(whole, [0, 1, 2, 3], "between entries nothing is missing that a row could tell");
     assert_eq!(read(&[]), Err(Corrupt));
-    assert_eq!(read(&[VERSION + 1, 0]), Err(Corrupt));
+    assert_eq!(read(&[EVICTED + 1, 0]), Err(Corrupt));
     (0..row.len()).for_each(|cut| apply_to(&row[..cut]));
 }
 

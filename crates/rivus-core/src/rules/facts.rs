@@ -7,7 +7,7 @@ use super::{Entity, Field, Overlay, Rules, Stratum, Watch, What};
 use crate::address::{Parts, class};
 use crate::canary::{Canary, is_on};
 use crate::clock::Stamp;
-use crate::row::{Corrupt, Entry};
+use crate::row::{Corrupt, Entry, Row};
 use crate::schema::{FieldType, Kind};
 use crate::store::{CommitError, Store};
 use crate::value::{self, Value};
@@ -203,7 +203,11 @@ impl<S: Store> Work<'_, S> {
         id: &str,
     ) -> Result<Option<View>, CommitError> {
         let at = self.entity(kind, id);
-        let view = View::read(declared, self.rows(at)?).map_err(|corrupt| damaged(kind, id, corrupt))?;
+        let rows = self.rows(at)?;
+        if rows.first().is_some_and(Row::is_evicted) {
+            return Ok(None);
+        }
+        let view = View::read(declared, rows).map_err(|corrupt| damaged(kind, id, corrupt))?;
         let Some(mut view) = view else { return Ok(None) };
         if declared.aliases {
             view.deleted |= self.alias_root(kind, id)? != id;
@@ -226,9 +230,11 @@ impl<S: Store> Work<'_, S> {
         };
         let row = self.row(at, crate::address::LIFE)?;
         facts.held = !row.is_empty() || !row.end.is_empty();
-        if !facts.held {
-            return Ok(facts);
+        let is_rare = row.is_evicted() || row.is_empty();
+        if !facts.held || is_rare && !self.is_readable(at, watch)? {
+            return Ok(Facts { held: false, ..facts });
         }
+        let row = self.row(at, crate::address::LIFE)?;
         if row.end.is_empty() {
             let read = row.entries().try_for_each(|entry| facts.read(&entry?, rules, watch));
             read.map_err(|corrupt| self.damage_at(at, corrupt))?;
@@ -247,6 +253,22 @@ impl<S: Store> Work<'_, S> {
             }
         }
         Ok(facts)
+    }
+
+    /// Whether anything is held of an entity whose first row is empty, and all that rules read of an evicted one.
+    fn is_readable(&mut self, at: At, watch: &Watch) -> Result<bool, CommitError> {
+        if !self.is_held(at)? || !self.is_evicted(at)? {
+            return self.is_held(at);
+        }
+        let addresses = watch.fields.iter().flat_map(|watched| watched.was.iter().chain([&watched.address]));
+        for address in addresses {
+            // It was evicted when rules did not read as much of it. They go without it.
+            let lacks = self.row(at, address)?.lacks(address);
+            if lacks.map_err(|corrupt| self.damage_at(at, corrupt))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Reads what is watched of an entity in chunks, and no other chunk of it.

@@ -9,7 +9,7 @@ use crate::code::Code;
 use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
 use crate::replica::{Replica, RoleError};
 use crate::store::Store;
-use crate::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome};
+use crate::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome, capability};
 
 impl Session {
     pub(super) fn hello<S: Store>(
@@ -25,7 +25,7 @@ impl Session {
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
-            capabilities: self.options.capabilities,
+            capabilities: self.options.capabilities | capability::FETCH,
             about,
             token,
             offers: self.options.offers,
@@ -76,7 +76,7 @@ impl Session {
         let contradicts = known.is_some();
         let welcome = Welcome {
             version: VERSION,
-            capabilities: self.options.capabilities,
+            capabilities: self.options.capabilities | capability::FETCH,
             about,
             is_authority,
             rank,
@@ -95,12 +95,13 @@ impl Session {
             about: hello.about,
             is_authority: false,
             rank,
+            capabilities: hello.capabilities,
         };
         if !contradicts {
             let before = replica.peer(peer.store)?;
             replica.remember(peer.store, &peer.remembered(before))?;
         }
-        self.opened(replica, peer, hello.capabilities, now)?;
+        self.opened(replica, peer, now)?;
         if !is_authority && hello.offers {
             self.reading.plan(Want::Live);
         }
@@ -168,8 +169,9 @@ impl Session {
             about: welcome.about.clone(),
             is_authority: welcome.is_authority,
             rank: welcome.rank,
+            capabilities: welcome.capabilities,
         };
-        self.opened(replica, peer, welcome.capabilities, now)?;
+        self.opened(replica, peer, now)?;
         // Nothing binds this store to another whose schema has not been found to agree.
         if self.schema_due { Ok(()) } else { self.settle(replica, now) }
     }
@@ -211,6 +213,10 @@ impl Session {
         }
         // Without a cursor nothing tells whether the authority has been restored since they met.
         let met = cursor.is_some() && replica.identity().authority.is_some_and(|authority| authority.met);
+        if !met || lost.is_some() {
+            // What is evicted cannot be brought, and may be lost there or be otherwise.
+            replica.forget_evicted()?;
+        }
         if !is_on(Canary::NoUpload) && (!met || lost.is_some()) && replica.head()?.digest.count > 0 {
             // The authority first takes what this store has confirmed.
             replica.update_authority(|authority| {
@@ -221,8 +227,12 @@ impl Session {
             self.send(&Frame::Reset(Reset::new(position, &told.history)));
             return Ok(());
         }
-        if lost.is_some() || !met {
+        let wants_all = replica.wants_all()?;
+        if lost.is_some() || !met || wants_all {
             replica.forget_cursor(store)?;
+        }
+        if wants_all {
+            self.reading.want_everything();
         }
         self.start_pushing(replica)
     }
@@ -257,7 +267,6 @@ impl Session {
         &mut self,
         replica: &mut Replica<S>,
         peer: Known,
-        capabilities: u64,
         now: Millis,
     ) -> Result<(), SessionError> {
         // What was set aside and is due by now counts as held.
@@ -275,7 +284,7 @@ impl Session {
             peer: peer.store,
             is_authority: peer.is_authority,
             rank: peer.rank,
-            capabilities,
+            capabilities: peer.capabilities,
         });
         self.peer = Some(peer);
         self.phase = Phase::Open;

@@ -168,6 +168,7 @@ impl Session {
         if !header.more && header.checkpoint {
             self.reading.awaits_checkpoint = true;
         } else if !header.more {
+            self.has_everything(replica)?;
             self.caught_up();
             if !is_authority {
                 // A peer may be waiting for this to end.
@@ -198,6 +199,14 @@ impl Session {
         let digest = replica.head()?.digest;
         self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
         self.caught_up();
+        Ok(())
+    }
+
+    /// Notes the end of a pass that has brought everything, whoever sent it.
+    fn has_everything<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        if self.reading.everything && !self.reading.is_upload {
+            replica.has_all()?;
+        }
         Ok(())
     }
 
@@ -236,6 +245,7 @@ impl Session {
             return Err(unexpected("a CHECKPOINT that nobody asked for"));
         }
         if std::mem::take(&mut self.reading.awaits_checkpoint) {
+            self.has_everything(replica)?;
             self.caught_up();
             self.tell_synced();
         }
@@ -285,6 +295,7 @@ impl Session {
         if !self.repaired && !self.is_server() {
             // Re-joining everything repairs what was lost; once a connection, or a fault would go in circles.
             self.repaired = true;
+            replica.forget_evicted()?;
             self.reading.plan_repair(self.options.want);
         }
         Ok(())

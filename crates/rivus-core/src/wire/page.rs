@@ -19,7 +19,7 @@ use crate::id::{Incarnation, ReplicaId};
 use crate::register::{Candidate, Register, Saw};
 
 pub use decode::RowDecoder;
-pub use rows::{Edits, Page, Push, Rows};
+pub use rows::{Edits, Fetched, Page, Push, Rows};
 
 /// The most registers in one frame, each candidate beyond a register's first counted as one more.
 pub const REGISTERS_MAX: usize = 131_072;
@@ -191,6 +191,14 @@ impl RowEncoder {
         out.varint(heard);
         out.varint(head);
         out.extend(incarnation.iter().flat_map(|i| i.0.to_be_bytes()));
+        self.finish(out)
+    }
+
+    /// Ends the frame as whole entities that were asked for.
+    pub fn finish_fetched(&mut self, more: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len() + 16);
+        out.push(tag::FETCHED);
+        out.push(u8::from(more));
         self.finish(out)
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::evict::Moved;
 use super::{At, Work, damaged};
 use crate::address::{Parts, class};
 use crate::clock::Stamp;
@@ -99,6 +100,10 @@ impl<S: Store> Work<'_, S> {
         };
         for (address, _) in changes {
             let address = address.as_ref();
+            // What is told of an entity that is not at hand, or was not, is that.
+            if self.moved.contains_key(&at.0) || self.row(at, address)?.is_evicted() {
+                return Ok(());
+            }
             if self.noted.contains_key(&(at.0, address.to_vec())) {
                 continue;
             }
@@ -206,7 +211,14 @@ impl<S: Store> Work<'_, S> {
                 }
             }
         }
-        Ok(changes.into_iter().map(|(_, change)| change).collect())
+        let mut changes: Vec<_> = changes.into_iter().map(|(_, change)| change).collect();
+        if derived.journal.is_some() {
+            changes.extend(self.moved.iter().map(|(at, moved)| {
+                let staged = self.staged(At(*at));
+                EntityChange::moved(staged.kind(), staged.id(), *moved == Moved::Back)
+            }));
+        }
+        Ok(changes)
     }
 }
 

@@ -1,7 +1,10 @@
 //! Control frames: cut, of wrong types, beyond their bounds.
 
+use rivus_core::address::ID_BYTES_MAX;
 use rivus_core::id::ReplicaId;
-use rivus_core::wire::{FRAME_BYTES_MAX, GREETING_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError};
+use rivus_core::wire::{
+    FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GREETING_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
+};
 
 use super::parts::{Parts, varint};
 use super::state::schema;
@@ -138,6 +141,18 @@ fn packed() -> Vec<Sound> {
                 ("message", b"no"),
             ],
         ),
+        of(
+            "FETCH",
+            State::AuthorityOpen,
+            &[
+                ("type", b"\x0d"),
+                ("count", b"\x01"),
+                ("kind length", b"\x04"),
+                ("kind", b"task"),
+                ("id length", b"\x01"),
+                ("id", b"t"),
+            ],
+        ),
         of("SYNCED", State::AuthorityOpen, &[("type", b"\x0b"), ("seq", &[0x80, 0x80, 0x01])]),
     ]
 }
@@ -191,7 +206,11 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
         };
         cut_short(parts).into_iter().for_each(|(fault, bytes)| bad(fault, bytes));
         bad("a byte too many".to_owned(), [&parts.bytes()[..], &[0]].concat());
-        let part = if *name == "SUBSCRIBE" { "done" } else { "seq" };
+        let part = match *name {
+            "SUBSCRIBE" => "done",
+            "FETCH" => "count",
+            _ => "seq",
+        };
         bad("a number in more bytes than it needs".to_owned(), parts.with(part, &[0x81, 0x00]).bytes());
         bad("a number above 64 bits".to_owned(), parts.with(part, &[0xff; 10]).bytes());
         for flag in parts.names().filter(|name| ["flag", "flags"].contains(name)) {
@@ -203,6 +222,17 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
         if parts.names().any(|part| part == "done") {
             let bytes = parts.with("done", &varint(u64::MAX)).with("at", &[1]).bytes();
             bad("at beyond 64 bits".to_owned(), bytes);
+        }
+        if *name == "FETCH" {
+            bad("of no entity".to_owned(), vec![0x0d, 0]);
+            bad("more entities than bytes".to_owned(), parts.with("count", &varint(1 << 40)).bytes());
+            bad("a kind that is not UTF-8".to_owned(), parts.with("kind", &[0xff; 4]).bytes());
+            bad("an id longer than the frame".to_owned(), parts.with("id length", &[2]).bytes());
+            let long = [&varint(ID_BYTES_MAX as u64 + 1)[..], &[b'x'; ID_BYTES_MAX]].concat();
+            bad("an id that is too long".to_owned(), parts.with("id length", &long).bytes());
+            let many =
+                [&[0x0d][..], &varint(FETCH_ENTITIES_MAX as u64 + 1), &[0; 2 * FETCH_ENTITIES_MAX + 2]];
+            bad("more entities than one may name".to_owned(), many.concat());
         }
         if *name == "ACK" {
             bad("more exceptions than bytes".to_owned(), parts.with("count", &varint(1 << 40)).bytes());
@@ -377,7 +407,7 @@ fn bounds(all: &mut Vec<BadFrame>) {
         huge,
         too_large,
     );
-    for tag in [0, 13, 14, 64, 100, 127] {
+    for tag in [0, 15, 16, 64, 100, 127] {
         let name = format!("a frame of the unknown type {tag}");
         add(&name, State::AuthorityOpen, vec![tag, 0], Expect::Wire(WireError::UnknownFrame { tag }));
     }

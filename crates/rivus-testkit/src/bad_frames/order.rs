@@ -15,6 +15,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     before_the_greeting(all);
     greetings(all);
     reading(all);
+    fetching(all);
     pushing(all);
 }
 
@@ -33,7 +34,13 @@ fn each_type() -> Vec<(&'static str, Vec<u8>)> {
         ("ACK", ack(None)),
         ("SYNCED", Frame::Synced { seq: 0 }.encode()),
         ("RESET", reset(Position::default())),
+        ("FETCH", fetch()),
+        ("FETCHED", RowEncoder::default().finish_fetched(false)),
     ]
+}
+
+fn fetch() -> Vec<u8> {
+    Frame::Fetch(vec![("task".to_owned(), "t".to_owned())]).encode()
 }
 
 fn subscribe(incarnation: Option<u64>, done: u64, at: u64) -> Vec<u8> {
@@ -64,8 +71,11 @@ fn before_the_greeting(all: &mut Vec<BadFrame>) {
     ];
     for (state, who, awaited) in waiting {
         for (frame, bytes) in each_type().into_iter().filter(|(frame, _)| *frame != awaited) {
-            let words =
-                if ["DELTA", "PUSH"].contains(&frame) { "before the handshake" } else { "out of order" };
+            let words = if ["DELTA", "PUSH", "FETCHED"].contains(&frame) {
+                "before the handshake"
+            } else {
+                "out of order"
+            };
             let expect = Expect::Refused(Code::UNEXPECTED, words);
             all.push(BadFrame { name: format!("{frame} to {who}"), state, bytes, expect });
         }
@@ -139,6 +149,26 @@ fn greetings(all: &mut Vec<BadFrame>) {
         let name = format!("SCHEMA that declares a field differently, {state:?}");
         bad(&name, state, differs.clone(), Code::SCHEMA, "tags");
     }
+}
+
+fn fetching(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, words: &'static str| {
+        let expect = Expect::Refused(Code::UNEXPECTED, words);
+        all.push(BadFrame { name: name.to_owned(), state, bytes, expect });
+    };
+    for state in [State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
+        bad(&format!("FETCH, {state:?}"), state, fetch(), "no authority");
+    }
+    let answer =
+        |more: u8, shape: &[u8]| [vec![14, more], slice(shape), slice(&edit(7, 1000)), vec![0xf6]].concat();
+    let one = [entity(1), field(1, "title")].concat();
+    for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
+        bad(&format!("FETCHED, {state:?}"), state, answer(0, &one), "nobody asked for");
+    }
+    let other = [&[0, 0][..], &slice(b"task"), &slice(b"u"), &[1], &field(1, "title")].concat();
+    let state = State::ClientFetching;
+    bad("FETCHED of another entity", state, answer(0, &other), "not asked for");
+    bad("FETCHED of nothing, with more to come", state, vec![14, 1, 0, 0], "says nothing");
 }
 
 fn reading(all: &mut Vec<BadFrame>) {

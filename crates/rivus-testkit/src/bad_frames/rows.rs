@@ -15,12 +15,16 @@ pub(super) struct Sections {
     values: Parts,
 }
 
-/// Both frames that hold rows.
-pub(super) const BOTH: [&str; 2] = ["DELTA", "PUSH"];
+/// The frames that hold rows.
+pub(super) const FRAMES: [&str; 3] = ["DELTA", "PUSH", "FETCHED"];
 
 /// Who takes it.
 pub(super) fn state_of(frame: &str) -> State {
-    if frame == "DELTA" { State::ServerOpen } else { State::AuthorityOpen }
+    match frame {
+        "DELTA" => State::ServerOpen,
+        "PUSH" => State::AuthorityOpen,
+        _ => State::ClientFetching,
+    }
 }
 
 /// The frame of these sections: a first page, or a push of one edit of one entity.
@@ -30,7 +34,11 @@ pub(super) fn frame(name: &str, shape: &[u8], stamps: &[u8], values: &[u8]) -> V
 }
 
 fn head(name: &str) -> Vec<u8> {
-    if name == "DELTA" { vec![7, 4, 1] } else { vec![9, 0, 0, 0] }
+    match name {
+        "DELTA" => vec![7, 4, 1],
+        "PUSH" => vec![9, 0, 0, 0],
+        _ => vec![14, 0],
+    }
 }
 
 /// A new entity of `count` registers, without them.
@@ -114,7 +122,7 @@ fn sample() -> Sections {
 }
 
 pub(super) fn good() -> Vec<(&'static str, State, Vec<u8>)> {
-    BOTH.into_iter().map(|name| (name, state_of(name), assemble(name, &sample()))).collect()
+    FRAMES.into_iter().map(|name| (name, state_of(name), assemble(name, &sample()))).collect()
 }
 
 fn assemble(name: &str, sections: &Sections) -> Vec<u8> {
@@ -122,7 +130,7 @@ fn assemble(name: &str, sections: &Sections) -> Vec<u8> {
 }
 
 pub(super) fn add(all: &mut Vec<BadFrame>) {
-    for name in BOTH {
+    for name in FRAMES {
         let mut bad = |fault: &str, bytes: Vec<u8>, expect: Expect| {
             all.push(BadFrame { name: format!("{name}: {fault}"), state: state_of(name), bytes, expect });
         };
@@ -144,12 +152,21 @@ fn headers(name: &'static str, bad: Bad<'_>) {
     let tag = whole.first().copied().unwrap_or_default();
     let sections = whole.get(head(name).len()..).unwrap_or_default();
     let mut with = |fault: &str, head: &[u8]| bad(fault, [head, sections].concat(), malformed(name));
-    with("an unknown flag", &if name == "DELTA" { vec![tag, 20, 1] } else { vec![tag, 1, 0, 0] });
-    with("a position in more bytes than it needs", &[&[tag, 0, 0x81, 0][..], &[0]].concat());
-    with("a position above 64 bits", &[&[tag, 0][..], &[0xff; 10], &[0]].concat());
+    let unknown = match name {
+        "DELTA" => vec![tag, 20, 1],
+        "PUSH" => vec![tag, 1, 0, 0],
+        _ => vec![tag, 2],
+    };
+    with("an unknown flag", &unknown);
+    if name != "FETCHED" {
+        with("a position in more bytes than it needs", &[&[tag, 0, 0x81, 0][..], &[0]].concat());
+        with("a position above 64 bits", &[&[tag, 0][..], &[0xff; 10], &[0]].concat());
+    }
     let mut cut = |fault: &str, bytes: &[u8]| bad(fault, [&[tag], bytes].concat(), malformed(name));
     cut("nothing but its type", &[]);
-    cut("cut after the flags", &[0]);
+    if name != "FETCHED" {
+        cut("cut after the flags", &[0]);
+    }
     cut("cut in the position", &[0, 0x80]);
     cut("cut in the incarnation", &[2, 1, 1, 0, 0, 0]);
     if name == "PUSH" {

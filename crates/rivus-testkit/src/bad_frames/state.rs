@@ -11,7 +11,7 @@ use rivus_core::schema::Schema;
 use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
 use rivus_core::store::MemoryStore;
 use rivus_core::wire::page::{PageHeader, RowEncoder};
-use rivus_core::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome};
+use rivus_core::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome, capability};
 
 /// The clock of both sides.
 pub const NOW: Millis = Millis(1_700_000_000_000);
@@ -55,13 +55,15 @@ pub enum State {
     ClientPushed,
     /// A client of an authority that has subscribed.
     ClientQuiet,
+    /// The same, caught up, that has asked for task `t`.
+    ClientFetching,
     /// A client after WELCOME, the server's schema being another one: waits for SCHEMA.
     ClientSchema,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AuthorityGreeting,
         Self::AuthorityOpen,
         Self::AuthoritySchema,
@@ -77,6 +79,7 @@ impl State {
         Self::ClientTaker,
         Self::ClientPushed,
         Self::ClientQuiet,
+        Self::ClientFetching,
         Self::ClientSchema,
     ];
 
@@ -86,19 +89,22 @@ impl State {
     /// If a sound frame is refused on the way.
     #[must_use]
     pub fn reach(self) -> (Replica<MemoryStore>, Session) {
-        let (mut replica, session) = (replica(), session(self));
+        let (mut replica, mut session) = (replica(), session(self));
+        if self == Self::ClientFetching {
+            session.fetch([("task".to_owned(), "t".to_owned())]);
+        }
         if self.is_authority() {
             sound(replica.become_authority());
         }
         match self {
             Self::ServerOwned => sound(replica.meet_authority(StoreId(99), 0)),
-            Self::ClientPushed | Self::ClientQuiet => {
+            Self::ClientPushed | Self::ClientQuiet | Self::ClientFetching => {
                 sound(replica.meet_authority(StoreId(PEER), 0));
                 sound(replica.update_authority(|authority| authority.met = true));
             }
             _ => {}
         }
-        if self != Self::ClientQuiet {
+        if !matches!(self, Self::ClientQuiet | Self::ClientFetching) {
             edit(&mut replica);
         }
         let mut both = (replica, session);
@@ -137,6 +143,7 @@ impl State {
             Self::ClientOpen | Self::ClientIdle | Self::ClientTaker => vec![welcome(same, false)],
             Self::ClientSchema => vec![welcome(same ^ 1, false)],
             Self::ClientPushed | Self::ClientQuiet => vec![welcome(same, true)],
+            Self::ClientFetching => vec![welcome(same, true), page(5)],
         }
     }
 }
@@ -152,8 +159,15 @@ pub(super) fn hello(fingerprint: u128) -> Vec<u8> {
 /// The other side's WELCOME.
 pub(super) fn welcome(fingerprint: u128, is_authority: bool) -> Vec<u8> {
     let about = about(fingerprint);
-    Frame::Welcome(Welcome { version: VERSION, capabilities: 0, about, is_authority, rank: 0, known: None })
-        .encode()
+    Frame::Welcome(Welcome {
+        version: VERSION,
+        capabilities: capability::FETCH,
+        about,
+        is_authority,
+        rank: 0,
+        known: None,
+    })
+    .encode()
 }
 
 fn about(fingerprint: u128) -> About {
@@ -201,6 +215,7 @@ fn session(state: State) -> Session {
         | State::ClientTaker
         | State::ClientPushed
         | State::ClientQuiet
+        | State::ClientFetching
         | State::ClientSchema => Role::Client { token: None },
         _ => Role::Server { grants: Grants::everybody() },
     };

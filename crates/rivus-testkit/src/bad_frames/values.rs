@@ -8,7 +8,7 @@ use super::{BadFrame, Expect};
 pub(super) fn add(all: &mut Vec<BadFrame>) {
     let shape = [entity(1), field(1, "f")].concat();
     for (fault, value, expect) in values() {
-        for name in super::rows::BOTH {
+        for name in super::rows::FRAMES {
             let bytes = frame(name, &shape, &edit(7, 1000), &value);
             let expect = Expect::Wire(expect.clone().into());
             all.push(BadFrame {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+use super::fetch::Asks;
 use super::pump::{Pump, Synced, Wakes, socket_config, told_to};
 use super::{HANDSHAKE_MAX, SyncError, SyncReport};
 use crate::machine::seeds;
@@ -130,6 +131,7 @@ pub struct Connection {
     db: Db,
     state: watch::Receiver<ConnectionState>,
     stop: watch::Sender<bool>,
+    asks: Arc<Asks>,
     task: JoinHandle<()>,
 }
 
@@ -163,6 +165,10 @@ impl Connection {
             Ok(ConnectionState::Stopped { error: Some(error) }) => Err(error.into()),
             _ => Err(SyncError::Broken("the connection was closed".to_owned()).into()),
         }
+    }
+
+    pub(super) fn asks(&self) -> &Asks {
+        &self.asks
     }
 
     /// Ends the connection in order and waits until it has ended.
@@ -201,8 +207,18 @@ impl Db {
     /// ```
     pub async fn sync(&self, remote: &Remote) -> Result<SyncReport, Error> {
         let (_running, stop) = stop_never();
+        self.sync_with(remote, &Arc::default(), stop).await
+    }
+
+    pub(super) async fn sync_with(
+        &self,
+        remote: &Remote,
+        asks: &Arc<Asks>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<SyncReport, Error> {
         for _ in 0..STARTS_MAX {
-            let (report, result) = self.session_with(remote, Want::Once, |_| {}, stop.clone()).await;
+            let session = self.session_with(remote, Want::Once, |_| {}, asks, stop.clone());
+            let (report, result) = session.await;
             match result {
                 Err(SyncError::Session(SessionError::Copied | SessionError::NewWriter)) => {}
                 Err(error) => return Err(error.into()),
@@ -235,8 +251,13 @@ impl Db {
         let (state, states) = watch::channel(ConnectionState::Connecting);
         let (stop, stopped) = stop_never();
         let db = self.clone();
-        let task = tokio::spawn(async move { db.stay_connected(remote, state, stopped).await });
-        Connection { db: self.clone(), state: states, stop, task }
+        let asks: Arc<Asks> = Arc::default();
+        let asked = Arc::clone(&asks);
+        let task = tokio::spawn(async move {
+            db.stay_connected(remote, state, &asked, stopped).await;
+            asked.close();
+        });
+        Connection { db: self.clone(), state: states, stop, asks, task }
     }
 
     async fn head_seq(&self) -> Result<u64, Error> {
@@ -249,6 +270,7 @@ impl Db {
         self,
         remote: Remote,
         state: watch::Sender<ConnectionState>,
+        asks: &Arc<Asks>,
         mut stop: watch::Receiver<bool>,
     ) {
         let state = Arc::new(state);
@@ -261,7 +283,7 @@ impl Db {
                     telling.send_replace(ConnectionState::Live { synced: synced.up_to });
                 }
             };
-            let (report, result) = self.session_with(&remote, Want::Live, listen, stop.clone()).await;
+            let (report, result) = self.session_with(&remote, Want::Live, listen, asks, stop.clone()).await;
             if !report.peer.is_empty() {
                 pauses = self::pauses();
             }
@@ -295,6 +317,7 @@ impl Db {
         remote: &Remote,
         want: Want,
         listen: impl FnMut(Synced) + Send + 'static,
+        asks: &Arc<Asks>,
         mut stop: watch::Receiver<bool>,
     ) -> (SyncReport, Result<(), SyncError>) {
         let socket = tokio::select! {
@@ -305,7 +328,7 @@ impl Db {
             Ok(socket) => socket,
             Err(error) => return (SyncReport::default(), Err(error)),
         };
-        let wakes = Wakes { changes: self.shared.changes.subscribe(), stop };
+        let wakes = Wakes { changes: self.shared.changes.subscribe(), stop, asks: Arc::clone(asks) };
         let host: Arc<Shared> = Arc::clone(&self.shared);
         Pump::new(host, remote.session(want), listen).run(socket, wakes).await
     }
@@ -323,6 +346,6 @@ fn pauses() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-fn stop_never() -> (watch::Sender<bool>, watch::Receiver<bool>) {
+pub(super) fn stop_never() -> (watch::Sender<bool>, watch::Receiver<bool>) {
     watch::channel(false)
 }

@@ -40,6 +40,11 @@ pub enum SyncError {
     /// The session ended with an error.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The other side does not hand out entities.
+    #[error(
+        "the other side hands out no entities: it is no hub that judges edits, or an older one: update it"
+    )]
+    CannotFetch,
     /// The database was called from inside one of its own edits.
     #[error("the database was called from inside one of its own edits")]
     Reentrant,
@@ -50,7 +55,11 @@ impl SyncError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::BadAddress { .. } | Self::Listen { .. } | Self::Packing | Self::Reentrant => false,
+            Self::BadAddress { .. }
+            | Self::Listen { .. }
+            | Self::Packing
+            | Self::CannotFetch
+            | Self::Reentrant => false,
             Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
             Self::Session(error) => error.is_retryable(),
         }

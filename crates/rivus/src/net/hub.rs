@@ -202,6 +202,6 @@ async fn serve_one(
         seeds: seeds(),
         capabilities: capability::ZSTD,
     });
-    let wakes = Wakes { changes: db.shared.changes.subscribe(), stop };
+    let wakes = Wakes { changes: db.shared.changes.subscribe(), stop, asks: Arc::default() };
     Pump::new(Arc::clone(&db.shared), session, |_| {}).run(socket, wakes).await.1
 }

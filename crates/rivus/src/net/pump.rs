@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::evict::Fetched;
 use futures_util::{SinkExt, StreamExt};
 use rivus_core::clock::Millis;
 use rivus_core::code::Code;
@@ -17,6 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
+use super::fetch::{Ask, Asks};
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, SyncError, SyncReport, packing};
 
 /// Who has the replica that a session works on.
@@ -42,6 +44,8 @@ pub(crate) struct Pump<H: Host> {
     report: SyncReport,
     zstd: bool,
     synced: Synced,
+    /// What the session is fetching.
+    asked: Option<Ask>,
     /// Called whenever that changes.
     listen: Box<dyn FnMut(Synced) + Send>,
 }
@@ -61,6 +65,8 @@ pub(crate) struct Wakes {
     pub(crate) changes: watch::Receiver<u64>,
     /// The session is to end.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Entities are wanted.
+    pub(crate) asks: Arc<Asks>,
 }
 
 impl<H: Host> Pump<H> {
@@ -71,6 +77,7 @@ impl<H: Host> Pump<H> {
             report: SyncReport::default(),
             zstd: false,
             synced: Synced::default(),
+            asked: None,
             listen: Box::new(listen),
         }
     }
@@ -85,6 +92,9 @@ impl<H: Host> Pump<H> {
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let result = self.pump(socket, &mut wakes).await;
+        if let Some(ask) = self.asked.take() {
+            wakes.asks.put_back(ask);
+        }
         (self.report, result)
     }
 
@@ -97,6 +107,7 @@ impl<H: Host> Pump<H> {
         let (mut heard, mut pinged, mut quiet_since) = (started, started, started);
         let mut failed: Option<SyncError> = None;
         loop {
+            self.ask(&wakes.asks);
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
             // for each other with full buffers.
             while let Some(frame) = self.transmit(&mut failed).await? {
@@ -149,6 +160,7 @@ impl<H: Host> Pump<H> {
                         self.stop();
                     }
                 }
+                () = wakes.asks.notify.notified() => {}
                 () = told_to(&mut wakes.stop) => self.stop(),
                 () = sleep_until(quiet_at.min(silent_at)) => {
                     if Instant::now() >= silent_at {
@@ -163,6 +175,32 @@ impl<H: Host> Pump<H> {
                     self.release().await?;
                 }
             }
+        }
+    }
+
+    /// Lets the session fetch what is asked for next, if nothing is under way.
+    fn ask(&mut self, asks: &Asks) {
+        if self.asked.is_none()
+            && let Some(session) = &mut self.session
+            && let Some(ask) = asks.next()
+        {
+            session.fetch(ask.entities.iter().cloned());
+            self.asked = Some(ask);
+        }
+    }
+
+    /// Tells who asked what came of it.
+    fn answer(&mut self, event: &SessionEvent) {
+        let answer = match event {
+            SessionEvent::Fetched { entities, registers, missing } => {
+                Ok(Fetched { entities: *entities, registers: *registers, missing: missing.clone() })
+            }
+            SessionEvent::CannotFetch => Err(SyncError::CannotFetch),
+            _ => return,
+        };
+        if let Some(ask) = self.asked.take() {
+            // Whoever asked may have gone meanwhile.
+            let _ = ask.answer.send(answer);
         }
     }
 
@@ -232,6 +270,7 @@ impl<H: Host> Pump<H> {
         let mut synced = self.synced;
         for event in session.poll_events() {
             synced.opened |= matches!(event, SessionEvent::Opened { .. });
+            self.answer(&event);
             note(&mut self.report, &mut self.zstd, &event);
         }
         self.session = Some(session);

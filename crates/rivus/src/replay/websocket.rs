@@ -71,8 +71,8 @@ where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
 {
     let ((_change, changes), (_stop, stop)) = (watch::channel(0), watch::channel(false));
-    let (report, ended) =
-        Pump::new(Arc::new(end.clone()), session, |_| {}).run(socket, Wakes { changes, stop }).await;
+    let wakes = Wakes { changes, stop, asks: Arc::default() };
+    let (report, ended) = Pump::new(Arc::new(end.clone()), session, |_| {}).run(socket, wakes).await;
     ended.map(|()| report)
 }
 

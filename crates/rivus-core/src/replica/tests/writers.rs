@@ -474,3 +474,80 @@ fn two_writers_that_both_bring_an_authority_what_they_have_come_to_an_end() {
     }
     assert!(uploads > 0, "no case in which there is something to bring");
 }
+
+/// A store of two processes that has met a hub and holds task `t`, all confirmed.
+fn two_with_a_hub() -> (Replica<Shared>, Rc<RefCell<Replica<Shared>>>, Device) {
+    let ((mut a, b), mut h) = (two(), hub());
+    act(&mut a, 1000, field("title", "first"));
+    sync_one(&mut a, &mut h, &[]);
+    (a, b, h)
+}
+
+fn sync_one(a: &mut Replica<Shared>, h: &mut Device, fetch: &[(String, String)]) {
+    let (mut client, mut server) = connection(Want::Once);
+    client.fetch(fetch.iter().cloned());
+    let now = Millis(100_000);
+    let mut one = End { replica: a, session: &mut client, now };
+    run(&mut one, &mut End { replica: h, session: &mut server, now }, usize::MAX).unwrap();
+    assert!(client.is_closed());
+}
+
+fn task() -> [(String, String); 1] {
+    [("task".to_owned(), "t".to_owned())]
+}
+
+#[test]
+fn an_edit_of_what_another_writer_evicts_meanwhile_is_refused() {
+    let (mut a, b, mut h) = two_with_a_hub();
+    meanwhile(&a, &b, |b| assert_eq!(b.evict(Millis(0), &task()).unwrap().entities, 1));
+    let refused = a.edit(Millis(2000), &[Op::new("task", "t", field("title", "too late"))]);
+    assert_eq!(refused, Err(EditError::Evicted { kind: "task".to_owned(), id: "t".to_owned() }));
+    sync_one(&mut a, &mut h, &task());
+    act(&mut a, 3000, field("title", "in time"));
+    sync_one(&mut a, &mut h, &[]);
+    assert_equal(&a, &h);
+}
+
+#[test]
+fn what_another_writer_edits_meanwhile_is_not_evicted() {
+    let (mut a, b, _) = two_with_a_hub();
+    meanwhile(&a, &b, |b| must(act(b, 2000, field("title", "pending"))));
+    let refused = a.evict(Millis(0), &task());
+    assert!(matches!(refused, Err(crate::replica::EvictError::Pending { .. })), "{refused:?}");
+    assert_eq!(shows(&a, "title"), value("pending"));
+}
+
+#[test]
+fn a_page_and_an_eviction_of_another_writer_leave_the_digest_right() {
+    let (mut a, b, mut h) = two_with_a_hub();
+    act(&mut h, 2000, field("title", "from the hub"));
+    let (mut client, mut server) = connection(Want::Live);
+    let now = Millis(100_000);
+    // Up to the page, which is joined while the other process evicts.
+    let mut evicts = Some(b);
+    loop {
+        let mut moved = false;
+        while let Some(frame) = client.poll_transmit(&mut a, now).unwrap() {
+            server.handle(&mut h, &frame, now).unwrap();
+            moved = true;
+        }
+        while let Some(frame) = server.poll_transmit(&mut h, now).unwrap() {
+            if frame.first() == Some(&crate::wire::tag::DELTA)
+                && let Some(b) = evicts.take()
+            {
+                meanwhile(&a, &b, |b| assert_eq!(b.evict(Millis(0), &task()).unwrap().entities, 1));
+            }
+            client.handle(&mut a, &frame, now).unwrap();
+            moved = true;
+        }
+        if !moved {
+            break;
+        }
+    }
+    assert!(evicts.is_none(), "there was a page");
+    assert_equal(&a, &h);
+    assert_eq!(a.presence("task", "t"), Ok(crate::edit::Presence::Evicted));
+    sync_one(&mut a, &mut h, &task());
+    assert_eq!(shows(&a, "title"), value("from the hub"));
+    assert_equal(&a, &h);
+}

@@ -1,11 +1,13 @@
 //! Every write is accounted for: it shows, or was replaced by one whose author had seen it, or is a conflict of its
-//! author, or was rejected. Histories are random, values are unique, and the test keeps its own books of who saw what.
+//! author, or was rejected, or left by eviction and is counted. Histories are random, values are unique, and the test keeps its own books of who saw what.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::conflict::LostTo;
+use crate::edit::Presence;
 use crate::register::Register;
+use crate::replica::EvictError;
 
 const HUB: u64 = 9;
 const FIELDS: [&str; 3] = ["title", "owner", "notes"];
@@ -98,6 +100,8 @@ struct Totals {
     conflicts: usize,
     hidden: usize,
     rejected: usize,
+    /// At the hub alone, and counted there by the device that evicted it.
+    evicted: usize,
 }
 
 impl Books {
@@ -131,6 +135,9 @@ impl Books {
         self.now += i64::try_from(self.random.below(4000)).unwrap();
         // Clocks differ by up to two seconds.
         let now = Millis(self.now + i64::try_from(author * 700 % 2000).unwrap());
+        if self.replica(author).presence("task", id).unwrap() == Presence::Evicted {
+            self.fetch(author, id);
+        }
         let saw = held(self.replica(author), id);
         let is_deleted = self.replica(author).view("task", id).unwrap().is_some_and(|view| view.deleted);
         let action = match self.random.below(12) {
@@ -182,6 +189,26 @@ impl Books {
         run(ends.0, ends.1, frames).unwrap();
     }
 
+    /// Evicts an entity, if the hub has confirmed what the device holds of it.
+    fn evict(&mut self) {
+        let at = usize::try_from(self.random.below(self.devices.len() as u64)).unwrap();
+        let (id, now) = (self.random.pick(&IDS), Millis(self.now));
+        match self.devices[at].evict(now, &[("task".to_owned(), id.to_owned())]) {
+            Ok(_) | Err(EvictError::Pending { .. } | EvictError::Unknown { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn fetch(&mut self, at: usize, id: &str) {
+        let now = Millis(self.now);
+        let (mut client, mut server) = (client(Want::Once), server());
+        client.fetch([("task".to_owned(), id.to_owned())]);
+        let hub = self.hub.as_mut().unwrap();
+        let mut one = End { replica: &mut self.devices[at], session: &mut client, now };
+        run(&mut one, &mut End { replica: hub, session: &mut server, now }, usize::MAX).unwrap();
+        assert_ne!(self.devices[at].presence("task", id).unwrap(), Presence::Evicted);
+    }
+
     fn sync_some(&mut self) {
         let count = self.devices.len() as u64;
         let one = self.random.below(count);
@@ -217,9 +244,19 @@ impl Books {
         self.sync_all();
         let replaced = self.replaced();
         let mut totals = Totals::default();
-        let end: BTreeMap<_, _> = IDS.iter().map(|id| (*id, held(&self.devices[0], id))).collect();
+        // What the first device has evicted the hub has.
+        let is_evicted = |id: &str| self.devices[0].presence("task", id).unwrap() == Presence::Evicted;
+        let gone: BTreeSet<&str> = IDS.into_iter().filter(|id| is_evicted(id)).collect();
+        let holder = |id: &str| match &self.hub {
+            Some(hub) if gone.contains(id) => hub,
+            _ => &self.devices[0],
+        };
+        let end: BTreeMap<_, _> = IDS.iter().map(|id| (*id, held(holder(id), id))).collect();
         let views: BTreeMap<_, _> =
-            IDS.iter().map(|id| (*id, self.devices[0].view("task", id).unwrap())).collect();
+            IDS.iter().map(|id| (*id, holder(id).view("task", id).unwrap())).collect();
+        let away: usize = gone.iter().map(|id| end[id].len()).sum();
+        let evicted = self.devices[0].evicted().unwrap();
+        assert_eq!((evicted.entities, evicted.registers), (gone.len(), away as u64), "what left is counted");
         let mut listed: BTreeMap<i64, Vec<LostTo>> = BTreeMap::new();
         let mut rejected = BTreeSet::new();
         for at in 0..self.devices.len() + usize::from(self.hub.is_some()) {
@@ -282,11 +319,13 @@ impl Books {
                 }
                 totals.hidden += usize::from(lost.contains(&LostTo::Delete));
             }
-            totals.current += usize::from(is_held);
+            let is_away = is_held && gone.contains(write.id);
+            totals.current += usize::from(is_held && !is_away);
+            totals.evicted += usize::from(is_away);
             totals.replaced += usize::from(!is_held && is_replaced && !has_lost);
             totals.conflicts += usize::from(!is_held && has_lost);
         }
-        let sum = totals.current + totals.replaced + totals.conflicts + totals.rejected;
+        let sum = totals.current + totals.replaced + totals.conflicts + totals.rejected + totals.evicted;
         assert_eq!(sum, self.writes.len(), "{totals:?}");
         totals
     }
@@ -295,9 +334,10 @@ impl Books {
 fn run_books(seed: u64, has_hub: bool) -> Totals {
     let mut books = Books::new(seed, has_hub);
     for _ in 0..20 + books.random.below(40) {
-        match books.random.below(8) {
+        match books.random.below(9) {
             0..4 => books.edit(),
             4 if has_hub => books.bad_edit(),
+            5 if has_hub => books.evict(),
             _ => books.sync_some(),
         }
     }
@@ -314,10 +354,12 @@ fn run_many(has_hub: bool) {
         all.conflicts += totals.conflicts;
         all.hidden += totals.hidden;
         all.rejected += totals.rejected;
+        all.evicted += totals.evicted;
     }
     let counts = [all.current, all.replaced, all.conflicts, all.hidden];
     assert!(counts.iter().all(|count| *count > 100), "every end occurs: {all:?}");
     assert_eq!(all.rejected > 0, has_hub);
+    assert_eq!(all.evicted > 100, has_hub, "{all:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 mod parse;
 
-use super::rows::{Edits, Page, Push, Rows};
+use super::rows::{Edits, Fetched, Page, Push, Rows};
 use super::{
     ENTITIES, Edit, FIELDS, INCARNATIONS, KINDS, Last, PageHeader, REGISTERS_MAX, REPLICAS, SEEN_MAX, form,
 };
@@ -148,6 +148,33 @@ impl RowDecoder {
         let (more, start, checkpoint) = (flags & 1 != 0, flags & 4 != 0, flags & 8 != 0);
         let header = PageHeader { at, more, incarnation, start, checkpoint };
         Ok(Page { header, rows: Rows::page(parse, source, &check) })
+    }
+
+    /// Reads an answer to FETCH from `source`. After an error the connection is of no use any more.
+    ///
+    /// The memory taken is as bounded as [`RowDecoder::page`] says.
+    ///
+    /// # Errors
+    /// [`WireError`], saying what is wrong.
+    pub fn fetched<'d, 'a>(
+        &'d mut self,
+        bytes: &'a [u8],
+        source: StoreId,
+    ) -> Result<Fetched<'d, 'a>, WireError> {
+        let cut = |Cut| WireError::Malformed { frame: "FETCHED" };
+        let mut reader = start(bytes, tag::FETCHED).map_err(cut)?;
+        let flags = reader.u8().map_err(cut)?;
+        if flags > 1 {
+            return Err(cut(Cut));
+        }
+        let mut check = Check::default();
+        let parse = self.check(reader, "FETCHED", |parse| {
+            while !parse.shape.is_empty() {
+                check.entity(parse)?;
+            }
+            Ok(())
+        })?;
+        Ok(Fetched { more: flags == 1, rows: Rows::page(parse, source, &check) })
     }
 
     /// Reads a push from `source`. After an error the connection is of no use any more.

@@ -17,6 +17,15 @@ pub struct Page<'d, 'a> {
     pub rows: Rows<'d, 'a>,
 }
 
+/// An answer to FETCH as decoded.
+#[derive(Debug)]
+pub struct Fetched<'d, 'a> {
+    /// Whether more of the answer follows.
+    pub more: bool,
+    /// Whole entities.
+    pub rows: Rows<'d, 'a>,
+}
+
 /// A push as decoded.
 #[derive(Debug)]
 pub struct Push<'d, 'a> {

@@ -299,7 +299,7 @@ fn types_that_may_be_ignored_are_and_others_are_refused() {
         match first {
             tag::LOST | tag::HEARD => assert!(read.is_err(), "{first}"),
             tag::OPTIONAL.. => assert_eq!(read, Ok(Frame::Ignored)),
-            tag::COMPRESSED | tag::DELTA | tag::PUSH | 13.. => {
+            tag::COMPRESSED | tag::DELTA | tag::PUSH | tag::FETCHED | 15.. => {
                 assert_eq!(read, Err(WireError::UnknownFrame { tag: first }));
             }
             _ => assert!(read.is_err(), "{first}"),

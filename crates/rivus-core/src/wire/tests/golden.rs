@@ -76,6 +76,7 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("ack_exceptions", Frame::Ack(Ack { seq: 300, clock_ms: 1_700_000_000_000, exceptions: refused })),
         ("synced", Frame::Synced { seq: 300 }),
         ("reset", Frame::Reset(reset())),
+        ("fetch", Frame::Fetch(vec![("task".to_owned(), "t1".to_owned()), ("".to_owned(), "ü".to_owned())])),
         ("lost", Frame::Lost(losses())),
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("ignored", Frame::Ignored),
@@ -105,6 +106,7 @@ fn entity() -> Entity {
 
 const PAGES: [&str; 2] = ["page", "page_after_a_page"];
 const PUSH: &str = "push";
+const FETCHED: &str = "fetched";
 
 /// The bytes that the file of this name holds.
 fn golden(name: &str) -> Vec<u8> {
@@ -158,13 +160,26 @@ fn a_push_has_the_bytes_of_version_1() {
     assert!(push.edits.next().is_none());
 }
 
+#[test]
+fn an_answer_to_fetch_has_the_bytes_of_version_1() {
+    let (kind, id, registers) = entity();
+    let mut encoder = RowEncoder::default();
+    encoder.entity(&kind, &id, registers.iter().map(|(address, register)| (address.as_slice(), register)));
+    let golden = golden(FETCHED);
+    assert_eq!(hex(&encoder.finish_fetched(true)), hex(&golden));
+    let mut decoder = RowDecoder::default();
+    let fetched = decoder.fetched(&golden, SENDER).unwrap();
+    assert!(fetched.more);
+    assert_rows(&fetched.rows, &[(kind, id, registers)]);
+}
+
 /// No file is left that nothing reads.
 #[test]
 fn each_golden_file_is_compared() {
     let files = std::fs::read_dir(path("frames")).unwrap();
     let found = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
     let control = control().into_iter().map(|(name, _)| name);
-    let compared = control.chain(PAGES).chain([PUSH]).map(str::to_owned);
+    let compared = control.chain(PAGES).chain([PUSH, FETCHED]).map(str::to_owned);
     let sorted = |names: Vec<String>| names.into_iter().collect::<std::collections::BTreeSet<_>>();
     assert_eq!(sorted(found.collect()), sorted(compared.collect()));
 }

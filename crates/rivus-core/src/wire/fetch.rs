@@ -1,0 +1,30 @@
+//! The byte form of FETCH: which entities are wanted.
+
+use super::{FETCH_ENTITIES_MAX, tag};
+use crate::address::{ID_BYTES_MAX, KIND_BYTES_MAX};
+use crate::bytes::{Cut, Put, Reader};
+
+pub(super) fn put(entities: &[(String, String)], out: &mut Vec<u8>) {
+    out.push(tag::FETCH);
+    out.varint(entities.len() as u64);
+    for (kind, id) in entities {
+        out.slice(kind.as_bytes());
+        out.slice(id.as_bytes());
+    }
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Cut> {
+    let count = reader.count(2)?;
+    if count == 0 || count > FETCH_ENTITIES_MAX {
+        return Err(Cut);
+    }
+    let mut entities = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (kind, id) = (reader.str()?, reader.str()?);
+        if kind.len() > KIND_BYTES_MAX || id.len() > ID_BYTES_MAX {
+            return Err(Cut);
+        }
+        entities.push((kind.to_owned(), id.to_owned()));
+    }
+    Ok(entities)
+}
