@@ -7,6 +7,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use rivus::{Db, Schema};
 
 use crate::args::Global;
+use crate::output::Form;
+
+const UNDECLARED: &str = "this database is used with a schema: without --schema its rules do not hold, and its sets, \
+                          counters and the like show, and are written, as plain values";
 
 /// Opens the database, which is made if there is none.
 pub(crate) fn open_or_make(global: &Global) -> Result<Db> {
@@ -14,7 +18,11 @@ pub(crate) fn open_or_make(global: &Global) -> Result<Db> {
         Some(path) => read_schema(path)?,
         None => Schema::open(),
     };
-    Ok(Db::open(&global.db, schema)?)
+    let db = Db::open(&global.db, schema)?;
+    if global.schema.is_none() && db.undeclared()? > 0 {
+        crate::note(UNDECLARED, Form::of(global));
+    }
+    Ok(db)
 }
 
 /// Opens the database; a name that was mistyped makes no new one.

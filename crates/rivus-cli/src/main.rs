@@ -117,6 +117,19 @@ fn refuse(error: &clap::Error, form: Form) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
+/// Says what should be known and is no error.
+fn note(note: &str, form: Form) {
+    #[derive(serde::Serialize)]
+    struct Note<'n> {
+        note: &'n str,
+    }
+    let line = match form {
+        Form::Json => serde_json::to_string(&Note { note }).unwrap_or_default(),
+        Form::Text => format!("note: {note}"),
+    };
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 fn complain(message: &str, form: Form) {
     #[derive(serde::Serialize)]
     struct Failure<'m> {

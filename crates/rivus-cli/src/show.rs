@@ -122,6 +122,9 @@ pub(crate) fn status(global: &Global, out: &mut Output) -> Result<()> {
     if let Some(ms) = status.authority.as_ref().map(|a| a.correction_ms).filter(|ms| *ms != 0) {
         writeln!(out, "clock        wrong by {ms} ms, the authority says: set this machine's clock")?;
     }
+    if let Some(unresolved) = &status.unresolved {
+        writeln!(out, "rules        are not evaluated: {unresolved}")?;
+    }
     writeln!(out, "pending      {} for the authority's verdict", count(status.pending, "edit"))?;
     if status.rejected > 0 {
         writeln!(out, "refused      {} by the authority", count(status.rejected, "edit"))?;

@@ -33,6 +33,8 @@ struct Ran {
     code: i32,
     out: String,
     err: String,
+    /// What standard error says that is no error.
+    notes: String,
 }
 
 impl Place {
@@ -97,7 +99,13 @@ impl Place {
 impl Ran {
     fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+        let is_note = |line: &&str| line.starts_with("note: ") || line.starts_with("{\"note\":");
+        let (notes, err): (Vec<_>, Vec<_>) = text(output.stderr)
+            .split_inclusive('\n')
+            .map(str::to_owned)
+            .partition(|line| is_note(&line.as_str()));
+        let code = output.status.code().unwrap();
+        Self { code, out: text(output.stdout), err: err.concat(), notes: notes.concat() }
     }
 }
 
@@ -755,6 +763,21 @@ fn a_journal_tells_what_changed_and_takes_edits_back() {
     assert!(place.json(&["--schema", "schema.toml", "undo", "3"])["stamp"].is_string());
     ok(&["log", "--off"]);
     place.fails(1, &["log"]);
+}
+
+#[test]
+fn without_the_schema_of_a_database_it_is_said_that_there_is_one() {
+    let place = Place::new();
+    let with = ["--schema", "schema.toml"];
+    place.ok(&[&with[..], &["put", "task", "t1", "--add", "tags=red"]].concat());
+    let told = |arguments: &[&str]| place.run(arguments).notes;
+    assert!(told(&["list", "task"]).contains("--schema"));
+    assert!(told(&["--json", "list", "task"]).starts_with("{\"note\":"));
+    assert_eq!(told(&[&with[..], &["list", "task"]].concat()), "");
+    assert_eq!(place.json(&[&with[..], &["status"]].concat())["undeclared"], 0);
+    assert!(place.json(&["status"])["undeclared"].as_u64().unwrap() > 0);
+    place.ok(&["--db", "open.db", "put", "task", "t1", "title=x"]);
+    assert_eq!(told(&["--db", "open.db", "list"]), "");
 }
 
 #[test]

@@ -472,6 +472,24 @@ impl Db {
         Ok(Status::of(&*self.lock()?)?)
     }
 
+    /// How many fields, and lives of kinds, other programs have declared for this database and this one has not: it may
+    /// show them, and write into them, otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the database cannot be read.
+    ///
+    /// ```
+    /// # use rivus::{Db, Schema};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("app.db");
+    /// Db::open(&path, Schema::builder().kind("task", |k| k.set("tags")).build()?)?;
+    /// assert!(Db::open(&path, Schema::open())?.undeclared()? > 0);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn undeclared(&self) -> Result<usize, Error> {
+        Ok(self.lock()?.undeclared()?)
+    }
+
     pub(crate) fn lock(&self) -> Result<Locked<'_>, Error> {
         self.shared.lock()
     }

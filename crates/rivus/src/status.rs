@@ -41,6 +41,11 @@ pub struct Status {
     pub rejected: usize,
     /// How many writes from the future are set aside.
     pub quarantined: usize,
+    /// Why rules are not evaluated here, if they are not.
+    pub unresolved: Option<String>,
+    /// How many fields, and lives of kinds, other programs have declared for this store and this one has not: it may
+    /// show them otherwise.
+    pub undeclared: usize,
     /// Whether this store is an authority itself.
     pub is_authority: bool,
     /// The authority that judges this store's edits.
@@ -90,6 +95,8 @@ impl Status {
             pending: replica.pending_count()?,
             rejected: replica.rejected()?.len(),
             quarantined: replica.quarantined()?,
+            unresolved: replica.unresolved().map(|unresolved| unresolved.to_string()),
+            undeclared: replica.undeclared()?,
             is_authority: identity.is_authority,
             authority: identity.authority.map(|authority| AuthorityStatus {
                 store: authority.store.to_string(),

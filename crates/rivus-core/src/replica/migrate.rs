@@ -69,6 +69,22 @@ impl<S: Store> Replica<S> {
     }
 }
 
+impl<S: Store> Replica<S> {
+    /// How many fields, and lives of kinds, some program has declared for this store that this schema does not declare:
+    /// what it shows of them, and writes into them, may not be what that program does.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn undeclared(&self) -> Result<usize, StoreError> {
+        let found = self.store.record(Table::Identity, POLICIES_KEY)?;
+        let mut declared = found.as_deref().map_or(Ok(Policies::new()), decode)?;
+        for (kind, field, _) in self.schema.policies() {
+            declared.remove(&(kind, field));
+        }
+        Ok(declared.len())
+    }
+}
+
 /// As JSON: triples of kind, field or null, and policy.
 fn encode(policies: &Policies) -> Vec<u8> {
     let triples: Vec<_> = policies.iter().map(|((kind, field), policy)| (kind, field, policy)).collect();
