@@ -1,5 +1,6 @@
 //! One row of each kind in its bytes, in `tests/golden/rows.hex`. They are for ever: stores in use hold such rows.
 
+use super::evicted::evict;
 use super::*;
 use crate::address::{LIFE, count, field, group, key};
 use crate::golden::{assert_same, pieces};
@@ -155,11 +156,38 @@ fn written(golden: &Golden) -> Vec<u8> {
     bytes
 }
 
+/// What is evicted: whether it is alive, and a title that is not at hand.
+fn leaving() -> [(Vec<u8>, Register<'static>); 2] {
+    [(LIFE.to_vec(), plain(value(true))), (field("title"), plain(value("far away")))]
+}
+
+/// The row of an evicted entity, which has version 2.
+fn evicted() -> Vec<u8> {
+    let bytes = written(&simple("evicted", &leaving()));
+    let mut buffer = Vec::new();
+    let mut digested = Digested::new(&mut buffer, "task", "t");
+    evict(Row::new(&bytes, SEQ).unwrap(), &mut digested).unwrap().unwrap().bytes
+}
+
 #[test]
-fn rows_have_the_bytes_of_version_1() {
-    let digest = ("digest".to_owned(), digest().to_be_bytes().to_vec());
+fn rows_have_the_bytes_of_their_versions() {
+    let others = [("digest".to_owned(), digest().to_be_bytes().to_vec()), ("evicted".to_owned(), evicted())];
     let rows = rows().map(|golden| (golden.name.to_owned(), written(&golden)));
-    assert_same(FILE, &rows.chain([digest]).collect::<Vec<_>>());
+    assert_same(FILE, &rows.chain(others).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_row_of_version_2_holds_what_stayed_and_the_shares_of_what_left() {
+    let bytes = pieces(FILE).remove("evicted").unwrap();
+    let row = Row::new(&bytes, SEQ).unwrap();
+    let [(life, alive), (title, far)] = leaving();
+    let held: Vec<_> = row.entries().map(|entry| entry.unwrap().address.to_vec()).collect();
+    assert_eq!((bytes[0], row.is_evicted(), held), (2, true, vec![life.clone()]));
+    assert_eq!(row.find(&life).unwrap().unwrap().shown().unwrap(), alive);
+    let mut buffer = Vec::new();
+    let share = Digested::new(&mut buffer, "task", "t").hash(&title, &far);
+    let shares: Vec<_> = row.shares().map(Result::unwrap).collect();
+    assert_eq!(shares, [(&title[..], share)]);
 }
 
 #[test]
