@@ -108,7 +108,9 @@ impl Db {
         // What was set aside until it was due is joined here and is somebody else's all the same.
         let is_own =
             |change: &Change| replica.identity().all_replicas().any(|own| own == change.stamp.replica);
-        let entry = found.filter(|entry| entry.number == number).ok_or(UndoError::Missing { number })?;
+        let is_kept = replica.journal_keep().is_some();
+        let missing = if is_kept { UndoError::Missing { number } } else { UndoError::NoJournal };
+        let entry = found.filter(|entry| entry.number == number).ok_or(missing)?;
         let is_own = entry.origin == Origin::Local && entry.changes.iter().all(is_own);
         drop(replica);
         if !is_own {
@@ -250,6 +252,11 @@ pub enum UndoError {
         /// The number.
         number: u64,
     },
+    /// Nothing is kept of what was.
+    #[error(
+        "no journal is kept, so nothing is known of earlier edits: begin one, and later edits can be taken back"
+    )]
+    NoJournal,
     /// It came from elsewhere, or was a refused edit's withdrawal.
     #[error("entry {number} is not an edit that was made here: edit what shows instead")]
     NotOwn {

@@ -92,6 +92,9 @@ fn what_changes_nothing_is_not_told_and_without_a_journal_nothing_is() {
     assert!(log(&db).is_empty());
     db.put("task", "t", [("title", "b".into())]).unwrap();
     assert!(log(&db).is_empty());
+    let none = Db::builder().schema(schema()).memory().unwrap();
+    none.put("task", "t", [("title", "x".into())]).unwrap();
+    assert!(matches!(none.undo(1), Err(Error::Undo(UndoError::NoJournal))));
 }
 
 #[test]
