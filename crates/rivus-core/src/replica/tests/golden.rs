@@ -137,6 +137,47 @@ fn rejecting() -> Device {
     device
 }
 
+/// A device that has evicted what the hub has confirmed.
+fn evicting() -> Device {
+    let (mut device, mut hub) = (device(1), verdicts::hub());
+    act(&mut device, 1000, field("title", "far away"));
+    sync::sync(&mut device, &mut hub);
+    assert_eq!(device.evict(Millis(2000), &[("task".to_owned(), "t".to_owned())]).unwrap().entities, 1);
+    device
+}
+
+/// A device one of whose writes lost to one that had not seen it.
+fn losing() -> Device {
+    let (mut a, mut b) = (device(1), device(2));
+    act(&mut a, 1000, field("title", "lost"));
+    act(&mut b, 2000, field("title", "won"));
+    exchange(&mut a, &mut b);
+    assert_eq!(a.conflicts().unwrap().len(), 1);
+    a
+}
+
+/// A device that has noted a change, with what was before.
+fn noting() -> Device {
+    let mut device = device(1);
+    act(&mut device, 1000, field("title", "before"));
+    device.keep_journal(Some(crate::journal::Keep::default())).unwrap();
+    act(&mut device, 2000, field("title", "after"));
+    device
+}
+
+/// Every record of a table, keys and values.
+fn records_of(device: &Device, table: Table, name: &str) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        let number = all.len() / 2;
+        all.push((format!("{name}_{number}_key"), key.to_vec()));
+        all.push((format!("{name}_{number}"), value.to_vec()));
+        ControlFlow::Continue(())
+    };
+    device.store().records(table, &[], visit).unwrap();
+    all
+}
+
 fn written() -> Vec<(String, Vec<u8>)> {
     let identity_of = |replica: &Device| record_of(replica, Table::Identity).1;
     let aside = record_of(&told_early(device(1)), Table::Quarantine);
@@ -156,7 +197,12 @@ fn written() -> Vec<(String, Vec<u8>)> {
         ("quarantine", aside.1),
         ("newest", record_of(&told_early(trusting_hub()), Table::Newest).1),
     ];
-    all.map(|(name, bytes)| (name.to_owned(), bytes)).into()
+    let later = [
+        records_of(&evicting(), Table::Evicted, "evicted"),
+        records_of(&losing(), Table::Conflict, "conflict"),
+        records_of(&noting(), Table::Journal, "journal"),
+    ];
+    all.map(|(name, bytes)| (name.to_owned(), bytes)).into_iter().chain(later.concat()).collect()
 }
 
 /// A hub that takes what is of the future.
@@ -224,4 +270,37 @@ fn what_version_1_set_aside_is_joined_when_it_is_due() {
     assert_eq!(device.release(Millis(1_000_000)).unwrap(), 0);
     assert_eq!(device.release(Millis(5_000_000)).unwrap(), 1);
     assert_eq!(shows(&device, "title"), value("early"));
+}
+
+/// A device with the records of a table that were kept under this name.
+fn opened_with(table: Table, name: &str) -> Device {
+    let (kept, mut store) = (pieces(FILE), MemoryStore::new());
+    let records = (0..2).map(|number| {
+        let key = kept[&format!("{name}_{number}_key")].clone();
+        RecordWrite::put(table, key, kept[&format!("{name}_{number}")].clone())
+    });
+    let records: Vec<_> = records.collect();
+    store.commit(Batch { records: records.into(), ..Batch::default() }).unwrap();
+    open_with(store, 1, schema())
+}
+
+#[test]
+fn writes_that_version_1_listed_as_lost_are_listed() {
+    let lost = opened_with(Table::Conflict, "conflict").conflicts().unwrap();
+    assert_eq!(lost, losing().conflicts().unwrap());
+}
+
+#[test]
+fn what_version_1_noted_is_told() {
+    let entries = |device: &Device| {
+        let mut entries = Vec::new();
+        let visit = &mut |entry| {
+            entries.push(entry);
+            ControlFlow::Continue(())
+        };
+        device.journal(0, visit).unwrap();
+        entries
+    };
+    let told = entries(&opened_with(Table::Journal, "journal"));
+    assert_eq!((told.len(), &told), (1, &entries(&noting())));
 }
