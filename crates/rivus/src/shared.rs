@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     holder: AtomicUsize,
     pub(crate) schema: Arc<Schema>,
     pub(crate) clock: TimeSource,
+    /// Whether commits wait for a disk.
+    slow: bool,
     pub(crate) events: broadcast::Sender<Event>,
     /// How many times what this store has to tell others has changed.
     pub(crate) changes: watch::Sender<u64>,
@@ -33,11 +35,13 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(mut replica: Replica<AnyStore>, clock: TimeSource) -> Self {
         replica.watch(Watching::Yes);
+        let slow = !matches!(replica.store(), AnyStore::Memory(_));
         Self {
             schema: Arc::clone(replica.schema()),
             replica: Mutex::new(replica),
             holder: AtomicUsize::new(0),
             clock,
+            slow,
             events: broadcast::Sender::new(EVENTS_MAX),
             changes: watch::Sender::new(0),
         }
@@ -67,6 +71,21 @@ impl crate::net::pump::Host for Shared {
         let now = self.clock.now();
         let mut replica = self.lock().map_err(|_| crate::SyncError::Reentrant)?;
         Ok(act(&mut replica, now))
+    }
+
+    fn is_free(&self) -> bool {
+        // Whoever has it is mostly done in a moment.
+        (0..YIELDS_MAX).any(|_| {
+            let free = self.holder.load(Ordering::Relaxed) == 0;
+            if !free {
+                std::thread::yield_now();
+            }
+            free
+        })
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow
     }
 }
 
@@ -109,6 +128,9 @@ fn this_thread() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
     HERE.with(|here| std::ptr::from_ref(here).addr())
 }
+
+/// How often a task lets others run before it takes a lock that is held for one that will be.
+const YIELDS_MAX: usize = 20;
 
 /// How many events a subscriber may be behind before it loses the oldest. A bound, so that a subscriber that has
 /// stopped reading neither holds up writers nor fills the memory.

@@ -28,6 +28,12 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Does something with the replica while nobody else does. `Err` if this thread has it already.
     fn with<R>(&self, act: impl FnOnce(&mut Replica<Self::Store>, Millis) -> R) -> Result<R, SyncError>;
+
+    /// Whether nobody has it just now: then it may be used for a moment without another thread.
+    fn is_free(&self) -> bool;
+
+    /// Whether commits wait for a disk.
+    fn is_slow(&self) -> bool;
 }
 
 /// The bounds that the socket keeps before a frame gets here.
@@ -35,6 +41,9 @@ pub(crate) fn socket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(FRAME_BYTES_MAX + 16))
         .max_frame_size(Some(FRAME_BYTES_MAX + 16))
+        // The buffer is there for as long as the connection; a long frame comes in several reads.
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
 }
 
 /// One session and what it has done.
@@ -44,11 +53,28 @@ pub(crate) struct Pump<H: Host> {
     report: SyncReport,
     zstd: bool,
     synced: Synced,
+    /// How long the next frame may take to make, going by the last one.
+    length: Length,
     /// What the session is fetching.
     asked: Option<Ask>,
     /// Called whenever that changes.
     listen: Box<dyn FnMut(Synced) + Send>,
 }
+
+/// For how long the replica is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Length {
+    /// So short that changing threads would take longer.
+    Moment,
+    /// Perhaps long enough to hold up other tasks.
+    Unknown,
+}
+
+/// Frames up to this length are made and taken in a moment.
+const MOMENT_BYTES_MAX: usize = 4096;
+
+/// What one read from a socket takes.
+const READ_BUFFER_BYTES: usize = 4096;
 
 /// How far a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,6 +102,7 @@ impl<H: Host> Pump<H> {
             session: Some(Box::new(session)),
             report: SyncReport::default(),
             zstd: false,
+            length: Length::Moment,
             synced: Synced::default(),
             asked: None,
             listen: Box::new(listen),
@@ -218,14 +245,18 @@ impl<H: Host> Pump<H> {
 
     /// Joins registers that were set aside and are due.
     async fn release(&mut self) -> Result<(), SyncError> {
-        let released = self.blocking(|_, replica, now| replica.release(now)).await?;
+        let released = self.blocking(Length::Unknown, |_, replica, now| replica.release(now)).await?;
         released.map(|_| ()).map_err(|error| SessionError::from(error).into())
     }
 
     /// The next frame. An error ends the session, but what it has left to say is still sent.
     async fn transmit(&mut self, failed: &mut Option<SyncError>) -> Result<Option<Vec<u8>>, SyncError> {
-        match self.blocking(|session, replica, now| session.poll_transmit(replica, now)).await? {
-            Ok(frame) => Ok(frame),
+        match self.blocking(self.length, |session, replica, now| session.poll_transmit(replica, now)).await? {
+            Ok(frame) => {
+                let long = frame.as_ref().is_some_and(|frame| frame.len() > MOMENT_BYTES_MAX);
+                self.length = if long { Length::Unknown } else { Length::Moment };
+                Ok(frame)
+            }
             Err(error) => {
                 failed.get_or_insert(error.into());
                 Ok(None)
@@ -235,8 +266,14 @@ impl<H: Host> Pump<H> {
 
     async fn take(&mut self, bytes: Vec<u8>, failed: &mut Option<SyncError>) -> Result<(), SyncError> {
         self.report.bytes_received += bytes.len() as u64;
+        // What is committed to a file waits for the disk.
+        let length = if bytes.len() > MOMENT_BYTES_MAX || self.host.is_slow() {
+            Length::Unknown
+        } else {
+            Length::Moment
+        };
         let taken = self
-            .blocking(move |session, replica, now| {
+            .blocking(length, move |session, replica, now| {
                 let frame = packing::unpack(bytes)?;
                 session.handle(replica, &frame, now).map_err(SyncError::from)
             })
@@ -250,13 +287,14 @@ impl<H: Host> Pump<H> {
     /// Lends session and replica to a blocking thread.
     async fn blocking<R: Send + 'static>(
         &mut self,
+        length: Length,
         act: impl FnOnce(&mut Session, &mut Replica<H::Store>, Millis) -> R + Send + 'static,
     ) -> Result<R, SyncError> {
         let Some(mut session) = self.session.take() else {
             return Err(SyncError::Broken("the session was lost in a panic".to_owned()));
         };
         let host = Arc::clone(&self.host);
-        let lent = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let done = host.with(|replica, now| {
                 let done = act(&mut session, replica, now);
                 // An edit that came in since the last frame is pending, though the session has not met it yet.
@@ -265,8 +303,12 @@ impl<H: Host> Pump<H> {
                 (done, up_to)
             });
             (done, session)
-        });
-        let (done, mut session) = lent.await.map_err(|error| SyncError::Broken(error.to_string()))?;
+        };
+        let (done, mut session) = if length == Length::Moment && self.host.is_free() {
+            work()
+        } else {
+            tokio::task::spawn_blocking(work).await.map_err(|error| SyncError::Broken(error.to_string()))?
+        };
         let mut synced = self.synced;
         for event in session.poll_events() {
             synced.opened |= matches!(event, SessionEvent::Opened { .. });

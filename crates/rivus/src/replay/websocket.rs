@@ -82,6 +82,14 @@ impl Host for End {
     fn with<R>(&self, act: impl FnOnce(&mut Replica<AnyStore>, Millis) -> R) -> Result<R, SyncError> {
         Ok(act(&mut self.lock(), self.now))
     }
+
+    fn is_free(&self) -> bool {
+        true
+    }
+
+    fn is_slow(&self) -> bool {
+        true
+    }
 }
 
 impl Transport for WebSocket {
