@@ -415,6 +415,7 @@ impl Session {
         if let Some(writing) = &mut self.writing {
             writing.handle_quiet();
         }
+        self.encoder.handle_quiet();
         if self.phase == Phase::Open {
             self.tell_synced();
         }

@@ -263,7 +263,17 @@ async fn bootstrap() {
         held.push(connected(&hub).await);
     }
     let each = hub.resident().saturating_sub(before) / 8;
-    println!("memory of the hub: {} KiB for each of 8 connections that have read all of it", each / 1024);
+    println!(
+        "memory of the hub: {} KiB for each of 8 connections that have just read all of it",
+        each / 1024
+    );
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let before = hub.resident();
+    for _ in 0..8 {
+        held.push(connected(&hub).await);
+    }
+    let each = hub.resident().saturating_sub(before) / 8;
+    println!("  and {} KiB for each of 8 more, after ten quiet seconds of the first", each / 1024);
 }
 
 /// A random id of 32 hexadecimal digits.

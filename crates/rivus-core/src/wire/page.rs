@@ -26,11 +26,17 @@ pub const REGISTERS_MAX: usize = 131_072;
 /// The most `seen` entries in one frame.
 pub const SEEN_MAX: usize = 1 << 20;
 
-const KINDS: Bounds = Bounds { entries: 4096, bytes: 1 << 20 };
-const FIELDS: Bounds = Bounds { entries: 65_536, bytes: 4 << 20 };
-const REPLICAS: Bounds = Bounds { entries: 65_536, bytes: 4 << 20 };
-const INCARNATIONS: Bounds = Bounds { entries: 4096, bytes: 1 << 20 };
-const ENTITIES: Bounds = Bounds { entries: 65_536, bytes: 8 << 20 };
+// A hub keeps these for every connection, in each direction: together they stay below 4 MiB.
+const KINDS: Bounds = Bounds { entries: 1024, bytes: 128 << 10 };
+const FIELDS: Bounds = Bounds { entries: 8192, bytes: 512 << 10 };
+const REPLICAS: Bounds = Bounds { entries: 8192, bytes: 128 << 10 };
+const INCARNATIONS: Bounds = Bounds { entries: 1024, bytes: 8 << 10 };
+const ENTITIES: Bounds = Bounds { entries: 8192, bytes: 512 << 10 };
+
+/// After so many quiet seconds the dictionaries are dropped, and start anew with the next frame.
+const QUIET_SECONDS_MAX: u32 = 10;
+/// In the flags of a frame of rows: the sender's dictionaries, and what times are relative to, start anew with it.
+const ANEW: u8 = 32;
 
 /// How a register is written: the low three bits of its first byte. The other five name the field.
 mod form {
@@ -96,6 +102,10 @@ pub struct RowEncoder {
     values: Vec<u8>,
     registers: usize,
     key: Vec<u8>,
+    /// What was told before is forgotten, and the other side does not know yet.
+    anew: bool,
+    /// Quiet seconds since the last frame.
+    quiet: u32,
 }
 
 impl Default for RowEncoder {
@@ -113,6 +123,8 @@ impl Default for RowEncoder {
             values: Vec::new(),
             registers: 0,
             key: Vec::new(),
+            anew: false,
+            quiet: 0,
         }
     }
 }
@@ -166,6 +178,20 @@ impl RowEncoder {
         }
     }
 
+    /// Tells the encoder that a second has passed without frames. A connection that stays quiet costs no memory for
+    /// words that may never be told again.
+    pub fn handle_quiet(&mut self) {
+        self.quiet = self.quiet.saturating_add(1);
+        if self.quiet == QUIET_SECONDS_MAX && self.is_empty() && self.len() == 0 {
+            *self = Self { anew: true, quiet: self.quiet, ..Self::default() };
+        }
+    }
+
+    fn flags(&mut self, flags: u8) -> u8 {
+        self.quiet = 0;
+        if std::mem::take(&mut self.anew) { flags | ANEW } else { flags }
+    }
+
     /// Starts an edit of a push, of `entities` entities, `number` after the edit before.
     pub fn start_edit(&mut self, number: u64, entities: usize) {
         self.shape.varint(number);
@@ -177,7 +203,8 @@ impl RowEncoder {
         let mut out = Vec::with_capacity(self.len() + 32);
         out.push(tag::DELTA);
         let flags = [header.more, header.incarnation.is_some(), header.start, header.checkpoint];
-        out.push(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+        let flags = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+        out.push(self.flags(flags));
         out.varint(header.at);
         out.extend(header.incarnation.iter().flat_map(|i| i.0.to_be_bytes()));
         self.finish(out)
@@ -187,7 +214,7 @@ impl RowEncoder {
     pub fn finish_push(&mut self, heard: u64, head: u64, incarnation: Option<Incarnation>) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() + 32);
         out.push(tag::PUSH);
-        out.push(u8::from(incarnation.is_some()) << 1);
+        out.push(self.flags(u8::from(incarnation.is_some()) << 1));
         out.varint(heard);
         out.varint(head);
         out.extend(incarnation.iter().flat_map(|i| i.0.to_be_bytes()));
@@ -198,7 +225,7 @@ impl RowEncoder {
     pub fn finish_fetched(&mut self, more: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() + 16);
         out.push(tag::FETCHED);
-        out.push(u8::from(more));
+        out.push(self.flags(u8::from(more)));
         self.finish(out)
     }
 

@@ -328,10 +328,11 @@ proptest! {
 
     #[test]
     fn pages_of_one_connection_come_back_as_they_were(
-        frames in vec((vec(any_entity(), 0..5), any_header()), 1..5),
+        frames in vec((vec(any_entity(), 0..5), any_header(), 0..12), 1..5),
     ) {
         let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
-        for (entities, header) in &frames {
+        for (entities, header, quiet) in &frames {
+            (0..*quiet).for_each(|_| encoder.handle_quiet());
             let bytes = page_of(&mut encoder, entities, *header);
             let Page { header: found, rows } = decoder.page(&bytes, SENDER).unwrap();
             assert_eq!(found, *header);
@@ -341,9 +342,12 @@ proptest! {
     }
 
     #[test]
-    fn pushes_of_one_connection_come_back_as_they_were(frames in vec(vec(any_edit(), 1..4), 1..4)) {
+    fn pushes_of_one_connection_come_back_as_they_were(
+        frames in vec((vec(any_edit(), 1..4), 0..12), 1..4),
+    ) {
         let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
-        for edits in &frames {
+        for (edits, quiet) in &frames {
+            (0..*quiet).for_each(|_| encoder.handle_quiet());
             let bytes = push_of(&mut encoder, edits);
             let push = decoder.push(&bytes, SENDER).unwrap();
             assert_eq!((push.heard, push.head, push.incarnation), (7, 300, Some(Incarnation(9))));

@@ -9,7 +9,8 @@ mod parse;
 
 use super::rows::{Edits, Fetched, Page, Push, Rows};
 use super::{
-    ENTITIES, Edit, FIELDS, INCARNATIONS, KINDS, Last, PageHeader, REGISTERS_MAX, REPLICAS, SEEN_MAX, form,
+    ANEW, ENTITIES, Edit, FIELDS, INCARNATIONS, KINDS, Last, PageHeader, REGISTERS_MAX, REPLICAS, SEEN_MAX,
+    form,
 };
 use crate::bytes::{Cut, Reader};
 use crate::id::{Incarnation, ReplicaId, StoreId};
@@ -133,9 +134,10 @@ impl RowDecoder {
         let cut = |Cut| WireError::Malformed { frame: "DELTA" };
         let mut reader = start(bytes, tag::DELTA).map_err(cut)?;
         let flags = reader.u8().map_err(cut)?;
-        if flags > 15 {
+        if flags & !(15 | ANEW) != 0 {
             return Err(cut(Cut));
         }
+        self.start_anew(flags);
         let at = reader.varint().map_err(cut)?;
         let incarnation = incarnation(&mut reader, flags).map_err(cut)?;
         let mut check = Check::default();
@@ -164,9 +166,10 @@ impl RowDecoder {
         let cut = |Cut| WireError::Malformed { frame: "FETCHED" };
         let mut reader = start(bytes, tag::FETCHED).map_err(cut)?;
         let flags = reader.u8().map_err(cut)?;
-        if flags > 1 {
+        if flags & !(1 | ANEW) != 0 {
             return Err(cut(Cut));
         }
+        self.start_anew(flags);
         let mut check = Check::default();
         let parse = self.check(reader, "FETCHED", |parse| {
             while !parse.shape.is_empty() {
@@ -174,7 +177,7 @@ impl RowDecoder {
             }
             Ok(())
         })?;
-        Ok(Fetched { more: flags == 1, rows: Rows::page(parse, source, &check) })
+        Ok(Fetched { more: flags & 1 != 0, rows: Rows::page(parse, source, &check) })
     }
 
     /// Reads a push from `source`. After an error the connection is of no use any more.
@@ -187,9 +190,10 @@ impl RowDecoder {
         let cut = |Cut| WireError::Malformed { frame: "PUSH" };
         let mut reader = start(bytes, tag::PUSH).map_err(cut)?;
         let flags = reader.u8().map_err(cut)?;
-        if flags & !2 != 0 {
+        if flags & !(2 | ANEW) != 0 {
             return Err(cut(Cut));
         }
+        self.start_anew(flags);
         let (heard, head) = (reader.varint().map_err(cut)?, reader.varint().map_err(cut)?);
         let incarnation = incarnation(&mut reader, flags).map_err(cut)?;
         let (mut check, mut number, mut count) = (Check::default(), 0, 0);
@@ -205,6 +209,13 @@ impl RowDecoder {
             Ok(())
         })?;
         Ok(Push { heard, head, incarnation, edits: Edits::new(parse, source, count) })
+    }
+
+    /// Forgets what the sender has forgotten, if the frame's flags say so.
+    fn start_anew(&mut self, flags: u8) {
+        if flags & ANEW != 0 {
+            *self = Self::default();
+        }
     }
 
     /// Checks a frame from end to end and returns it to be read once more.
