@@ -7,8 +7,9 @@
 //! multiple of the bytes that it came in. An entry that goes in the middle of a frame stays in memory until the next
 //! frame: then this one can be read a second time, with the [`Span`] of its start.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bytes::Cut;
 
@@ -136,43 +137,43 @@ impl Span {
     }
 }
 
-/// The writing side: the same entries, and where each is.
+/// The writing side: the same words, and where each is.
 #[derive(Clone, Debug)]
-pub(super) struct Told<K: Ord + ?Sized> {
-    bounds: Bounds,
-    entries: VecDeque<(Arc<K>, usize)>,
-    bytes: usize,
-    /// How many entries have gone.
-    gone: u64,
-    index: BTreeMap<Arc<K>, u64>,
+pub(super) struct Told {
+    known: Known,
+    span: Span,
+    /// The number of the last word of each hash. Of two with one hash the older is told again, which is no harm.
+    index: BTreeMap<u64, u64>,
 }
 
-impl<K: Ord + ?Sized> Told<K> {
+impl Told {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, entries: VecDeque::new(), bytes: 0, gone: 0, index: BTreeMap::new() }
+        Self { known: Known::new(bounds), span: Span::default(), index: BTreeMap::new() }
     }
 
-    fn next(&self) -> u64 {
-        self.gone + self.entries.len() as u64
+    /// The distance of a word that the other side knows; 1 is the newest.
+    pub(super) fn distance(&self, word: &[u8]) -> Option<u64> {
+        let number = *self.index.get(&xxh3_64(word))?;
+        (self.known.word(number)? == word).then(|| self.span.next - number)
     }
 
-    /// The distance of an entry that the other side knows; 1 is the newest.
-    pub(super) fn distance(&self, key: &K) -> Option<u64> {
-        self.index.get(key).map(|at| self.next() - at)
-    }
-
-    pub(super) fn add(&mut self, key: Arc<K>, bytes: usize) {
-        self.index.insert(Arc::clone(&key), self.next());
-        self.bytes += bytes;
-        self.entries.push_back((key, bytes));
-        while self.entries.len() > self.bounds.entries
-            || self.bytes > self.bounds.bytes && self.entries.len() > 1
-        {
-            let Some((entry, bytes)) = self.entries.pop_front() else { break };
-            self.bytes -= bytes;
-            self.gone += 1;
-            self.index.remove(&entry);
+    /// Keeps a word that was told in full.
+    pub(super) fn add(&mut self, word: &[u8], cost: usize) {
+        if self.known.append([word, &[]], cost).is_err() {
+            // More than four gigabytes of words, which the bounds leave no room for.
+            return;
         }
+        let oldest = self.span.first;
+        let number = self.span.add(&self.known);
+        self.index.insert(xxh3_64(word), number);
+        for gone in oldest..self.span.first {
+            if let Some(hash) = self.known.word(gone).map(xxh3_64)
+                && self.index.get(&hash) == Some(&gone)
+            {
+                self.index.remove(&hash);
+            }
+        }
+        self.known.trim(self.span.first);
     }
 }
 
@@ -189,19 +190,20 @@ mod tests {
 
     #[test]
     fn both_ends_forget_the_oldest_at_the_same_moment() {
-        let (mut told, mut known, mut span) = (Told::<u64>::new(BOUNDS), Known::new(BOUNDS), Span::default());
+        let (mut told, mut known, mut span) = (Told::new(BOUNDS), Known::new(BOUNDS), Span::default());
         for (key, bytes) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 9), (6, 20), (7, 1)] {
-            told.add(Arc::new(key), bytes);
+            told.add(&u64::to_be_bytes(key), bytes);
             add(&mut known, &mut span, key, bytes);
-            for key in 1..=7 {
-                let found = told.distance(&key).map(|distance| span.at(distance));
+            for key in 1..=7_u64 {
+                let found = told.distance(&u64::to_be_bytes(key)).map(|distance| span.at(distance));
                 let found = found.map(|number| known.word(number.unwrap()).unwrap().to_vec());
                 assert!(found.is_none_or(|found| found == key.to_be_bytes()));
             }
-            assert_eq!(told.distance(&key), Some(1));
+            assert_eq!(told.distance(&u64::to_be_bytes(key)), Some(1));
             known.trim(span.first());
         }
-        assert_eq!((told.distance(&1), told.distance(&6), told.distance(&7)), (None, None, Some(1)));
+        let told = [1, 6, 7].map(|key| told.distance(&u64::to_be_bytes(key)));
+        assert_eq!(told, [None, None, Some(1)]);
         assert_eq!((span.at(0), span.at(1), span.at(2)), (Err(Cut), Ok(6), Err(Cut)));
         assert!(known.words.len() < 7, "what is gone was trimmed");
     }

@@ -8,8 +8,6 @@
 mod decode;
 mod rows;
 
-use std::sync::Arc;
-
 use super::dictionary::{Bounds, Told};
 use super::tag;
 use crate::address::{Parts, class};
@@ -31,7 +29,7 @@ const KINDS: Bounds = Bounds { entries: 1024, bytes: 128 << 10 };
 const FIELDS: Bounds = Bounds { entries: 8192, bytes: 512 << 10 };
 const REPLICAS: Bounds = Bounds { entries: 8192, bytes: 128 << 10 };
 const INCARNATIONS: Bounds = Bounds { entries: 1024, bytes: 8 << 10 };
-const ENTITIES: Bounds = Bounds { entries: 8192, bytes: 512 << 10 };
+const ENTITIES: Bounds = Bounds { entries: 16_384, bytes: 1 << 20 };
 
 /// After so many quiet seconds the dictionaries are dropped, and start anew with the next frame.
 const QUIET_SECONDS_MAX: u32 = 10;
@@ -90,11 +88,11 @@ struct Last {
 /// The writing side of a connection's row coding.
 #[derive(Debug)]
 pub struct RowEncoder {
-    kinds: Told<[u8]>,
-    fields: Told<[u8]>,
-    replicas: Told<ReplicaId>,
-    incarnations: Told<u64>,
-    entities: Told<[u8]>,
+    kinds: Told,
+    fields: Told,
+    replicas: Told,
+    incarnations: Told,
+    entities: Told,
     last: Last,
     edits: Vec<Edit>,
     shape: Vec<u8>,
@@ -182,7 +180,7 @@ impl RowEncoder {
     /// words that may never be told again.
     pub fn handle_quiet(&mut self) {
         self.quiet = self.quiet.saturating_add(1);
-        if self.quiet == QUIET_SECONDS_MAX && self.is_empty() && self.len() == 0 {
+        if self.quiet == QUIET_SECONDS_MAX && self.is_empty() {
             *self = Self { anew: true, quiet: self.quiet, ..Self::default() };
         }
     }
@@ -255,11 +253,11 @@ impl RowEncoder {
             None => {
                 self.shape.push(0);
                 self.shape.slice(kind.as_bytes());
-                self.kinds.add(Arc::from(kind.as_bytes()), kind.len());
+                self.kinds.add(kind.as_bytes(), kind.len());
             }
         }
         self.shape.slice(id.as_bytes());
-        self.entities.add(Arc::from(self.key.as_slice()), self.key.len());
+        self.entities.add(&self.key, self.key.len());
     }
 
     fn register(&mut self, address: &[u8], register: &Register<'_>) {
@@ -342,7 +340,7 @@ impl RowEncoder {
             None => {
                 self.shape.push(form);
                 self.shape.slice(prefix);
-                self.fields.add(Arc::from(prefix), prefix.len());
+                self.fields.add(prefix, prefix.len());
             }
         }
         match parts.class {
@@ -357,23 +355,23 @@ impl RowEncoder {
     }
 
     fn count_ref(&mut self, replica: ReplicaId) {
-        match self.replicas.distance(&replica) {
+        match self.replicas.distance(&replica.0) {
             Some(distance) => self.shape.varint(distance),
             None => {
                 self.shape.push(0);
                 self.shape.extend_from_slice(&replica.0);
-                self.replicas.add(Arc::new(replica), 16);
+                self.replicas.add(&replica.0, 16);
             }
         }
     }
 
     fn replica_ref(&mut self, replica: ReplicaId) {
-        match self.replicas.distance(&replica) {
+        match self.replicas.distance(&replica.0) {
             Some(distance) => self.stamps.varint(distance),
             None => {
                 self.stamps.push(0);
                 self.stamps.extend_from_slice(&replica.0);
-                self.replicas.add(Arc::new(replica), 16);
+                self.replicas.add(&replica.0, 16);
             }
         }
     }
@@ -394,11 +392,11 @@ impl RowEncoder {
         let Edit { stamp, rank, saw } = edit;
         let ranked = stamp.generation != 0 || rank != 0;
         let marks = u64::from(saw.is_some()) | u64::from(ranked) << 1;
-        let replica = self.replicas.distance(&stamp.replica);
+        let replica = self.replicas.distance(&stamp.replica.0);
         self.stamps.varint(replica.unwrap_or(0) << 2 | marks);
         if replica.is_none() {
             self.stamps.extend_from_slice(&stamp.replica.0);
-            self.replicas.add(Arc::new(stamp.replica), 16);
+            self.replicas.add(&stamp.replica.0, 16);
         }
         if ranked {
             self.stamps.varint(u64::from(stamp.generation));
@@ -406,12 +404,13 @@ impl RowEncoder {
         }
         self.time(stamp.time);
         if let Some(saw) = saw {
-            match self.incarnations.distance(&saw.incarnation.0) {
+            let incarnation = saw.incarnation.0.to_be_bytes();
+            match self.incarnations.distance(&incarnation) {
                 Some(distance) => self.stamps.varint(distance),
                 None => {
                     self.stamps.push(0);
-                    self.stamps.extend_from_slice(&saw.incarnation.0.to_be_bytes());
-                    self.incarnations.add(Arc::new(saw.incarnation.0), 8);
+                    self.stamps.extend_from_slice(&incarnation);
+                    self.incarnations.add(&incarnation, 8);
                 }
             }
             self.stamps.varint(zigzag(saw.done.wrapping_sub(self.last.done).cast_signed()));

@@ -212,7 +212,7 @@ fn registers_that_do_not_rise_are_refused_also_if_a_name_was_told_twice() {
 fn an_entity_that_was_forgotten_cannot_be_named() {
     let (mut encoder, mut decoder) = (RowEncoder::default(), RowDecoder::default());
     let kind = "k".repeat(128);
-    for entities in in_frames((0..600).map(|n| titled(&kind, format!("{n:0894}"), plain(stamp(0, 1, 1))))) {
+    for entities in in_frames((0..1200).map(|n| titled(&kind, format!("{n:0894}"), plain(stamp(0, 1, 1))))) {
         let bytes = page_of(&mut encoder, &entities, LAST);
         decoder.page(&bytes, SENDER).unwrap();
     }
@@ -224,7 +224,7 @@ fn an_entity_that_was_forgotten_cannot_be_named() {
         registers_of(decoder.page(&frame(&one, &[0; 19], &[0xf6]), SENDER))
     };
     let gone = Err(WireError::Malformed { frame: "DELTA" });
-    assert_eq!((named((512 << 10) / 1024), named((512 << 10) / 1024 + 1)), (Ok(1), gone));
+    assert_eq!((named((1 << 20) / 1024), named((1 << 20) / 1024 + 1)), (Ok(1), gone));
 }
 
 #[test]
