@@ -7,3 +7,4 @@ mod crash;
 mod fleet;
 mod process;
 mod sync;
+mod traps;
