@@ -39,6 +39,11 @@ impl Writing {
         self.quiet = self.checkpoint_due;
     }
 
+    /// A page and a CHECKPOINT follow, whether anything has changed or not.
+    pub(super) fn catch_up_again(&mut self) {
+        self.caught_up = false;
+    }
+
     /// Whether the other side has everything up to `head`, having said that it has everything up to `synced`.
     pub(super) fn is_received(&self, head: u64, synced: Option<u64>) -> bool {
         self.caught_up && self.at >= head && synced.is_some_and(|synced| synced >= self.content_at)
