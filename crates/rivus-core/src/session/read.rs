@@ -69,6 +69,11 @@ impl Reading {
         }
     }
 
+    /// What the other was told of this side's position last is not sent.
+    pub(super) fn forget_told(&mut self) {
+        self.told = None;
+    }
+
     /// The next subscription starts over and includes what came from here.
     pub(super) fn want_everything(&mut self) {
         self.everything = true;

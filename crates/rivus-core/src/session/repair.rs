@@ -15,11 +15,11 @@ use std::ops::ControlFlow;
 use super::{Session, SessionError, SessionEvent, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
-use crate::replica::{Replica, Trust};
+use crate::replica::{Delta, Replica, Trust};
 use crate::sketch::{Key, SYMBOLS_MAX, Sketch, Symbol, difference};
 use crate::store::Store;
 use crate::wire::page::RowEncoder;
-use crate::wire::{FRAME_BYTES_MAX, Frame, capability};
+use crate::wire::{FRAME_BYTES_MAX, Frame, capability, tag};
 
 /// How many symbols are asked for first: nearly always enough for 20 registers, in about 900 bytes.
 const SYMBOLS_FIRST: usize = 64;
@@ -82,6 +82,10 @@ pub(super) enum Helping {
     /// Nobody has asked.
     #[default]
     NotYet,
+    /// The digests differ, and the client has yet to be told.
+    Asking,
+    /// The client has been told, and nobody has asked.
+    Asked,
     /// Symbols were asked for: so many were sent, so many are to be.
     Telling { sketch: Option<Sketch>, sent: usize, due: usize },
     /// Registers were asked for: what is not found yet, in rows above this seq.
@@ -97,6 +101,7 @@ impl Session {
         replica: &mut Replica<S>,
     ) -> Result<(), SessionError> {
         if self.is_server() {
+            self.ask_to_compare();
             return Ok(());
         }
         let peer = self.peer()?;
@@ -111,6 +116,21 @@ impl Session {
             Repairing::Mended { ours } if is_authority && *ours > 0 => self.owe_upload(replica),
             Repairing::ReadingAll => self.owe_upload(replica),
             _ => self.read_all(replica),
+        }
+    }
+
+    /// A server has found the difference, and the client mends it: it is told where this side stands, before it hears
+    /// that all is received, and may leave.
+    fn ask_to_compare(&mut self) {
+        let is_open = matches!(&self.helping, Helping::NotYet | Helping::Asking | Helping::Asked);
+        if let Some(writing) = self.writing.as_mut().filter(|_| is_open) {
+            writing.catch_up_again();
+            self.helping = Helping::Asking;
+            let is_synced = |frame: &Vec<u8>| frame.first() == Some(&tag::SYNCED);
+            if self.control.back().is_some_and(is_synced) {
+                self.control.pop_back();
+                self.reading.forget_told();
+            }
         }
     }
 
@@ -187,10 +207,13 @@ impl Session {
             return Err(unexpected("SKETCH to a side that is not read"));
         }
         match &mut self.helping {
-            Helping::NotYet => self.helping = Helping::Telling { sketch: None, sent: 0, due: count },
+            Helping::NotYet | Helping::Asking | Helping::Asked => {
+                self.helping = Helping::Telling { sketch: None, sent: 0, due: count }
+            }
             Helping::Telling { sent, due, .. } if *due == 0 && *sent + count <= SYMBOLS_MAX => *due = count,
             _ => return Err(unexpected("SKETCH once more, or for more symbols than there are")),
         }
+        self.tell_synced();
         Ok(())
     }
 
@@ -230,6 +253,12 @@ impl Session {
             return Ok(Some(frame));
         }
         match &mut self.helping {
+            // The page and the CHECKPOINT are out.
+            Helping::Asking => {
+                self.helping = Helping::Asked;
+                self.tell_synced();
+                Ok(self.control.pop_front())
+            }
             Helping::Telling { sketch, sent, due } if *due > 0 => {
                 let told = match sketch.take() {
                     Some(told) => told,
@@ -277,11 +306,11 @@ impl Session {
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let repair = decoder.repair(bytes, store)?;
-        let trust = if is_authority { Trust::Authority } else { Trust::Peer };
-        let joined = replica.join(now, &repair.rows, Some(store), trust, None)?;
-        if joined.registers == 0 && repair.more {
+        if repair.more && repair.rows.latest().is_none() {
             return Err(unexpected("a REPAIR that says nothing and is not the last"));
         }
+        let trust = if is_authority { Trust::Authority } else { Trust::Peer };
+        let joined = replica.join(now, &repair.rows, Some(store), trust, None)?;
         if joined.registers > 0 {
             let (registers, quarantined) = (joined.registers, joined.quarantined);
             self.events.push_back(SessionEvent::Joined { registers, quarantined });
