@@ -6,6 +6,7 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod echo;
 mod fetch;
 mod lost;
 mod open;
@@ -26,6 +27,7 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
+use echo::Echoes;
 use fetch::{Fetching, Giving};
 use lost::Telling;
 use push::{Judging, Pushing};
@@ -203,6 +205,7 @@ pub struct Session {
     peer_synced: Option<u64>,
     repairing: Repairing,
     helping: Helping,
+    echoes: Echoes,
     /// The other side has asked for an upload on this connection.
     uploaded: bool,
     events: VecDeque<SessionEvent>,
@@ -287,6 +290,7 @@ impl Session {
             peer_synced: None,
             repairing: Repairing::default(),
             helping: Helping::default(),
+            echoes: Echoes::default(),
             uploaded: false,
             events: VecDeque::new(),
         }

@@ -172,6 +172,7 @@ impl Session {
         };
         let cursor = Cursor { incarnation, done, at: header.at };
         let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
+        self.note_echoes(replica, &page.rows, joined.registers)?;
         self.reading.cursor = cursor;
         if joined.registers > 0 {
             let (registers, quarantined) = (joined.registers, joined.quarantined);

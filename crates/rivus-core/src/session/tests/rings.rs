@@ -4,8 +4,13 @@
 //! that has nothing. All bytes of frames with registers that the net sends are then compared with the sum of that over
 //! all stores.
 
+use std::collections::BTreeSet;
+
 use super::repair::Random;
 use super::*;
+use crate::replica::Delta;
+use crate::row::Digested;
+use crate::wire::page::RowDecoder;
 
 const NOW: Millis = Millis(1_000_000);
 
@@ -28,11 +33,19 @@ impl std::ops::AddAssign for Sent {
 struct Line {
     ends: [usize; 2],
     sessions: [Session; 2],
+    /// What the end of this number has said, read along.
+    decoders: [RowDecoder; 2],
+    said: [BTreeSet<u128>; 2],
 }
 
 impl Line {
     fn new(from: usize, to: usize, want: Want) -> Self {
-        Self { ends: [from, to], sessions: [client(want), server()] }
+        Self {
+            ends: [from, to],
+            sessions: [client(want), server()],
+            decoders: Default::default(),
+            said: Default::default(),
+        }
     }
 
     /// Moves one frame each way, if there is one; what registers went, and whether anything did.
@@ -44,6 +57,7 @@ impl Line {
                 continue;
             };
             moved = true;
+            self.read_along(way, &frame);
             let receiver = &mut self.sessions[1 - way];
             receiver.poll_events().for_each(drop);
             match receiver.handle(&mut devices[to], &frame, NOW) {
@@ -58,6 +72,28 @@ impl Line {
             }
         }
         (sent, moved)
+    }
+
+    /// A frame arrives before the other end says anything, so nothing can cross: no register goes back over the line by
+    /// which it came, and none goes over it twice.
+    fn read_along(&mut self, way: usize, frame: &[u8]) {
+        if frame[0] != tag::DELTA {
+            return;
+        }
+        let page = self.decoders[way].page(frame, StoreId(0)).unwrap();
+        let read = page.rows.each::<()>(|part| {
+            let mut buffer = Vec::new();
+            let mut digested = Digested::new(&mut buffer, part.kind, part.id);
+            for (address, change) in part.changes {
+                let share = digested.hash(address, change.register().unwrap());
+                let name =
+                    || format!("{} {:?} from {} to {}", part.id, address, self.ends[way], self.ends[1 - way]);
+                assert!(!self.said[1 - way].contains(&share), "{} goes back", name());
+                assert!(self.said[way].insert(share), "{} goes twice", name());
+            }
+            Ok(())
+        });
+        read.unwrap();
     }
 
     /// Until neither end has anything to say.
