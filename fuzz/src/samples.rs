@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
-use rivus_core::clock::{Admission, Millis};
+use rivus_core::address;
+use rivus_core::clock::{Admission, Millis, Stamp};
 use rivus_core::edit::{Action, Op};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Seeds;
-use rivus_core::register::Register;
-use rivus_core::replica::{OpenOptions, Replica};
-use rivus_core::row::{Entry, Row};
+use rivus_core::register::{Candidate, Register};
+use rivus_core::replica::{Incoming, OpenOptions, Replica, Trust};
+use rivus_core::row::{Change, Entry, Row};
 use rivus_core::schema::{KindBuilder, Life, Margin, Resolver, Schema};
 use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
 use rivus_core::store::{MemoryStore, Store};
@@ -117,6 +118,24 @@ pub fn conversation(judged: bool) -> [Vec<Vec<u8>>; 2] {
     meet(&mut a, &mut b)
 }
 
+/// The same where the server holds registers that no page brings to the client: the digests tell.
+#[must_use]
+pub fn mending(judged: bool) -> [Vec<Vec<u8>>; 2] {
+    let (mut a, mut b) = (replica(1), if judged { hub() } else { replica(2) });
+    meet(&mut a, &mut b);
+    let stamp = Stamp { generation: 0, time: 9, replica: ReplicaId::from_u128(3) };
+    let register = Register::plain(Candidate { stamp, rank: 0, saw: None, value: &[0xf5] });
+    let changes = vec![(address::field("lost").into(), Change::Join { register, source: Some(StoreId(1)) })];
+    let lost = [Incoming { kind: "task".into(), id: "shared".into(), changes }];
+    b.join(NOW, &lost, None, Trust::Authority, None).expect("memory does not fail");
+    let said = meet(&mut a, &mut b);
+    assert!(
+        said.iter().flatten().any(|frame| frame.first() == Some(&tag::REPAIR)),
+        "registers are exchanged"
+    );
+    said
+}
+
 fn meet(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>) -> [Vec<Vec<u8>>; 2] {
     let (mut s, mut t) = (session(client()), session(server()));
     let mut said = [Vec::new(), Vec::new()];
@@ -188,7 +207,9 @@ pub fn rows() -> Vec<Vec<u8>> {
 /// Every frame of both conversations.
 #[must_use]
 pub fn frames() -> Vec<Vec<u8>> {
-    let mut frames: Vec<_> = [true, false].into_iter().flat_map(conversation).flatten().collect();
+    let both = [true, false];
+    let mut frames: Vec<_> =
+        both.into_iter().flat_map(conversation).chain(both.into_iter().flat_map(mending)).flatten().collect();
     frames.push(page().to_vec());
     assert!(frames.iter().any(|frame| frame.first() == Some(&tag::PUSH)), "a push is among them");
     frames
@@ -198,8 +219,11 @@ pub fn frames() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn heard() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for (judged, mode) in [(true, 0), (false, 1)] {
-        let [to_server, to_client] = conversation(judged);
+    let both = [(true, 0), (false, 1)];
+    let talks = both.map(|(judged, mode)| (conversation(judged), mode));
+    for ([to_server, to_client], mode) in
+        talks.into_iter().chain(both.map(|(judged, mode)| (mending(judged), mode)))
+    {
         for (frames, role) in [(to_server, 0), (to_client, 2)] {
             let mut data = vec![mode | role];
             for frame in frames {

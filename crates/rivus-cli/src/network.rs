@@ -87,10 +87,14 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
         let set_aside = count(report.quarantined, "register");
         writeln!(out, "          {set_aside} set aside until due: they are stamped in the future")?;
     }
-    let digests = match (report.verified, report.diverged) {
-        (_, true) => "differed at some time, and everything was fetched anew",
-        (true, false) => "equal",
-        (false, false) => "not compared this time",
+    let digests = match (report.verified, report.diverged, report.repaired) {
+        (true, false, _) => "equal".to_owned(),
+        (false, false, _) => "not compared this time".to_owned(),
+        (_, true, 0) => "differed, and everything was fetched anew".to_owned(),
+        (true, true, repaired) => format!("differed; equal now, by {}", count(repaired, "register")),
+        (false, true, repaired) => {
+            format!("differed, and {} exchanged; `verify`, and sync again", count(repaired, "register"))
+        }
     };
     writeln!(out, "digests   {digests}")?;
     writeln!(out, "traffic   {} bytes out, {} bytes in", report.bytes_sent, report.bytes_received)?;

@@ -33,6 +33,7 @@ pub mod row;
 pub mod rules;
 pub mod schema;
 pub mod session;
+pub mod sketch;
 pub mod store;
 pub mod value;
 pub mod view;

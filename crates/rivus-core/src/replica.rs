@@ -18,6 +18,7 @@ mod read;
 mod restamp;
 mod roles;
 mod rules;
+mod sketch;
 mod usual;
 mod verdict;
 mod verify;

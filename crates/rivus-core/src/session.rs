@@ -6,12 +6,14 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod echo;
 mod fetch;
 mod lost;
 mod open;
 pub mod pair;
 mod push;
 mod read;
+mod repair;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,10 +27,12 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
+use echo::Echoes;
 use fetch::{Fetching, Giving};
 use lost::Telling;
 use push::{Judging, Pushing};
 use read::Reading;
+use repair::{Helping, Repairing};
 use write::Writing;
 
 /// What a session wants of the other side's changes.
@@ -132,12 +136,22 @@ pub enum SessionEvent {
         /// How many it refused or wants again.
         excepted: usize,
     },
-    /// At the same position the digests differ: a fault. Everything is read again from the start.
+    /// At the same position the digests differ: a fault. The difference is looked for and mended, or everything is read
+    /// again from the start.
     Diverged {
         /// This store's digest.
         ours: u128,
         /// The other's.
         theirs: u128,
+    },
+    /// After the digests differed, the registers that do were found and exchanged.
+    Repaired {
+        /// How many registers were asked for and given.
+        registers: usize,
+        /// How many bytes of frames it took to find them, without the registers themselves.
+        bytes: usize,
+        /// How many round trips, the exchange of the registers being one.
+        rounds: usize,
     },
     /// At the same position the digests are equal.
     Verified {
@@ -189,7 +203,9 @@ pub struct Session {
     giving: Giving,
     /// Up to where the other side said that it has everything.
     peer_synced: Option<u64>,
-    repaired: bool,
+    repairing: Repairing,
+    helping: Helping,
+    echoes: Echoes,
     /// The other side has asked for an upload on this connection.
     uploaded: bool,
     events: VecDeque<SessionEvent>,
@@ -272,7 +288,9 @@ impl Session {
             fetching: Fetching::default(),
             giving: Giving::default(),
             peer_synced: None,
-            repaired: false,
+            repairing: Repairing::default(),
+            helping: Helping::default(),
+            echoes: Echoes::default(),
             uploaded: false,
             events: VecDeque::new(),
         }
@@ -321,10 +339,11 @@ impl Session {
                 Some(tag::DELTA) => return self.handle_page(replica, bytes, now),
                 Some(tag::PUSH) => return self.handle_push(replica, bytes, now),
                 Some(tag::FETCHED) => return self.handle_fetched(replica, bytes, now),
+                Some(tag::REPAIR) => return self.handle_repair(replica, bytes, now),
                 _ => {}
             }
         }
-        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED)) {
+        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED | tag::REPAIR)) {
             return Err(unexpected("a page, push or answer before the handshake is done"));
         }
         let frame = Frame::decode(bytes)?;
@@ -353,6 +372,9 @@ impl Session {
                 Frame::Ack(ack) => self.handle_ack(replica, ack, now),
                 Frame::Synced { seq } => self.handle_synced(replica, seq),
                 Frame::Fetch(entities) => self.handle_fetch(replica, entities),
+                Frame::AskSketch { count } => self.handle_ask_sketch(count),
+                Frame::Sketch(symbols) => self.handle_sketch(replica, &symbols, bytes.len()),
+                Frame::Lacks(keys) => self.handle_lacks(keys),
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
                 Frame::Lost(losses) => self.handle_lost(replica, &losses),
                 Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
@@ -394,6 +416,9 @@ impl Session {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_page(replica)? {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.next_repair(replica)? {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_fetched(replica)? {
@@ -457,6 +482,7 @@ impl Session {
         self.phase == Phase::Open
             && given
             && self.fetching.is_done()
+            && !self.repairing.is_under_way()
             && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 

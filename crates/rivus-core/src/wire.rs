@@ -11,6 +11,7 @@ mod fetch;
 mod greeting;
 mod lost;
 pub mod page;
+mod sketch;
 
 use minicbor::{Decode, Encode};
 
@@ -20,6 +21,7 @@ use crate::id::Incarnation;
 use crate::id::ReplicaId;
 use crate::identity::Cursor;
 use crate::replica::Losses;
+use crate::sketch::{Key, Symbol};
 use greeting::{check_about, check_history};
 
 pub use cbor::Policies;
@@ -54,6 +56,8 @@ pub mod capability {
     pub const ZSTD: u64 = 1;
     /// Answers frames of type [`FETCH`](super::tag::FETCH), if it is an authority.
     pub const FETCH: u64 = 2;
+    /// Answers frames of type [`SKETCH`](super::tag::SKETCH), as the side that is connected to.
+    pub const SKETCH: u64 = 4;
 }
 
 /// The first byte of a frame.
@@ -89,6 +93,11 @@ pub mod tag {
     pub const FETCH: u8 = 13;
     /// Whole entities that were asked for.
     pub const FETCHED: u8 = 14;
+    /// See [`Frame::AskSketch`](super::Frame::AskSketch), [`Frame::Sketch`](super::Frame::Sketch) and
+    /// [`Frame::Lacks`](super::Frame::Lacks).
+    pub const SKETCH: u8 = 18;
+    /// Registers of which a sketch has told that one side lacks them.
+    pub const REPAIR: u8 = 19;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
     /// See [`Frame::Lost`](super::Frame::Lost).
@@ -197,6 +206,15 @@ pub enum Frame {
     Reset(Reset),
     /// Asks an authority for all confirmed registers of entities, by kind and id.
     Fetch(Vec<(String, String)>),
+    /// Asks for the next symbols of the other's sketch (see [`sketch`](crate::sketch)).
+    AskSketch {
+        /// How many, at least 1.
+        count: usize,
+    },
+    /// Symbols of the sender's confirmed registers, after those sent before.
+    Sketch(Vec<Symbol>),
+    /// The keys, ascending, of registers of the other that the sender has not, and asks for.
+    Lacks(Vec<Key>),
     /// The authority tells which writes of a replica of the receiver lost to one that had not seen them. Who does not
     /// know the frame is told again at every connection.
     Lost(Losses),
@@ -238,6 +256,9 @@ impl Frame {
                 out.varint(*seq);
             }
             Self::Fetch(entities) => fetch::put(entities, &mut out),
+            Self::AskSketch { count } => sketch::put_ask(*count, &mut out),
+            Self::Sketch(symbols) => sketch::put(symbols, &mut out),
+            Self::Lacks(keys) => sketch::put_lacks(keys, &mut out),
             Self::Lost(losses) => lost::put(losses, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
@@ -286,6 +307,7 @@ impl Frame {
             tag::ACK => Ack::read(&mut reader).map(Self::Ack),
             tag::SYNCED => reader.varint().map(|seq| Self::Synced { seq }),
             tag::FETCH => fetch::read(&mut reader).map(Self::Fetch),
+            tag::SKETCH => sketch::read(&mut reader),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
             tag::HEARD => lost::read_heard(&mut reader),
             tag::OPTIONAL.. => return Ok(Self::Ignored),
@@ -305,6 +327,7 @@ fn name(tag: u8) -> &'static str {
         tag::ACK => "ACK",
         tag::SYNCED => "SYNCED",
         tag::FETCH => "FETCH",
+        tag::SKETCH => "SKETCH",
         tag::LOST => "LOST",
         tag::HEARD => "HEARD",
         _ => "frame",

@@ -38,6 +38,9 @@ pub struct SyncReport {
     pub verified: bool,
     /// Whether they were compared and differed at some time.
     pub diverged: bool,
+    /// Registers that were exchanged because they did. Where those could not be told apart, everything was read again
+    /// and is counted as received.
+    pub repaired: usize,
     /// Bytes sent, after compression, without the framing of WebSocket.
     pub bytes_sent: u64,
     /// Bytes received.

@@ -25,7 +25,7 @@ impl Session {
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
-            capabilities: self.options.capabilities | capability::FETCH,
+            capabilities: self.options.capabilities | capability::FETCH | capability::SKETCH,
             about,
             token,
             offers: self.options.offers,
@@ -76,7 +76,7 @@ impl Session {
         let contradicts = known.is_some();
         let welcome = Welcome {
             version: VERSION,
-            capabilities: self.options.capabilities | capability::FETCH,
+            capabilities: self.options.capabilities | capability::FETCH | capability::SKETCH,
             about,
             is_authority,
             rank,

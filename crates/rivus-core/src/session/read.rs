@@ -56,10 +56,22 @@ impl Reading {
 
     /// Subscribes once more, to everything: until then, and until its first page, those of the subscription before
     /// still come.
-    fn plan_repair(&mut self, want: Want) {
+    pub(super) fn plan_repair(&mut self, want: Want) {
         self.everything = true;
         self.awaits_start = true;
         self.state = State::Planned(want);
+    }
+
+    /// Waits for the page and the CHECKPOINT that end a repair.
+    pub(super) fn await_repair(&mut self) {
+        if let State::CaughtUp(want) = self.state {
+            self.state = State::Subscribed(want);
+        }
+    }
+
+    /// What the other was told of this side's position last is not sent.
+    pub(super) fn forget_told(&mut self) {
+        self.told = None;
     }
 
     /// The next subscription starts over and includes what came from here.
@@ -71,7 +83,7 @@ impl Reading {
         matches!(self.state, State::CaughtUp(_))
     }
 
-    fn is_subscribed(&self) -> bool {
+    pub(super) fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,
             State::Planned(_) => self.awaits_start,
@@ -160,6 +172,7 @@ impl Session {
         };
         let cursor = Cursor { incarnation, done, at: header.at };
         let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
+        self.note_echoes(replica, &page.rows, joined.registers)?;
         self.reading.cursor = cursor;
         if joined.registers > 0 {
             let (registers, quarantined) = (joined.registers, joined.quarantined);
@@ -250,7 +263,9 @@ impl Session {
             self.tell_synced();
         }
         let cursor = self.reading.cursor;
-        if !self.reading.is_caught_up() || cursor.done != checkpoint.seq {
+        // While a difference is mended the digests are bound to differ.
+        let mends = self.repairing.is_under_way();
+        if mends || !self.reading.is_caught_up() || cursor.done != checkpoint.seq {
             return Ok(());
         }
         // In this order: another process may be pushing, and hear verdicts, on a connection of its own.
@@ -288,17 +303,7 @@ impl Session {
             "digests differ at one position"
         );
         self.events.push_back(SessionEvent::Diverged { ours, theirs: checkpoint.digest });
-        if !self.is_server() && self.peer()?.is_authority {
-            // It may have been restored and have gone on since: next time it first takes what is here.
-            replica.update_authority(|authority| authority.met = false)?;
-        }
-        if !self.repaired && !self.is_server() {
-            // Re-joining everything repairs what was lost; once a connection, or a fault would go in circles.
-            self.repaired = true;
-            replica.forget_evicted()?;
-            self.reading.plan_repair(self.options.want);
-        }
-        Ok(())
+        self.handle_difference(replica)
     }
 }
 

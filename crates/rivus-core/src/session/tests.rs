@@ -18,6 +18,8 @@ mod evict;
 mod findings;
 mod hostile;
 mod refusals;
+mod repair;
+mod rings;
 
 type Device = Replica<MemoryStore>;
 

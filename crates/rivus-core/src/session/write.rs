@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::echo::Echoes;
 use super::read::low;
 use super::{Session, SessionError, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
@@ -10,7 +11,8 @@ use crate::id::{Incarnation, StoreId};
 use crate::identity::{Cursor, Position, knows};
 use crate::register::Register;
 use crate::replica::{Replica, position_of};
-use crate::row::{Corrupt, Row};
+use crate::row::{Corrupt, Digested, Row};
+use crate::sketch::Key;
 use crate::store::{Changed, Head, Store};
 use crate::wire::page::{PageHeader, RowEncoder};
 use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, Subscribe};
@@ -37,6 +39,16 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn handle_quiet(&mut self) {
         self.quiet = self.checkpoint_due;
+    }
+
+    /// Up to which row seq everything was sent, or passed over.
+    pub(super) fn sent(&self) -> u64 {
+        self.at
+    }
+
+    /// A page and a CHECKPOINT follow, whether anything has changed or not.
+    pub(super) fn catch_up_again(&mut self) {
+        self.caught_up = false;
     }
 
     /// Whether the other side has everything up to `head`, having said that it has everything up to `synced`.
@@ -117,7 +129,10 @@ impl Session {
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
             return Ok(None);
         }
-        let filled = fill(&mut self.encoder, replica, writing, store)?;
+        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes)?;
+        if !filled.more {
+            self.echoes.clear();
+        }
         let own = position_of(&filled.head);
         if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
@@ -201,6 +216,7 @@ fn fill<S: Store>(
     replica: &Replica<S>,
     writing: Writing,
     receiver: StoreId,
+    echoes: &Echoes,
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
     let head = replica.store().changes(writing.at, &mut |changed| {
@@ -208,7 +224,7 @@ fn fill<S: Store>(
             more = true;
             return ControlFlow::Break(());
         }
-        if let Err(corrupt) = add(encoder, writing, receiver, changed) {
+        if let Err(corrupt) = add(encoder, writing, receiver, echoes, changed) {
             failed = Some(damaged(changed.kind, changed.id, corrupt));
             return ControlFlow::Break(());
         }
@@ -232,8 +248,15 @@ fn add(
     encoder: &mut RowEncoder,
     writing: Writing,
     receiver: StoreId,
+    echoes: &Echoes,
     changed: Changed<'_>,
 ) -> Result<(), Corrupt> {
+    let mut buffer = Vec::new();
+    let looks = !echoes.is_empty() && !writing.everything;
+    let mut digested = looks.then(|| Digested::new(&mut buffer, changed.kind, changed.id));
+    let mut goes_back = |address: &[u8], register: &Register<'_>| {
+        digested.as_mut().is_some_and(|digested| echoes.has(Key::of(digested.hash(address, register))))
+    };
     let mut registers: Vec<(&[u8], Register<'_>)> = Vec::new();
     for entry in Row::new(changed.bytes, changed.seq)?.entries() {
         let entry = entry?;
@@ -244,7 +267,9 @@ fn add(
         if state.seq <= writing.done || !writing.everything && state.source == Some(receiver) {
             continue;
         }
-        if let Some(confirmed) = state.into_confirmed() {
+        if let Some(confirmed) = state.into_confirmed()
+            && !goes_back(entry.address, &confirmed)
+        {
             registers.push((entry.address, confirmed));
         }
     }

@@ -221,8 +221,17 @@ impl RowEncoder {
 
     /// Ends the frame as whole entities that were asked for.
     pub fn finish_fetched(&mut self, more: bool) -> Vec<u8> {
+        self.finish_without_position(tag::FETCHED, more)
+    }
+
+    /// Ends the frame as registers that mend a difference.
+    pub fn finish_repair(&mut self, more: bool) -> Vec<u8> {
+        self.finish_without_position(tag::REPAIR, more)
+    }
+
+    fn finish_without_position(&mut self, tag: u8, more: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() + 16);
-        out.push(tag::FETCHED);
+        out.push(tag);
         out.push(self.flags(u8::from(more)));
         self.finish(out)
     }

@@ -15,6 +15,7 @@ use crate::identity::Position;
 use crate::register::{Candidate, Register, Saw, Seen};
 use crate::replica::Delta;
 use crate::row::Change;
+use crate::sketch::{Key, Symbol};
 
 mod bounds;
 mod golden;

@@ -2,12 +2,13 @@
 
 use rivus_core::address::ID_BYTES_MAX;
 use rivus_core::id::ReplicaId;
+use rivus_core::sketch::SYMBOLS_MAX;
 use rivus_core::wire::{
     FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GREETING_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
 };
 
 use super::parts::{Parts, varint};
-use super::state::schema;
+use super::state::{SYMBOLS_FIRST, schema, symbols};
 use super::{BadFrame, Expect, State, bound, malformed};
 
 /// A control frame in its parts, and who takes it.
@@ -174,6 +175,7 @@ pub(super) fn good() -> Vec<(&'static str, State, Vec<u8>)> {
     all.filter(|sound| !["SYNCED", "GOAWAY", "HELLO"].contains(&sound.name))
         .map(|sound| (sound.name, sound.state, sound.parts.bytes()))
         .chain([("HELLO", State::ServerGuarded, hello().bytes())])
+        .chain(sketches().map(|(name, state, parts)| (name, state, parts.bytes())))
         .collect()
 }
 
@@ -195,6 +197,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     }
     types(all);
     bounds(all);
+    bad_sketches(all);
     for Sound { name, state, parts } in &packed() {
         let mut bad = |fault: String, bytes: Vec<u8>| {
             all.push(BadFrame {
@@ -242,6 +245,72 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
             bad("a message longer than the frame".to_owned(), parts.with("message length", &[3]).bytes());
             let many = [&[0x0a, 6][..], &varint(131_073), &[0; 8 + 3 * 131_073]].concat();
             bad("more exceptions than edits fit a push".to_owned(), many);
+        }
+    }
+}
+
+/// The three frames that are called SKETCH.
+fn sketches() -> impl Iterator<Item = (&'static str, State, Parts)> {
+    let [one, two]: [&[u8]; 2] = [&[0, 0, 0, 0, 0, 0, 0, 1], &[0, 0, 0, 0, 0, 0, 0, 2]];
+    let ask = Parts::new(&[("type", b"\x12"), ("form", b"\x00"), ("count", b"\x01")]);
+    let lacks = Parts::new(&[
+        ("type", b"\x12"),
+        ("form", b"\x02"),
+        ("count", b"\x02"),
+        ("key", one),
+        ("next key", two),
+    ]);
+    let all = symbols(SYMBOLS_FIRST);
+    let rest = all.get(3 + 13..).unwrap_or_default();
+    let tell = Parts::new(&[
+        ("type", b"\x12"),
+        ("form", b"\x01"),
+        ("count", &[64]),
+        ("keys", one),
+        ("checks", all.get(11..15).unwrap_or_default()),
+        ("number of keys", b"\x01"),
+        ("other symbols", rest),
+    ]);
+    [
+        ("SKETCH asks", State::ServerRead, ask),
+        ("SKETCH tells", State::ClientLocating, tell),
+        ("SKETCH lacks", State::ServerTold, lacks),
+    ]
+    .into_iter()
+}
+
+fn bad_sketches(all: &mut Vec<BadFrame>) {
+    for (name, state, parts) in sketches() {
+        let mut bad = |fault: &str, bytes: Vec<u8>| {
+            let name = format!("{name}: {fault}");
+            all.push(BadFrame { name, state, bytes, expect: malformed("SKETCH") });
+        };
+        cut_short(&parts).into_iter().for_each(|(fault, bytes)| bad(&fault, bytes));
+        bad("a byte too many", [&parts.bytes()[..], &[0]].concat());
+        bad("an unknown form", parts.with("form", &[3]).bytes());
+        bad("a number in more bytes than it needs", parts.with("count", &[0x81, 0x00]).bytes());
+        bad("a number above 64 bits", parts.with("count", &[0xff; 10]).bytes());
+        bad("more than the frame holds", parts.with("count", &varint(1 << 40)).bytes());
+        let many = |each: usize| {
+            let head = [first(&parts.bytes()), parts.bytes().get(1).copied().unwrap_or_default()];
+            [&head[..], &varint(SYMBOLS_MAX as u64 + 1), &vec![0; each * (SYMBOLS_MAX + 1)]].concat()
+        };
+        match name {
+            "SKETCH asks" => {
+                bad("for nothing", parts.with("count", &[0]).bytes());
+                bad("for more symbols than there are", many(0));
+            }
+            "SKETCH tells" => {
+                bad("nothing", vec![0x12, 1, 0]);
+                bad("more symbols than there are", many(13));
+                let long = parts.with("number of keys", &[0x81, 0x00]).bytes();
+                bad("a number of keys in more bytes than it needs", long);
+            }
+            _ => {
+                bad("more keys than can be found", many(8));
+                bad("keys that fall", parts.with("next key", &[0; 8]).bytes());
+                bad("a key twice", parts.with("next key", &[0, 0, 0, 0, 0, 0, 0, 1]).bytes());
+            }
         }
     }
 }

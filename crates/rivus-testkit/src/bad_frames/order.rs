@@ -3,12 +3,13 @@
 use rivus_core::code::Code;
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::{Cursor, Position};
+use rivus_core::sketch::{Key, SYMBOLS_MAX};
 use rivus_core::wire::page::RowEncoder;
 use rivus_core::wire::{About, Ack, Checkpoint, Exception, Frame, Hello, Reset, Subscribe, VERSION, Welcome};
 
 use super::parts::slice;
 use super::rows::{edit, entity, field};
-use super::state::{hello, page, policy, schema, welcome};
+use super::state::{SYMBOLS_FIRST, hello, page, policy, schema, symbols, welcome};
 use super::{BadFrame, Expect, NOW, State};
 
 pub(super) fn add(all: &mut Vec<BadFrame>) {
@@ -16,6 +17,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     greetings(all);
     reading(all);
     fetching(all);
+    repairing(all);
     pushing(all);
 }
 
@@ -36,11 +38,17 @@ fn each_type() -> Vec<(&'static str, Vec<u8>)> {
         ("RESET", reset(Position::default())),
         ("FETCH", fetch()),
         ("FETCHED", RowEncoder::default().finish_fetched(false)),
+        ("SKETCH", ask(1)),
+        ("REPAIR", RowEncoder::default().finish_repair(false)),
     ]
 }
 
 fn fetch() -> Vec<u8> {
     Frame::Fetch(vec![("task".to_owned(), "t".to_owned())]).encode()
+}
+
+fn ask(count: usize) -> Vec<u8> {
+    Frame::AskSketch { count }.encode()
 }
 
 fn subscribe(incarnation: Option<u64>, done: u64, at: u64) -> Vec<u8> {
@@ -71,7 +79,7 @@ fn before_the_greeting(all: &mut Vec<BadFrame>) {
     ];
     for (state, who, awaited) in waiting {
         for (frame, bytes) in each_type().into_iter().filter(|(frame, _)| *frame != awaited) {
-            let words = if ["DELTA", "PUSH", "FETCHED"].contains(&frame) {
+            let words = if ["DELTA", "PUSH", "FETCHED", "REPAIR"].contains(&frame) {
                 "before the handshake"
             } else {
                 "out of order"
@@ -169,6 +177,34 @@ fn fetching(all: &mut Vec<BadFrame>) {
     let state = State::ClientFetching;
     bad("FETCHED of another entity", state, answer(0, &other), "not asked for");
     bad("FETCHED of nothing, with more to come", state, vec![14, 1, 0, 0], "says nothing");
+}
+
+fn repairing(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, words: &'static str| {
+        let expect = Expect::Refused(Code::UNEXPECTED, words);
+        all.push(BadFrame { name: name.to_owned(), state, bytes, expect });
+    };
+    for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen, State::ClientLocating] {
+        bad(&format!("SKETCH asks, {state:?}"), state, ask(1), "not read");
+    }
+    let lacks = || Frame::Lacks(vec![Key(1)]).encode();
+    for state in [State::AuthorityOpen, State::ServerRead, State::ClientOpen, State::ClientMending] {
+        bad(&format!("SKETCH lacks, {state:?}"), state, lacks(), "what was not told of");
+    }
+    for state in [State::ServerTold, State::ClientOpen, State::ClientQuiet, State::ClientMending] {
+        bad(&format!("SKETCH tells, {state:?}"), state, symbols(SYMBOLS_FIRST), "nobody asked for");
+    }
+    let locating = State::ClientLocating;
+    bad("SKETCH tells a symbol too few", locating, symbols(SYMBOLS_FIRST - 1), "nobody asked for");
+    bad("SKETCH tells a symbol too many", locating, symbols(SYMBOLS_FIRST + 1), "nobody asked for");
+    bad("SKETCH asks for more than there is", State::ServerTold, ask(SYMBOLS_MAX - 1), "more symbols");
+    let one = [entity(1), field(1, "title")].concat();
+    let rows =
+        |more: u8, shape: &[u8]| [vec![19, more], slice(shape), slice(&edit(7, 1000)), vec![0xf6]].concat();
+    for state in [State::AuthorityOpen, State::ServerRead, State::ClientQuiet, State::ClientLocating] {
+        bad(&format!("REPAIR, {state:?}"), state, rows(0, &one), "not found to differ");
+    }
+    bad("REPAIR of nothing, with more to come", State::ClientMending, vec![19, 1, 0, 0], "says nothing");
 }
 
 fn reading(all: &mut Vec<BadFrame>) {

@@ -16,13 +16,17 @@ pub(super) struct Sections {
 }
 
 /// The frames that hold rows.
-pub(super) const FRAMES: [&str; 3] = ["DELTA", "PUSH", "FETCHED"];
+pub(super) const FRAMES: [&str; 4] = ["DELTA", "PUSH", "FETCHED", "REPAIR"];
+
+/// Those of them that tell no position.
+const WITHOUT_POSITION: [&str; 2] = ["FETCHED", "REPAIR"];
 
 /// Who takes it.
 pub(super) fn state_of(frame: &str) -> State {
     match frame {
         "DELTA" => State::ServerOpen,
         "PUSH" => State::AuthorityOpen,
+        "REPAIR" => State::ClientMending,
         _ => State::ClientFetching,
     }
 }
@@ -37,6 +41,7 @@ fn head(name: &str) -> Vec<u8> {
     match name {
         "DELTA" => vec![7, 4, 1],
         "PUSH" => vec![9, 0, 0, 0],
+        "REPAIR" => vec![19, 0],
         _ => vec![14, 0],
     }
 }
@@ -158,13 +163,13 @@ fn headers(name: &'static str, bad: Bad<'_>) {
         _ => vec![tag, 2],
     };
     with("an unknown flag", &unknown);
-    if name != "FETCHED" {
+    if !WITHOUT_POSITION.contains(&name) {
         with("a position in more bytes than it needs", &[&[tag, 0, 0x81, 0][..], &[0]].concat());
         with("a position above 64 bits", &[&[tag, 0][..], &[0xff; 10], &[0]].concat());
     }
     let mut cut = |fault: &str, bytes: &[u8]| bad(fault, [&[tag], bytes].concat(), malformed(name));
     cut("nothing but its type", &[]);
-    if name != "FETCHED" {
+    if !WITHOUT_POSITION.contains(&name) {
         cut("cut after the flags", &[0]);
     }
     cut("cut in the position", &[0, 0x80]);

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use rivus_core::clock::{Admission, Millis};
 use rivus_core::edit::{Action, Op};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
-use rivus_core::identity::{Position, Seeds};
+use rivus_core::identity::{Cursor, Position, Seeds};
 use rivus_core::replica::{OpenOptions, Replica};
 use rivus_core::schema::Schema;
 use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
+use rivus_core::sketch::{Key, Sketch};
 use rivus_core::store::MemoryStore;
 use rivus_core::wire::page::{PageHeader, RowEncoder};
-use rivus_core::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome, capability};
+use rivus_core::wire::{
+    About, Checkpoint, Frame, Hello, Policies, Reset, Subscribe, VERSION, Welcome, capability,
+};
 
 /// The clock of both sides.
 pub const NOW: Millis = Millis(1_700_000_000_000);
@@ -59,11 +62,22 @@ pub enum State {
     ClientFetching,
     /// A client after WELCOME, the server's schema being another one: waits for SCHEMA.
     ClientSchema,
+    /// A server that judges nothing, after HELLO and SUBSCRIBE.
+    ServerRead,
+    /// The same, after it has told two symbols of its sketch.
+    ServerTold,
+    /// A client of an authority whose digest differs: it has asked for symbols.
+    ClientLocating,
+    /// The same, told of a register that it lacks: it has asked for that.
+    ClientMending,
 }
+
+/// How many symbols a client asks for first.
+pub(super) const SYMBOLS_FIRST: usize = 64;
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::AuthorityGreeting,
         Self::AuthorityOpen,
         Self::AuthoritySchema,
@@ -81,6 +95,10 @@ impl State {
         Self::ClientQuiet,
         Self::ClientFetching,
         Self::ClientSchema,
+        Self::ServerRead,
+        Self::ServerTold,
+        Self::ClientLocating,
+        Self::ClientMending,
     ];
 
     /// A replica and its session in this state, with nothing left to send.
@@ -98,13 +116,21 @@ impl State {
         }
         match self {
             Self::ServerOwned => sound(replica.meet_authority(StoreId(99), 0)),
-            Self::ClientPushed | Self::ClientQuiet | Self::ClientFetching => {
+            Self::ClientPushed
+            | Self::ClientQuiet
+            | Self::ClientFetching
+            | Self::ClientLocating
+            | Self::ClientMending => {
                 sound(replica.meet_authority(StoreId(PEER), 0));
                 sound(replica.update_authority(|authority| authority.met = true));
             }
             _ => {}
         }
-        if !matches!(self, Self::ClientQuiet | Self::ClientFetching) {
+        let is_quiet = matches!(
+            self,
+            Self::ClientQuiet | Self::ClientFetching | Self::ClientLocating | Self::ClientMending
+        );
+        if !is_quiet {
             edit(&mut replica);
         }
         let mut both = (replica, session);
@@ -144,6 +170,10 @@ impl State {
             Self::ClientSchema => vec![welcome(same ^ 1, false)],
             Self::ClientPushed | Self::ClientQuiet => vec![welcome(same, true)],
             Self::ClientFetching => vec![welcome(same, true), page(5)],
+            Self::ServerRead => vec![hello(same), subscribe()],
+            Self::ServerTold => vec![hello(same), subscribe(), Frame::AskSketch { count: 2 }.encode()],
+            Self::ClientLocating => vec![welcome(same, true), page(5), differs()],
+            Self::ClientMending => vec![welcome(same, true), page(5), differs(), symbols(SYMBOLS_FIRST)],
         }
     }
 }
@@ -161,7 +191,7 @@ pub(super) fn welcome(fingerprint: u128, is_authority: bool) -> Vec<u8> {
     let about = about(fingerprint);
     Frame::Welcome(Welcome {
         version: VERSION,
-        capabilities: capability::FETCH,
+        capabilities: capability::FETCH | capability::SKETCH,
         about,
         is_authority,
         rank: 0,
@@ -191,6 +221,25 @@ pub(super) fn page(at: u64) -> Vec<u8> {
     RowEncoder::default().finish_page(header)
 }
 
+/// Reads the other side from the start.
+fn subscribe() -> Vec<u8> {
+    let cursor = Cursor::default();
+    Frame::Subscribe(Subscribe { cursor, incarnation: None, live: true, everything: false, digest: None })
+        .encode()
+}
+
+/// A CHECKPOINT whose digest is not that of an empty store.
+fn differs() -> Vec<u8> {
+    Frame::Checkpoint(Checkpoint { seq: 5, digest: 1, count: 1, read: None }).encode()
+}
+
+/// The first symbols of a store with one register.
+pub(super) fn symbols(count: usize) -> Vec<u8> {
+    let mut sketch = Sketch::default();
+    sketch.add(Key(1));
+    Frame::Sketch(sketch.symbols().iter().take(count).copied().collect()).encode()
+}
+
 fn replica() -> Replica<MemoryStore> {
     let seeds = Seeds {
         store: StoreId(OWN),
@@ -216,6 +265,8 @@ fn session(state: State) -> Session {
         | State::ClientPushed
         | State::ClientQuiet
         | State::ClientFetching
+        | State::ClientLocating
+        | State::ClientMending
         | State::ClientSchema => Role::Client { token: None },
         _ => Role::Server { grants: Grants::everybody() },
     };

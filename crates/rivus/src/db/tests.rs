@@ -2,6 +2,7 @@
 
 use futures_core::Stream;
 use rivus_core::address;
+use rivus_core::id::StoreId;
 use rivus_core::replica::{Event, Incoming, Origin, Trust};
 use rivus_core::row::Change;
 
@@ -37,6 +38,11 @@ fn db() -> Db {
 /// Joins all that `from` holds of the note into `to`.
 fn join(from: &Db, to: &Db) {
     let store = from.lock().unwrap().identity().store;
+    join_from(store, from, to);
+}
+
+/// The same, as if another store had sent it.
+fn join_from(store: StoreId, from: &Db, to: &Db) {
     from.registers("note", "n", |at, state| {
         let mut address = Vec::new();
         address::encode(&mut address, at.class, at.name, at.key);
@@ -126,4 +132,28 @@ fn events_say_where_a_change_came_from_and_wake_who_waits() {
     // The same again changes nothing and wakes nobody.
     join(&a, &b);
     assert!(!changes.has_changed().unwrap());
+}
+
+/// What a hub believes to have from the device it never sends to it: the digests tell, and the sync says what it did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_exchanges_the_registers_that_differ_and_counts_them() {
+    let (hub, device, other) = (db(), db(), db());
+    let served = hub.serve("127.0.0.1:0", crate::HubOptions::open()).await.unwrap();
+    let remote = crate::Remote::new(served.url());
+    for n in 0..500 {
+        device.insert(&Note { id: format!("{n}"), text: "text".into(), ..Note::default() }).unwrap();
+    }
+    let report = device.sync(&remote).await.unwrap();
+    assert_eq!((report.diverged, report.repaired), (false, 0));
+    other.insert(&Note { id: "n".into(), text: "lost".into(), ..Note::default() }).unwrap();
+    let store = device.lock().unwrap().identity().store;
+    join_from(store, &other, &hub);
+    let report = device.sync(&remote).await.unwrap();
+    assert!(report.diverged && report.verified && !report.peer.is_empty(), "{report:?}");
+    assert!((1..10).contains(&report.repaired) && report.received == report.repaired, "{report:?}");
+    assert!(report.bytes_sent + report.bytes_received < 3000, "{report:?}");
+    assert_eq!(device.get::<Note>("n").unwrap().unwrap().text, "lost");
+    let report = device.sync(&remote).await.unwrap();
+    assert!(!report.diverged && report.verified && report.repaired == 0, "{report:?}");
+    served.shutdown().await;
 }

@@ -342,6 +342,7 @@ fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEvent) {
             report.excepted += excepted;
         }
         SessionEvent::Diverged { .. } => report.diverged = true,
+        SessionEvent::Repaired { registers, .. } => report.repaired += registers,
         SessionEvent::Verified { .. } => report.verified = true,
         _ => {}
     }

@@ -163,15 +163,38 @@ impl RowDecoder {
         bytes: &'a [u8],
         source: StoreId,
     ) -> Result<Fetched<'d, 'a>, WireError> {
-        let cut = |Cut| WireError::Malformed { frame: "FETCHED" };
-        let mut reader = start(bytes, tag::FETCHED).map_err(cut)?;
+        self.without_position(bytes, source, (tag::FETCHED, "FETCHED"))
+    }
+
+    /// Reads registers that mend a difference, from `source`. After an error the connection is of no use any more.
+    ///
+    /// The memory taken is as bounded as [`RowDecoder::page`] says.
+    ///
+    /// # Errors
+    /// [`WireError`], saying what is wrong.
+    pub fn repair<'d, 'a>(
+        &'d mut self,
+        bytes: &'a [u8],
+        source: StoreId,
+    ) -> Result<Fetched<'d, 'a>, WireError> {
+        self.without_position(bytes, source, (tag::REPAIR, "REPAIR"))
+    }
+
+    fn without_position<'d, 'a>(
+        &'d mut self,
+        bytes: &'a [u8],
+        source: StoreId,
+        (tag, frame): (u8, &'static str),
+    ) -> Result<Fetched<'d, 'a>, WireError> {
+        let cut = |Cut| WireError::Malformed { frame };
+        let mut reader = start(bytes, tag).map_err(cut)?;
         let flags = reader.u8().map_err(cut)?;
         if flags & !(1 | ANEW) != 0 {
             return Err(cut(Cut));
         }
         self.start_anew(flags);
         let mut check = Check::default();
-        let parse = self.check(reader, "FETCHED", |parse| {
+        let parse = self.check(reader, frame, |parse| {
             while !parse.shape.is_empty() {
                 check.entity(parse)?;
             }

@@ -17,12 +17,12 @@ pub struct Page<'d, 'a> {
     pub rows: Rows<'d, 'a>,
 }
 
-/// An answer to FETCH as decoded.
+/// An answer as decoded: registers without a position.
 #[derive(Debug)]
 pub struct Fetched<'d, 'a> {
     /// Whether more of the answer follows.
     pub more: bool,
-    /// Whole entities.
+    /// To FETCH whole entities.
     pub rows: Rows<'d, 'a>,
 }
 

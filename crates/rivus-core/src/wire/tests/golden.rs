@@ -62,6 +62,10 @@ fn control() -> Vec<(&'static str, Frame)> {
         Exception { index: 0, code: None, message: "".into() },
         Exception { index: 3, code: Some(Code::RANK), message: "no".into() },
     ];
+    let symbols = vec![
+        Symbol { keys: 0x0102_0304_0506_0708, checks: 0x0a0b_0c0d, count: 300 },
+        Symbol { keys: u64::MAX, checks: 0, count: 0 },
+    ];
     vec![
         ("hello", Frame::Hello(hello)),
         ("welcome", Frame::Welcome(welcome)),
@@ -77,6 +81,9 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("synced", Frame::Synced { seq: 300 }),
         ("reset", Frame::Reset(reset())),
         ("fetch", Frame::Fetch(vec![("task".to_owned(), "t1".to_owned()), ("".to_owned(), "ü".to_owned())])),
+        ("ask_sketch", Frame::AskSketch { count: 64 }),
+        ("sketch", Frame::Sketch(symbols)),
+        ("lacks", Frame::Lacks(vec![Key(1), Key(0x0102_0304_0506_0708)])),
         ("lost", Frame::Lost(losses())),
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("ignored", Frame::Ignored),
@@ -107,6 +114,7 @@ fn entity() -> Entity {
 const PAGES: [&str; 2] = ["page", "page_after_a_page"];
 const PUSH: &str = "push";
 const FETCHED: &str = "fetched";
+const REPAIR: &str = "repair";
 
 /// The bytes that the file of this name holds.
 fn golden(name: &str) -> Vec<u8> {
@@ -173,13 +181,26 @@ fn an_answer_to_fetch_has_the_bytes_of_version_1() {
     assert_rows(&fetched.rows, &[(kind, id, registers)]);
 }
 
+#[test]
+fn registers_that_mend_have_the_bytes_of_version_1() {
+    let (kind, id, registers) = entity();
+    let mut encoder = RowEncoder::default();
+    encoder.entity(&kind, &id, registers.iter().map(|(address, register)| (address.as_slice(), register)));
+    let golden = golden(REPAIR);
+    assert_eq!(hex(&encoder.finish_repair(true)), hex(&golden));
+    let mut decoder = RowDecoder::default();
+    let repair = decoder.repair(&golden, SENDER).unwrap();
+    assert!(repair.more);
+    assert_rows(&repair.rows, &[(kind, id, registers)]);
+}
+
 /// No file is left that nothing reads.
 #[test]
 fn each_golden_file_is_compared() {
     let files = std::fs::read_dir(path("frames")).unwrap();
     let found = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
     let control = control().into_iter().map(|(name, _)| name);
-    let compared = control.chain(PAGES).chain([PUSH, FETCHED]).map(str::to_owned);
+    let compared = control.chain(PAGES).chain([PUSH, FETCHED, REPAIR]).map(str::to_owned);
     let sorted = |names: Vec<String>| names.into_iter().collect::<std::collections::BTreeSet<_>>();
     assert_eq!(sorted(found.collect()), sorted(compared.collect()));
 }
