@@ -5,17 +5,20 @@
 //! an `.await`.
 
 mod client;
+mod dial;
 mod error;
 pub(crate) mod fetch;
 mod hub;
 mod packing;
 pub(crate) mod pump;
+mod remote;
 
 use std::time::Duration;
 
-pub use client::{Connection, ConnectionState, Remote};
+pub use client::{Connection, ConnectionState};
 pub use error::SyncError;
 pub use hub::{Hub, HubOptions};
+pub use remote::Remote;
 pub use rivus_core::session::Grants;
 
 /// What one sync did.

@@ -1,105 +1,23 @@
 //! Connecting to another store: once, or for as long as the application likes.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use rivus_core::session::{Role, Session, SessionError, SessionOptions, Want};
-use rivus_core::wire::capability;
-use tokio::net::TcpStream;
+use rivus_core::session::{SessionError, Want};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Error as SocketError;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+use super::dial::dial;
 use super::fetch::Asks;
-use super::pump::{Pump, Synced, Wakes, socket_config, told_to};
-use super::{HANDSHAKE_MAX, SyncError, SyncReport};
-use crate::machine::seeds;
+use super::pump::{Pump, Synced, Wakes, told_to};
+use super::{Remote, SyncError, SyncReport};
 use crate::shared::Shared;
 use crate::{Db, Error};
 
 /// How often a sync starts over because the store was found to be a copy, or has a new writer.
 const STARTS_MAX: usize = 8;
-
-/// Where another store is, and what grants access to it.
-///
-/// ```
-/// use rivus::Remote;
-/// let remote = Remote::new("ws://127.0.0.1:7171").token("secret");
-/// assert_eq!(remote.url(), "ws://127.0.0.1:7171");
-/// ```
-#[derive(Clone)]
-pub struct Remote {
-    url: String,
-    token: Option<String>,
-}
-
-impl Remote {
-    /// The store at `url`, for example `ws://example.org:7171`.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: None }
-    }
-
-    /// Shows this token to the other side. It goes in the first frame, never in the address.
-    #[must_use]
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
-        self
-    }
-
-    /// The address.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    fn session(&self, want: Want) -> Session {
-        Session::new(SessionOptions {
-            role: Role::Client { token: self.token.clone() },
-            want,
-            offers: true,
-            seeds: seeds(),
-            capabilities: capability::ZSTD,
-        })
-    }
-
-    async fn dial(&self) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, SyncError> {
-        let unreachable = |reason: String| SyncError::Unreachable { url: self.url.clone(), reason };
-        if !self.url.starts_with("ws://") {
-            return Err(SyncError::BadAddress { url: self.url.clone() });
-        }
-        let dialled =
-            timeout(HANDSHAKE_MAX, connect_async_with_config(&self.url, Some(socket_config()), true));
-        match dialled.await {
-            Ok(Ok((socket, _))) => Ok(socket),
-            Ok(Err(SocketError::Url(_))) => Err(SyncError::BadAddress { url: self.url.clone() }),
-            Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable("no answer".to_owned())),
-        }
-    }
-}
-
-impl fmt::Debug for Remote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The token is a secret.
-        f.debug_struct("Remote").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-impl From<String> for Remote {
-    fn from(url: String) -> Self {
-        Self::new(url)
-    }
-}
-
-impl From<&str> for Remote {
-    fn from(url: &str) -> Self {
-        Self::new(url)
-    }
-}
 
 /// How a live connection is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -321,7 +239,7 @@ impl Db {
         mut stop: watch::Receiver<bool>,
     ) -> (SyncReport, Result<(), SyncError>) {
         let socket = tokio::select! {
-            dialled = remote.dial() => dialled,
+            dialled = dial(remote.url()) => dialled,
             () = told_to(&mut stop) => return (SyncReport::default(), Ok(())),
         };
         let socket = match socket {

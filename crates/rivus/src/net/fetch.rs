@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::SyncError;
-use super::client::{Connection, Remote, stop_never};
+use super::client::{Connection, stop_never};
+use super::{Remote, SyncError};
 use crate::evict::{Fetched, named};
 use crate::{Db, Error};
 
