@@ -46,8 +46,8 @@ async fn records_of_one_millisecond_fill_many_pages_and_come_once() -> Result {
         hub.put("task", &format!("t{id}"), [("text", text.as_str().into())])?;
     }
     let report = device.sync(&served.url().into()).await?;
-    assert_eq!((report.received, report.verified), (10_000, true), "a life and a text of each");
-    assert!(device.sync(&served.url().into()).await?.received == 0, "and not again");
+    assert_eq!((report.pulled.received, report.verified), (10_000, true), "a life and a text of each");
+    assert!(device.sync(&served.url().into()).await?.pulled.received == 0, "and not again");
     assert_equal(&hub, &device)
 }
 
@@ -65,7 +65,7 @@ async fn pages_of_ones_own_rows_do_not_end_the_reading() -> Result {
     other.put("task", "behind", [("text", "all of them".into())])?;
     other.sync(&remote).await?;
     let report = one.sync(&remote).await?;
-    assert_eq!(report.received, 2, "the other's entity, and nothing of its own");
+    assert_eq!(report.pulled.received, 2, "the other's entity, and nothing of its own");
     assert_equal(&one, &other)
 }
 
@@ -90,7 +90,7 @@ async fn a_refused_edit_blocks_nothing_and_is_kept_with_its_value_and_reason() -
     device.put("task", "t1", [("price", 1.into())])?;
     device.put("task", "after", [("title", "last".into())])?;
     let report = device.sync(&remote).await?;
-    assert_eq!((report.accepted, report.excepted), (2, 1));
+    assert_eq!((report.pushed.accepted, report.pushed.rejected.values().sum::<usize>()), (2, 1));
     assert_eq!(device.status()?.pending, 0, "nothing waits behind it");
     for id in ["before", "after"] {
         assert!(hub.view("task", id)?.is_some(), "{id}");

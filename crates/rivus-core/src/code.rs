@@ -47,6 +47,8 @@ codes! {
     SAME_STORE = 202, false, "SAME_STORE";
     /// The store was a copy and has taken a new id: connect again.
     COPIED = 203, true, "COPIED";
+    /// The token was granted something once and is no more: show a fresh one.
+    EXPIRED = 206, false, "EXPIRED";
     /// Both declare a field, differently.
     SCHEMA = 300, false, "SCHEMA";
     /// A stamp beyond the authority's clock and drift.
@@ -69,6 +71,10 @@ codes! {
     BUSY = 501, true, "BUSY";
     /// Nothing was heard for too long.
     TIMEOUT = 502, true, "TIMEOUT";
+    /// Too much in too short a time: come back later, as GOAWAY says.
+    RATE = 503, true, "RATE";
+    /// Nothing went forward for too long though something was due.
+    STALLED = 504, true, "STALLED";
 }
 
 impl fmt::Display for Code {

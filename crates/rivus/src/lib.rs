@@ -60,6 +60,7 @@ mod net;
 mod overlays;
 mod projection;
 mod reference;
+mod rejections;
 #[cfg(feature = "replay")]
 pub mod replay;
 mod save;
@@ -88,6 +89,7 @@ pub use rivus_core::schema::{
     Candidate, CustomResolver, FieldType, KindBuilder, Life, Margin, OnClash, OnGone, Resolver, RuleType,
     Schema, SchemaError, SetWins, Side,
 };
+pub use rivus_core::session::Progress;
 pub use rivus_core::store::StoreError;
 pub use rivus_core::value::{Value, ValueError};
 pub use rivus_core::view::{Shown, View};
@@ -103,9 +105,13 @@ pub use crate::evict::Fetched;
 pub use crate::fields::Fields;
 pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};
-pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
+pub use crate::net::{
+    Background, Budget, Connection, Debounce, Delivery, ErrorClass, Grants, Hub, HubOptions, Levers, Mode,
+    Pause, Phase, Pulled, Pushed, Reaction, Remote, SyncError, SyncReport, SyncState, Why,
+};
 pub use crate::projection::{QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
+pub use crate::rejections::{Blocked, Rejection};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
 pub use crate::status::{AuthorityStatus, Status};

@@ -4,48 +4,36 @@
 //! owns a session; the replica is locked only while a frame is made or taken, on a blocking thread, never across
 //! an `.await`.
 
+mod backoff;
 mod client;
+mod dial;
 mod error;
 pub(crate) mod fetch;
 mod hub;
+mod keep;
+mod levers;
 mod packing;
 pub(crate) mod pump;
+mod reaction;
+mod remote;
+mod report;
+mod rounds;
+mod state;
 
 use std::time::Duration;
 
-pub use client::{Connection, ConnectionState, Remote};
+pub use client::Connection;
+pub(crate) use client::pending;
 pub use error::SyncError;
 pub use hub::{Hub, HubOptions};
+pub(crate) use levers::Control;
+pub use levers::{Budget, Debounce, Levers, Mode, Pause};
+pub use reaction::{ErrorClass, Reaction};
+pub use remote::Remote;
+pub use report::{Pulled, Pushed, SyncReport};
 pub use rivus_core::session::Grants;
-
-/// What one sync did.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
-#[non_exhaustive]
-pub struct SyncReport {
-    /// The other store, in hexadecimal digits.
-    pub peer: String,
-    /// Whether the other side judges this store's edits.
-    pub is_authority: bool,
-    /// Edits of this store that the authority accepted.
-    pub accepted: usize,
-    /// Edits of this store that it refused, or that were built anew and pushed again.
-    pub excepted: usize,
-    /// Registers received.
-    pub received: usize,
-    /// Registers among them that were set aside because they are stamped in the future.
-    pub quarantined: usize,
-    /// Whether the digests were compared at one position and were equal.
-    pub verified: bool,
-    /// Whether they were compared and differed at some time.
-    pub diverged: bool,
-    /// Registers that were exchanged because they did. Where those could not be told apart, everything was read again
-    /// and is counted as received.
-    pub repaired: usize,
-    /// Bytes sent, after compression, without the framing of WebSocket.
-    pub bytes_sent: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-}
+pub use rounds::Background;
+pub use state::{Delivery, Phase, SyncState, Why};
 
 /// Frames longer than this are compressed, if the other side can read that.
 const COMPRESS_BYTES_MIN: usize = 512;
@@ -55,5 +43,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_secs(15);
 /// A connection that is silent for so long, probes included, is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// A session in which something is due and no frame passes for so long has stalled, probes or not.
+const STALL_MAX: Duration = Duration::from_secs(60);
 /// So long the handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);

@@ -252,8 +252,8 @@ async fn bootstrap() {
         let taken = started.elapsed();
         println!(
             "bootstrap of {} registers {name}: {taken:.2?}, {:.1} bytes a register, digests {}",
-            report.received,
-            report.bytes_received as f64 / report.received as f64,
+            report.pulled.received,
+            report.bytes_received as f64 / report.pulled.received as f64,
             if report.verified { "equal" } else { "NOT COMPARED" },
         );
     }

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use super::{Session, SessionError, SessionEvent, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
-use crate::replica::{Delta, Replica, Trust};
+use crate::replica::{Delta, Joined, Replica, Trust};
 use crate::sketch::{Key, SYMBOLS_MAX, Sketch, Symbol, difference};
 use crate::store::Store;
 use crate::wire::page::RowEncoder;
@@ -312,8 +312,9 @@ impl Session {
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         let joined = replica.join(now, &repair.rows, Some(store), trust, None)?;
         if joined.registers > 0 {
-            let (registers, quarantined) = (joined.registers, joined.quarantined);
-            self.events.push_back(SessionEvent::Joined { registers, quarantined });
+            let Joined { registers, quarantined, changed } = joined;
+            let own = self.written_here(&repair.rows);
+            self.events.push_back(SessionEvent::Joined { registers, quarantined, own, changed });
         }
         let more = repair.more;
         self.decoder = decoder;
