@@ -7,14 +7,17 @@
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
 mod fetch;
+mod grant;
 mod lost;
 mod open;
 pub mod pair;
 mod push;
+mod rate;
 mod read;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::code::Code;
@@ -24,6 +27,10 @@ use crate::replica::{Replica, RoleError};
 use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
+
+pub use grant::{
+    Access, Authenticator, Authorizer, By, Denial, Gate, Grant, Grants, Limits, SUBJECT_BYTES_MAX, Validator,
+};
 
 use fetch::{Fetching, Giving};
 use lost::Telling;
@@ -42,37 +49,8 @@ pub enum Want {
     Live,
 }
 
-/// Whom a hub lets in, and how much their edits weigh.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Grants {
-    /// The rank of each token.
-    pub tokens: BTreeMap<String, u8>,
-    /// The rank of those without a token, if they may connect at all.
-    pub anonymous: Option<u8>,
-}
-
-impl Grants {
-    /// Lets everybody in, with rank 0.
-    #[must_use]
-    pub fn everybody() -> Self {
-        Self { tokens: BTreeMap::new(), anonymous: Some(0) }
-    }
-
-    fn rank(&self, token: Option<&str>) -> Option<u8> {
-        match token {
-            None => self.anonymous,
-            // Every token is compared in full, so that the time tells nothing of how much of one was right.
-            Some(token) => self.tokens.iter().fold(None, |found, (known, rank)| {
-                let equal = known.len() == token.len()
-                    && known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
-                if equal { Some(*rank) } else { found }
-            }),
-        }
-    }
-}
-
 /// Which end of the connection this is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Role {
     /// It has connected.
     Client {
@@ -81,13 +59,21 @@ pub enum Role {
     },
     /// It was connected to.
     Server {
-        /// Whom it lets in.
-        grants: Grants,
+        /// Whom it lets in, and what they may do. The connections of one hub share it.
+        gate: Arc<Gate>,
     },
 }
 
+impl Role {
+    /// A server that lets these in, and lets them do everything.
+    #[must_use]
+    pub fn server(authenticator: impl Authenticator + 'static) -> Self {
+        Self::Server { gate: Arc::new(Gate::new(authenticator)) }
+    }
+}
+
 /// How a session is run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Which end this is.
     pub role: Role,

@@ -103,7 +103,11 @@ pub use crate::evict::Fetched;
 pub use crate::fields::Fields;
 pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};
-pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
+pub use crate::net::{
+    Access, Authenticator, Authorizer, By, Connection, ConnectionState, Denial, Grant, Grants, Hub,
+    HubOptions, Limits, Proposed, ProposedEntity, Refusal, Remote, Spot, SyncError, SyncReport, Validator,
+    Write,
+};
 pub use crate::projection::{QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
 pub use crate::save::{Changed, Saved};

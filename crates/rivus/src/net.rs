@@ -19,7 +19,10 @@ pub use client::{Connection, ConnectionState};
 pub use error::SyncError;
 pub use hub::{Hub, HubOptions};
 pub use remote::Remote;
-pub use rivus_core::session::Grants;
+pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
+pub use rivus_core::session::{
+    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Validator,
+};
 
 /// What one sync did.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]

@@ -4,7 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
+use rivus_core::replica::{Proposed, Refusal};
+use rivus_core::session::{
+    Access, Authenticator, Authorizer, By, Gate, Grants, Limits, Role, Session, SessionOptions, Validator,
+    Want,
+};
 use rivus_core::wire::capability;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -26,9 +30,13 @@ const CONNECTIONS_MAX: usize = 1024;
 /// use rivus::HubOptions;
 /// let options = HubOptions::open().grant("secret", 5);
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct HubOptions {
     grants: Grants,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    validator: Option<Arc<dyn Validator>>,
+    limits: Limits,
     peer: bool,
     connections_max: usize,
 }
@@ -37,20 +45,129 @@ impl HubOptions {
     /// Lets everybody in, with rank 0.
     #[must_use]
     pub fn open() -> Self {
-        Self { grants: Grants::everybody(), peer: false, connections_max: CONNECTIONS_MAX }
+        Self::granting(Grants::everybody())
     }
 
     /// Lets in only those who show a token that is granted.
     #[must_use]
     pub fn closed() -> Self {
-        Self { grants: Grants::default(), peer: false, connections_max: CONNECTIONS_MAX }
+        Self::granting(Grants::nobody())
+    }
+
+    fn granting(grants: Grants) -> Self {
+        Self {
+            grants,
+            authenticator: None,
+            authorizer: None,
+            validator: None,
+            limits: Limits::default(),
+            peer: false,
+            connections_max: CONNECTIONS_MAX,
+        }
     }
 
     /// Lets in those who show `token`, and lets their edits bear `rank`, from 0 to 255.
     #[must_use]
     pub fn grant(mut self, token: impl Into<String>, rank: u8) -> Self {
-        self.grants.tokens.insert(token.into(), rank);
+        self.grants = self.grants.grant(token, rank);
         self
+    }
+
+    /// Lets in those who show `token` as `subject`, a name of 1 to 255 bytes. Unlike with [`HubOptions::grant`], the token
+    /// may later be replaced by another one of the same subject: a database belongs to the subject that it first
+    /// connected as.
+    ///
+    /// ```
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::closed().grant_as("ann", "secret", 5).grant_as("ann", "next secret", 5);
+    /// ```
+    #[must_use]
+    pub fn grant_as(mut self, subject: impl Into<String>, token: impl Into<String>, rank: u8) -> Self {
+        self.grants = self.grants.grant_as(subject, token, rank);
+        self
+    }
+
+    /// Asks this who somebody is, instead of comparing tokens with those that were granted.
+    ///
+    /// ```
+    /// use rivus::{By, Denial, Grant, HubOptions};
+    /// let options = HubOptions::closed().authenticator(By(|token: Option<&str>, _now| match token {
+    ///     Some("open sesame") => Ok(Grant { subject: "ali".to_owned(), rank: 0, expires: None }),
+    ///     _ => Err(Denial::unauthorised("say the words")),
+    /// }));
+    /// ```
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Asks this what a subject may do with a scope (the default scope is empty), anew for every page and every edit.
+    ///
+    /// ```
+    /// use rivus::{Access, HubOptions};
+    /// let options = HubOptions::open().authorizer(|subject, access, _scope| match access {
+    ///     Access::Read => true,
+    ///     Access::Write => subject != "guest",
+    ///     // Bringing back what the hub has lost, unjudged.
+    ///     _ => subject == "operator",
+    /// });
+    /// ```
+    #[must_use]
+    pub fn authorizer(mut self, allows: impl Fn(&str, Access, &str) -> bool + Send + Sync + 'static) -> Self {
+        self.authorizer = Some(Arc::new(By(allows)));
+        self
+    }
+
+    /// Asks this about every edit before it is accepted. Its author gets a refused edit back with the reason, and shows
+    /// what the hub has.
+    ///
+    /// ```
+    /// use rivus::{HubOptions, Refusal, Value};
+    /// let options = HubOptions::open().validator(|_subject, edit| {
+    ///     for task in edit.entities().iter().filter(|entity| entity.kind == "task") {
+    ///         if task.field("title") == Some(&Value::from("")) {
+    ///             return Err(Refusal::of_field(task, "title", "a task needs a title"));
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn validator(
+        mut self,
+        validate: impl Fn(&str, &Proposed<'_>) -> Result<(), Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        self.validator = Some(Arc::new(By(validate)));
+        self
+    }
+
+    /// Takes no more than this of anybody. Devices are told, and set aside themselves what would be refused.
+    ///
+    /// ```
+    /// use rivus::{HubOptions, Limits};
+    /// let limits = Limits { value_bytes_max: 64 << 10, registers_per_second: Some(1000), ..Limits::default() };
+    /// let options = HubOptions::open().limits(limits);
+    /// ```
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What is asked of those who connect.
+    pub(crate) fn gate(&self) -> Gate {
+        let mut gate = Gate::new(self.grants.clone()).limits(self.limits);
+        if let Some(authenticator) = &self.authenticator {
+            gate = gate.authenticator(Arc::clone(authenticator));
+        }
+        if let Some(authorizer) = &self.authorizer {
+            gate = gate.authorizer(Arc::clone(authorizer));
+        }
+        if let Some(validator) = &self.validator {
+            gate = gate.validator(Arc::clone(validator));
+        }
+        gate
     }
 
     /// Serves as one among equals instead of as the authority: edits are not judged, each side keeps its own.
@@ -149,6 +266,7 @@ impl Db {
 }
 
 async fn accept(db: Db, listener: TcpListener, options: HubOptions, mut stop: watch::Receiver<bool>) {
+    let gate = Arc::new(options.gate());
     let free = Arc::new(Semaphore::new(options.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -159,9 +277,9 @@ async fn accept(db: Db, listener: TcpListener, options: HubOptions, mut stop: wa
                         tracing::warn!(%from, "turned away: too many connections");
                         continue;
                     };
-                    let (db, grants, stop) = (db.clone(), options.grants.clone(), stop.clone());
+                    let (db, gate, stop) = (db.clone(), Arc::clone(&gate), stop.clone());
                     connections.spawn(async move {
-                        let result = serve_one(db, socket, grants, stop).await;
+                        let result = serve_one(db, socket, gate, stop).await;
                         if let Err(error) = result {
                             tracing::info!(%from, %error, "connection ended");
                         }
@@ -185,7 +303,7 @@ async fn accept(db: Db, listener: TcpListener, options: HubOptions, mut stop: wa
 async fn serve_one(
     db: Db,
     socket: TcpStream,
-    grants: Grants,
+    gate: Arc<Gate>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SyncError> {
     let _ = socket.set_nodelay(true);
@@ -196,7 +314,7 @@ async fn serve_one(
         Err(_) => return Err(SyncError::Silent),
     };
     let session = Session::new(SessionOptions {
-        role: Role::Server { grants },
+        role: Role::Server { gate },
         want: Want::Live,
         offers: true,
         seeds: seeds(),
