@@ -118,6 +118,23 @@ pub enum SessionEvent {
         /// How many it refused or wants again.
         excepted: usize,
     },
+    /// The gate has let somebody in. The handshake goes on.
+    Admitted {
+        /// The principal's name; empty for the anonymous.
+        subject: String,
+    },
+    /// A page went out.
+    Sent {
+        /// Registers in it.
+        registers: usize,
+    },
+    /// A push was taken, and what it holds was judged.
+    Pushed {
+        /// Registers in it.
+        registers: usize,
+        /// Why edits in it were refused, one code for each.
+        refused: Vec<Code>,
+    },
     /// At the same position the digests differ: a fault. Everything is read again from the start.
     Diverged {
         /// This store's digest.
@@ -445,6 +462,17 @@ impl Session {
             && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 
+    /// How many changes the other side is behind `head`, this store's head seq; `None` if it follows none.
+    #[must_use]
+    pub fn lag(&self, head: u64) -> Option<u64> {
+        let writing = self.writing?;
+        if writing.is_received(head, self.peer_synced) {
+            return Some(0);
+        }
+        let has = self.peer_synced.unwrap_or(0).max(writing.from());
+        Some(head.saturating_sub(has).max(1))
+    }
+
     fn is_server(&self) -> bool {
         matches!(self.options.role, Role::Server { .. })
     }
@@ -541,6 +569,15 @@ impl SessionError {
             Self::Wire(_) | Self::Role(_) => false,
             Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
             Self::Copied | Self::NewWriter | Self::Commit(_) => true,
+        }
+    }
+
+    /// The code that the other side is told, or has told.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Goaway { code, .. } => Some(*code),
+            other => other.to_tell().map(|(code, _)| code),
         }
     }
 

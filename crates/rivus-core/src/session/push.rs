@@ -1,12 +1,13 @@
 //! Pending edits on their way to the authority, and its answers.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use super::{Ack, Session, SessionError, SessionEvent, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{Millis, Stamp};
-use crate::replica::{Answer, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
+use crate::replica::{Answer, Delta, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
 use crate::store::Store;
 use crate::wire::{Exception, Frame};
 
@@ -131,8 +132,11 @@ impl Session {
         let verdicts = replica.judge(now, edits, &principal, &remembered, taint, push.heard, *answers)?;
         let exceptions: Vec<_> = verdicts.exceptions.into_iter().map(exception).collect();
         let (all, excepted) = (push.edits.len(), exceptions.len());
+        let registers = push.edits.clone().map(|edit| registers(&edit.delta)).sum();
         self.decoder = decoder;
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
+        let refused = exceptions.iter().filter_map(|exception| exception.code).collect();
+        self.events.push_back(SessionEvent::Pushed { registers, refused });
         self.tell_losses(replica)?;
         self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
         Ok(())
@@ -182,6 +186,15 @@ impl Session {
         self.events.push_back(SessionEvent::Judged { accepted, excepted });
         Ok(())
     }
+}
+
+fn registers(delta: &impl Delta) -> usize {
+    let mut registers = 0;
+    let _ = delta.each(|part| {
+        registers += part.changes.len();
+        Ok::<(), Infallible>(())
+    });
+    registers
 }
 
 /// A verdict as it is told; a push has fewer edits than 32 bits count.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::read::low;
-use super::{Session, SessionError, not_authority, unexpected};
+use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
@@ -19,6 +19,8 @@ use crate::work::damaged;
 /// The other side's subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Writing {
+    /// What the other side had when it subscribed.
+    from: u64,
     done: u64,
     at: u64,
     live: bool,
@@ -37,6 +39,11 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn handle_quiet(&mut self) {
         self.quiet = self.checkpoint_due;
+    }
+
+    /// What the other side had when it subscribed.
+    pub(super) fn from(&self) -> u64 {
+        self.from
     }
 
     /// Whether the other side has everything up to `head`, having said that it has everything up to `synced`.
@@ -77,6 +84,7 @@ impl Session {
         let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
+            from: cursor.done,
             done: if equal { head.seq } else { cursor.done },
             at,
             live: subscribe.live,
@@ -157,6 +165,7 @@ impl Session {
         self.writing = Some(writing);
         let incarnation = self.tell_incarnation(&filled.head);
         let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
+        self.events.push_back(SessionEvent::Sent { registers: filled.registers });
         Ok(Some(self.encoder.finish_page(header)))
     }
 
@@ -193,6 +202,7 @@ struct Filled {
     at: u64,
     more: bool,
     head: Head,
+    registers: usize,
 }
 
 /// Fills a page with the rows after the subscription's position.
@@ -203,14 +213,18 @@ fn fill<S: Store>(
     receiver: StoreId,
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
+    let mut registers = 0;
     let head = replica.store().changes(writing.at, &mut |changed| {
         if encoder.is_full() {
             more = true;
             return ControlFlow::Break(());
         }
-        if let Err(corrupt) = add(encoder, writing, receiver, changed) {
-            failed = Some(damaged(changed.kind, changed.id, corrupt));
-            return ControlFlow::Break(());
+        match add(encoder, writing, receiver, changed) {
+            Ok(added) => registers += added,
+            Err(corrupt) => {
+                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                return ControlFlow::Break(());
+            }
         }
         at = changed.seq;
         ControlFlow::Continue(())
@@ -224,7 +238,7 @@ fn fill<S: Store>(
                     .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers }),
     }
 }
 
@@ -233,7 +247,7 @@ fn add(
     writing: Writing,
     receiver: StoreId,
     changed: Changed<'_>,
-) -> Result<(), Corrupt> {
+) -> Result<usize, Corrupt> {
     let mut registers: Vec<(&[u8], Register<'_>)> = Vec::new();
     for entry in Row::new(changed.bytes, changed.seq)?.entries() {
         let entry = entry?;
@@ -255,5 +269,5 @@ fn add(
             registers.iter().map(|(address, register)| (*address, register)),
         );
     }
-    Ok(())
+    Ok(registers.len())
 }
