@@ -103,6 +103,8 @@ pub use crate::evict::Fetched;
 pub use crate::fields::Fields;
 pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};
+#[cfg(feature = "jwt")]
+pub use crate::net::Jwt;
 pub use crate::net::{
     Access, Authenticator, Authorizer, By, Connection, ConnectionState, Denial, Grant, Grants, Hub,
     HubOptions, Limits, Proposed, ProposedEntity, Refusal, Remote, Spot, SyncError, SyncReport, Validator,

@@ -8,16 +8,24 @@ mod client;
 mod dial;
 mod error;
 pub(crate) mod fetch;
+#[cfg(any(feature = "jwt", feature = "tls"))]
+mod files;
 mod hub;
+#[cfg(feature = "jwt")]
+pub(crate) mod jwt;
 mod packing;
 pub(crate) mod pump;
 mod remote;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::time::Duration;
 
 pub use client::{Connection, ConnectionState};
 pub use error::SyncError;
 pub use hub::{Hub, HubOptions};
+#[cfg(feature = "jwt")]
+pub use jwt::Jwt;
 pub use remote::Remote;
 pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use rivus_core::session::{
@@ -60,3 +68,5 @@ const PING: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// So long the handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// The header of a refusal that names its [`Code`](rivus_core::code::Code).
+const CODE_HEADER: &str = "rivus-code";

@@ -239,7 +239,7 @@ impl Db {
         mut stop: watch::Receiver<bool>,
     ) -> (SyncReport, Result<(), SyncError>) {
         let socket = tokio::select! {
-            dialled = dial(remote.url()) => dialled,
+            dialled = dial(remote) => dialled,
             () = told_to(&mut stop) => return (SyncReport::default(), Ok(())),
         };
         let socket = match socket {

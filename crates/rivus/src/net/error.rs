@@ -1,5 +1,8 @@
 //! Why a sync ended.
 
+use std::time::Duration;
+
+use rivus_core::code::Code;
 use rivus_core::session::SessionError;
 
 /// Why a connection could not be made or ended. Everything up to the last whole frame is kept.
@@ -7,7 +10,7 @@ use rivus_core::session::SessionError;
 #[non_exhaustive]
 pub enum SyncError {
     /// The address is none that can be connected to.
-    #[error("`{url}` is no address of a hub: give ws://HOST:PORT")]
+    #[error("`{url}` is no address of a hub: give {ADDRESS}")]
     BadAddress {
         /// What was given.
         url: String,
@@ -18,6 +21,46 @@ pub enum SyncError {
         /// The address.
         url: String,
         /// What the system said.
+        reason: String,
+    },
+    /// The certificate of the other side is not trusted, or the two do not both speak TLS.
+    #[error("{url}: {reason}")]
+    Tls {
+        /// The address.
+        url: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Something answers there, but not as a hub.
+    #[error("{url} is no hub, it answers {reason}")]
+    NoHub {
+        /// The address.
+        url: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The hub turned the connection away before the first frame.
+    #[error("{url} turned the connection away: {code}: {message}")]
+    TurnedAway {
+        /// The address.
+        url: String,
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        message: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// A certificate or a private key that cannot be used.
+    #[error("TLS cannot be used: {reason}")]
+    BadCertificate {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The keys by which signed tokens are checked cannot be used.
+    #[error("tokens cannot be checked: {reason}")]
+    BadKeys {
+        /// What is wrong.
         reason: String,
     },
     /// The address cannot be listened on.
@@ -57,11 +100,24 @@ impl SyncError {
         match self {
             Self::BadAddress { .. }
             | Self::Listen { .. }
+            | Self::BadCertificate { .. }
+            | Self::BadKeys { .. }
             | Self::Packing
             | Self::CannotFetch
             | Self::Reentrant => false,
+            // A certificate is renewed at the hub, and in a hotel a stranger answers until one has paid: a device that
+            // gave up would stay away for ever.
+            Self::Tls { .. } | Self::NoHub { .. } => true,
             Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
+            Self::TurnedAway { code, .. } => code.is_retryable(),
             Self::Session(error) => error.is_retryable(),
         }
     }
 }
+
+/// What an address looks like.
+const ADDRESS: &str = if cfg!(feature = "tls") {
+    "wss://HOST:PORT, or ws://HOST:PORT without encryption"
+} else {
+    "ws://HOST:PORT"
+};

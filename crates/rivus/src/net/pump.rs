@@ -48,6 +48,17 @@ pub(crate) struct Pump<H: Host> {
     asked: Option<Ask>,
     /// Called whenever that changes.
     listen: Box<dyn FnMut(Synced) + Send>,
+    /// Called for whatever is to be counted.
+    watch: Option<Box<dyn FnMut(Sight<'_>) + Send>>,
+}
+
+/// What can be seen of a session from outside.
+#[derive(Debug)]
+pub(crate) enum Sight<'e> {
+    /// Something happened.
+    Event(&'e SessionEvent),
+    /// So many changes is the other side behind.
+    Lag(u64),
 }
 
 /// How far a session is.
@@ -79,7 +90,14 @@ impl<H: Host> Pump<H> {
             synced: Synced::default(),
             asked: None,
             listen: Box::new(listen),
+            watch: None,
         }
+    }
+
+    /// Shows what happens to somebody who counts.
+    pub(crate) fn watch(mut self, watch: impl FnMut(Sight<'_>) + Send + 'static) -> Self {
+        self.watch = Some(Box::new(watch));
+        self
     }
 
     /// Runs the session until it ends in order or breaks, and says what it did either way.
@@ -256,13 +274,16 @@ impl<H: Host> Pump<H> {
             return Err(SyncError::Broken("the session was lost in a panic".to_owned()));
         };
         let host = Arc::clone(&self.host);
+        let span = tracing::Span::current();
         let lent = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
             let done = host.with(|replica, now| {
                 let done = act(&mut session, replica, now);
                 // An edit that came in since the last frame is pending, though the session has not met it yet.
                 let is_synced = |seq: &u64| session.is_synced(*seq) && replica.pending_count() == Ok(0);
-                let up_to = replica.head().ok().map(|head| head.seq).filter(is_synced);
-                (done, up_to)
+                let head = replica.head().ok().map(|head| head.seq);
+                let lag = head.and_then(|head| session.lag(head));
+                (done, head.filter(is_synced), lag)
             });
             (done, session)
         });
@@ -270,11 +291,17 @@ impl<H: Host> Pump<H> {
         let mut synced = self.synced;
         for event in session.poll_events() {
             synced.opened |= matches!(event, SessionEvent::Opened { .. });
+            if let Some(watch) = &mut self.watch {
+                watch(Sight::Event(&event));
+            }
             self.answer(&event);
             note(&mut self.report, &mut self.zstd, &event);
         }
         self.session = Some(session);
-        let (done, up_to) = done?;
+        let (done, up_to, lag) = done?;
+        if let (Some(watch), Some(lag)) = (&mut self.watch, lag) {
+            watch(Sight::Lag(lag));
+        }
         synced.up_to = up_to;
         if synced != self.synced {
             self.synced = synced;

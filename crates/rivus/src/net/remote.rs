@@ -1,6 +1,7 @@
 //! Where another store is, and what grants access to it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rivus_core::session::{Role, Session, SessionOptions, Want};
 use rivus_core::wire::capability;
@@ -18,12 +19,13 @@ use crate::machine::seeds;
 pub struct Remote {
     url: String,
     token: Option<String>,
+    ca: Option<Arc<[u8]>>,
 }
 
 impl Remote {
-    /// The store at `url`, for example `ws://example.org:7171`.
+    /// The store at `url`, for example `wss://example.org:7171`, or `ws://127.0.0.1:7171` without encryption.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: None }
+        Self { url: url.into(), token: None, ca: None }
     }
 
     /// Shows this token to the other side. It goes in the first frame, never in the address.
@@ -31,6 +33,25 @@ impl Remote {
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
+    }
+
+    /// Trusts, for `wss://`, hubs whose certificate was signed by one of these authorities, in PEM, and no others.
+    /// Without it the public ones are trusted, as in browsers.
+    ///
+    /// ```no_run
+    /// use rivus::Remote;
+    /// let remote = Remote::new("wss://hub.internal:7171").ca(std::fs::read("ca.pem")?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(pem.into().into());
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn trusted(&self) -> Option<&[u8]> {
+        self.ca.as_deref()
     }
 
     /// The address.
