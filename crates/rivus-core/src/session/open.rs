@@ -62,7 +62,7 @@ impl Session {
         let Role::Server { gate } = &self.options.role else { return Err(unexpected("HELLO to a client")) };
         let grant = gate.admit(hello.token.as_deref(), now)?;
         let rank = grant.rank;
-        self.events.push_back(SessionEvent::Admitted { subject: grant.subject.clone() });
+        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         let identity = replica.identity();
         if let Some(authority) = identity.authority {
             return Err(not_authority(authority.store));

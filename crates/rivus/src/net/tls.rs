@@ -52,7 +52,7 @@ impl Certificate {
         let Some(files) = &self.files else { return Ok(false) };
         let mut watched = files.watched.lock().unwrap_or_else(PoisonError::into_inner);
         // Both are asked, so that each remembers what it saw.
-        if !watched.iter_mut().fold(false, |changed, file| file.has_changed() || changed) {
+        if watched.each_mut().map(Watched::has_changed) == [false; 2] {
             return Ok(false);
         }
         let certified = read(&files.certificate, &files.key)?;

@@ -117,7 +117,10 @@ struct Answer(Option<Refusal>);
 
 impl Callback for Answer {
     fn on_request(self, _: &Request, response: Response) -> Result<Response, ErrorResponse> {
-        self.0.map_or(Ok(response), |refusal| Err(refusal.answer()))
+        match self.0 {
+            None => Ok(response),
+            Some(refusal) => Err(refusal.answer()),
+        }
     }
 }
 
