@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// List the writes of this database that lost to one that had not seen them
     #[command(after_help = CONFLICTS)]
     Conflicts(Conflicts),
+    /// List the edits of this database that the hub refused, and those that wait for one of them
+    #[command(after_help = REJECTED)]
+    Rejected(Rejected),
     /// List the kinds, or the entities of one kind
     #[command(after_help = LIST)]
     List {
@@ -155,7 +158,7 @@ pub(crate) enum Command {
     },
     /// Sync with a hub once
     #[command(after_help = SYNC)]
-    Sync(Remote),
+    Sync(Sync),
     /// Stay in sync with a hub and print what changes, until ctrl-c
     #[command(after_help = LIVE)]
     Live(Remote),
@@ -182,6 +185,17 @@ pub(crate) struct Conflicts {
     /// Write the lost value of this conflict again
     #[arg(long, value_name = "NUMBER")]
     pub(crate) restore: Vec<u64>,
+}
+
+/// `rivus rejected`.
+#[derive(Args, Debug)]
+pub(crate) struct Rejected {
+    /// Make the refused edit with this key once more
+    #[arg(long, value_name = "KEY")]
+    pub(crate) retry: Vec<u64>,
+    /// Take the refused edit with this key off the list
+    #[arg(long, value_name = "KEY")]
+    pub(crate) discard: Vec<u64>,
 }
 
 /// An edit.
@@ -235,6 +249,9 @@ pub(crate) struct Import {
 pub(crate) struct Export {
     /// The kind; all kinds without it
     pub(crate) kind: Option<String>,
+    /// Instead of entities, the edits that no hub has accepted: pending ones and refused ones, as JSON
+    #[arg(long, conflicts_with_all = ["kind", "format"])]
+    pub(crate) pending: bool,
     /// The format [default: by the file's extension, else json]
     #[arg(long)]
     pub(crate) format: Option<Format>,
@@ -268,6 +285,22 @@ pub(crate) struct Remote {
     /// Trust hubs whose certificate was signed by these authorities, in PEM, and no others [default: the public ones]
     #[arg(long, value_name = "FILE", env = "RIVUS_CA")]
     pub(crate) ca: Option<PathBuf>,
+}
+
+/// `rivus sync`.
+#[derive(Args, Debug)]
+pub(crate) struct Sync {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// Send what is pending, and fetch nothing
+    #[arg(long, conflicts_with_all = ["pull", "limit"])]
+    pub(crate) push: bool,
+    /// Fetch, and send nothing
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Fetch no further page once so many registers are here, and send nothing
+    #[arg(long, value_name = "REGISTERS")]
+    pub(crate) limit: Option<usize>,
 }
 
 /// `rivus fetch`.
@@ -411,6 +444,15 @@ Examples:
 
 With an authority the list is exact. Without one it may name writes that were seen before they were replaced.";
 
+const REJECTED: &str = "\
+Examples:
+  rivus rejected
+  rivus rejected --retry 12 --discard 14
+  rivus --json rejected | jq .reason
+
+A refused edit was taken back when the hub's answer came, and holds up no other. It is off the list once its fields are
+written anew. `export --pending` writes all of them, and what is pending, to a file.";
+
 const LIST: &str = "\
 Examples:
   rivus list
@@ -486,7 +528,8 @@ Deleted entities are left out.
 Examples:
   rivus export -o backup.json
   rivus export task --format jsonl | gzip > tasks.jsonl.gz
-  rivus export task -o tasks.csv";
+  rivus export task -o tasks.csv
+  rivus export --pending -o unsent.json";
 
 const SERVE: &str = "\
 The database becomes the authority of all that sync with it, for good, unless --peer says otherwise.
@@ -516,7 +559,10 @@ const SYNC: &str = "\
 Examples:
   rivus sync ws://127.0.0.1:7171
   RIVUS_TOKEN=phone-secret rivus --db phone.db sync wss://hub.example.org:7171
-  rivus sync wss://hub.internal:7171 --ca ca.pem";
+  rivus sync wss://hub.internal:7171 --ca ca.pem
+  rivus --json sync ws://127.0.0.1:7171 --limit 1000 | jq .pulled.more
+
+The report says what became of every edit that was offered, also where the sync broke off; the exit code is 1 then.";
 
 const LIVE: &str = "\
 Examples:

@@ -14,6 +14,7 @@ use crate::assignment::reads_as_json;
 use crate::database;
 use crate::import::{entities_text, format_of};
 use crate::output::Output;
+use crate::table::count;
 
 /// `rivus export`.
 pub(crate) fn run(global: &Global, export: &Export, out: &mut Output) -> Result<()> {
@@ -23,6 +24,9 @@ pub(crate) fn run(global: &Global, export: &Export, out: &mut Output) -> Result<
         return Err(crate::usage("CSV holds entities of one kind: name it, or take --format jsonl"));
     }
     let db = database::open(global)?;
+    if export.pending {
+        return write_pending(&db, export, out);
+    }
     let Some(path) = &export.output else {
         write(&db, export, format, out)?;
         return Ok(());
@@ -35,6 +39,27 @@ pub(crate) fn run(global: &Global, export: &Export, out: &mut Output) -> Result<
     }
     let text = format!("exported {} to {}", entities_text(entities), path.display());
     Ok(out.say(text, &Done { file: path, entities })?)
+}
+
+/// Writes the edits that no hub has accepted.
+fn write_pending(db: &Db, export: &Export, out: &mut Output) -> Result<()> {
+    #[derive(Serialize)]
+    struct Done<'f> {
+        file: &'f Path,
+        edits: usize,
+    }
+    let (edits, all) = (db.sync_state()?.pending + db.rejections()?.len(), db.export_pending()?);
+    let Some(path) = &export.output else {
+        serde_json::to_writer(&mut *out, &all)?;
+        return Ok(writeln!(out)?);
+    };
+    into_file(path, |mut file| {
+        serde_json::to_writer(&mut file, &all)?;
+        writeln!(file)?;
+        Ok(edits)
+    })?;
+    let text = format!("exported {} to {}", count(edits, "edit"), path.display());
+    Ok(out.say(text, &Done { file: path, edits })?)
 }
 
 /// Writes a file beside the one at `path` and puts it in its place when it is complete.

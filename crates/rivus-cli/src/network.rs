@@ -4,36 +4,64 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
-use rivus::{ConnectionState, Event, Origin, SyncReport};
+use rivus::{Event, Origin, Phase, SyncReport, SyncState};
 use serde::Serialize;
 
-use crate::args::{Global, Remote};
+use crate::args::{Global, Remote, Sync};
 use crate::database;
 use crate::output::Output;
 use crate::table::{count, printable};
 
 /// `rivus sync`.
-pub(crate) fn sync(global: &Global, remote: &Remote, out: &mut Output) -> Result<()> {
+pub(crate) fn sync(global: &Global, sync: &Sync, out: &mut Output) -> Result<()> {
     let db = database::open_or_make(global)?;
-    let remote = remote_of(remote)?;
-    let report = crate::wait(async { Ok(db.sync(&remote).await?) })?;
+    let remote = remote_of(&sync.remote)?;
+    let report = crate::wait(async {
+        Ok(match (sync.push, sync.pull || sync.limit.is_some()) {
+            (true, _) => db.push_once(&remote).await,
+            (false, true) => db.pull_once(&remote, sync.limit, None).await,
+            (false, false) => db.sync_once(&remote).await,
+        })
+    })?;
+    // Also of a sync that broke: it says how far it came.
     if out.is_json() {
-        return Ok(out.json(&report)?);
+        out.json(&report)?;
+    } else if report.error.is_none() || !report.peer.is_empty() {
+        tell(&report, out)?;
     }
-    tell(&report, out)
+    report.ok()?;
+    Ok(())
 }
 
 fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
     let role = if report.is_authority { "the authority" } else { "a peer" };
     writeln!(out, "synced with {role}, store {}", report.peer)?;
-    writeln!(out, "accepted  {} of this database", count(report.accepted, "edit"))?;
-    if report.excepted > 0 {
-        writeln!(out, "          {} refused or made anew: `status` tells", count(report.excepted, "edit"))?;
+    let (pushed, pulled) = (&report.pushed, &report.pulled);
+    let accepted = pushed.accepted + pushed.superseded + pushed.duplicate;
+    writeln!(out, "accepted  {} of this database", count(accepted, "edit"))?;
+    if pushed.superseded > 0 {
+        writeln!(
+            out,
+            "          {} lost to others at once: see `conflicts`",
+            count(pushed.superseded, "edit")
+        )?;
     }
-    writeln!(out, "received  {}", count(report.received, "register"))?;
-    if report.quarantined > 0 {
-        let set_aside = count(report.quarantined, "register");
+    for (reason, edits) in &pushed.rejected {
+        writeln!(out, "refused   {}, {reason}: see `rejected`", count(*edits, "edit"))?;
+    }
+    if pushed.blocked > 0 {
+        writeln!(out, "blocked   {}, by a refused one: see `rejected`", count(pushed.blocked, "edit"))?;
+    }
+    if pushed.deferred > 0 {
+        writeln!(out, "deferred  {} to the next sync", count(pushed.deferred, "edit"))?;
+    }
+    writeln!(out, "received  {}", count(pulled.received, "register"))?;
+    if pulled.set_aside > 0 {
+        let set_aside = count(pulled.set_aside, "register");
         writeln!(out, "          {set_aside} set aside until due: they are stamped in the future")?;
+    }
+    if pulled.more {
+        writeln!(out, "          more is waiting after position {}", pulled.position)?;
     }
     let digests = match (report.verified, report.diverged) {
         (_, true) => "differed at some time, and everything was fetched anew",
@@ -57,8 +85,8 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
         let mut told = None;
         loop {
             let state = states.borrow_and_update().clone();
-            if let ConnectionState::Stopped { error: Some(error) } = state {
-                return Err(error.into());
+            if let (Phase::Stopped, Some(error)) = (state.phase, state.error()) {
+                return Err(error.clone().into());
             }
             let now = StateJson::of(&state);
             if told.as_ref() != Some(&now) {
@@ -78,8 +106,7 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
             }
         }
         connection.close().await;
-        let state = StateJson { state: "closed", error: None };
-        Ok(out.say(state.text(), &state)?)
+        Ok(out.say(StateJson::CLOSED.text(), &StateJson::CLOSED)?)
     })
 }
 
@@ -99,25 +126,34 @@ pub(crate) fn remote_of(remote: &Remote) -> Result<rivus::Remote> {
 struct StateJson {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 impl StateJson {
-    fn of(state: &ConnectionState) -> Self {
-        let (state, error) = match state {
-            ConnectionState::Connecting => ("connecting", None),
-            ConnectionState::Live { synced: Some(_) } => ("synced", None),
-            ConnectionState::Live { synced: None } => ("exchanging", None),
-            ConnectionState::Waiting { error } => ("waiting", Some(error.to_string())),
-            _ => ("closed", None),
+    const CLOSED: Self = Self { state: "closed", pending: None, error: None };
+
+    fn of(state: &SyncState) -> Self {
+        let name = match state.phase {
+            Phase::Connecting => "connecting",
+            Phase::Waiting => "waiting",
+            Phase::Paused => "paused",
+            Phase::Stopped => "closed",
+            Phase::Idle => "idle",
+            _ if state.synced => "synced",
+            _ => "exchanging",
         };
-        Self { state, error }
+        let pending = Some(state.pending).filter(|pending| *pending > 0);
+        Self { state: name, pending, error: state.error().map(ToString::to_string) }
     }
 
     fn text(&self) -> String {
+        let pending =
+            self.pending.map_or_else(String::new, |edits| format!(", {} pending", count(edits, "edit")));
         match &self.error {
-            Some(error) => format!("{}: {error}; trying again", self.state),
-            None => self.state.to_owned(),
+            Some(error) => format!("{}{pending}: {error}; trying again", self.state),
+            None => format!("{}{pending}", self.state),
         }
     }
 }

@@ -109,7 +109,12 @@ pub(crate) fn writer(stamp: Stamp) -> String {
 
 /// When it was written, in UTC.
 pub(crate) fn when(stamp: Stamp) -> String {
-    let ms = whole_millis(stamp.time);
+    when_ms(i64::try_from(whole_millis(stamp.time)).unwrap_or(i64::MAX))
+}
+
+/// This moment, in ms since 1970, in UTC.
+pub(crate) fn when_ms(ms: i64) -> String {
+    let ms = u64::try_from(ms).unwrap_or(0);
     let (days, ms_of_day) = (ms / 86_400_000, ms % 86_400_000);
     let (year, month, day) = date(days);
     let (hour, minute) = (ms_of_day / 3_600_000, ms_of_day / 60_000 % 60);

@@ -450,7 +450,7 @@ fn two_files_sync_through_a_hub_that_wants_a_token() {
     let mut command = place.command(&["--json", "--db", "b.db", "sync", &url]);
     let report = Ran::of(command.env("RIVUS_TOKEN", "secret").output().unwrap());
     let report: Value = serde_json::from_str(&report.out).unwrap();
-    assert_eq!((&report["is_authority"], &report["received"]), (&true.into(), &2.into()));
+    assert_eq!((&report["is_authority"], &report["pulled"]["received"]), (&true.into(), &2.into()));
     assert_eq!(place.json(&["--db", "b.db", "show", "task", "t1"])["fields"]["title"], "from a");
     let (a, b) = (place.json(&["--db", "a.db", "status"]), place.json(&["--db", "b.db", "status"]));
     assert_eq!((&a["digest"], &b["authority"]["rank"]), (&b["digest"], &5.into()));

@@ -30,7 +30,9 @@ mod mark {
     pub(super) const SAW: u8 = 2;
     /// The edit is a put of one plain field that is all of its delta: neither is written twice.
     pub(super) const ONE_PUT: u8 = 4;
-    pub(super) const KNOWN: u8 = 7;
+    /// Later edits were sent before it.
+    pub(super) const PASSED: u8 = 8;
+    pub(super) const KNOWN: u8 = 15;
 }
 
 impl Header {
@@ -128,6 +130,8 @@ pub struct PendingEntity<'a> {
 pub struct Pending<'a> {
     /// Stamp, rank and the rest.
     pub header: Header,
+    /// Whether later edits were sent before it: it needs a new stamp.
+    pub(crate) passed: bool,
     /// None if they follow from the delta.
     ops: Option<(u64, &'a [u8])>,
     /// The delta.
@@ -145,6 +149,7 @@ impl<'a> Pending<'a> {
         if marks & !mark::KNOWN != 0 {
             return Err(Cut);
         }
+        let passed = marks & mark::PASSED != 0;
         let stamp = reader.stamp()?;
         let rank = reader.u8()?;
         let saw = if marks & mark::SAW == 0 {
@@ -158,7 +163,7 @@ impl<'a> Pending<'a> {
             let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
             let register = Register::plain(Candidate { stamp, rank, saw, value: reader.rest() });
             let entity = PendingEntity { kind, id, registers: vec![(address, register)] };
-            return Ok(Self { header, ops: None, entities: vec![entity] });
+            return Ok(Self { header, passed, ops: None, entities: vec![entity] });
         }
         let ops = (reader.varint()?, reader.slice()?);
         let mut entities = Vec::new();
@@ -171,7 +176,15 @@ impl<'a> Pending<'a> {
             }
             entities.push(PendingEntity { kind, id, registers });
         }
-        Ok(Self { header, ops: Some(ops), entities })
+        Ok(Self { header, passed, ops: Some(ops), entities })
+    }
+
+    /// The record of an edit that later ones go past; `None` if it says so already.
+    pub(crate) fn passed_over(record: &[u8]) -> Option<Vec<u8>> {
+        let mut passed = record.to_vec();
+        let marks = passed.first_mut().filter(|marks| **marks & mark::PASSED == 0)?;
+        *marks |= mark::PASSED;
+        Some(passed)
     }
 
     /// The stamp of the edit in a record.

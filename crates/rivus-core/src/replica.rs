@@ -8,6 +8,7 @@ mod conflicts;
 mod delta;
 mod evict;
 mod explain;
+mod hold;
 mod join;
 mod journal;
 mod judge;
@@ -16,6 +17,7 @@ mod peers;
 mod projection;
 mod propose;
 mod read;
+mod rejected;
 mod restamp;
 mod roles;
 mod rules;
@@ -44,6 +46,8 @@ pub use conflicts::Losses;
 pub use delta::{Delta, Incoming, Part};
 pub use evict::{EvictError, Evicted};
 pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
+pub use hold::Blocked;
+pub(crate) use hold::{Hold, Holding};
 pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
 pub use migrate::MigrateError;
@@ -106,6 +110,10 @@ pub struct Replica<S> {
     events: Vec<Event>,
     /// How many commits have had losses to tell of.
     filed: u64,
+    /// Whether an authority refused edits that are listed still.
+    has_rejected: bool,
+    /// How many times that list may have changed.
+    refusals: u64,
 }
 
 /// Where a change came from.
@@ -220,6 +228,8 @@ impl<S: Store> Replica<S> {
             scratch: Scratch::default(),
             events: Vec::new(),
             filed: 0,
+            has_rejected: false,
+            refusals: 0,
         };
         // Asked first: what others commit during the reading is then read again.
         replica.others = replica.store.others()?;
@@ -260,6 +270,7 @@ impl<S: Store> Replica<S> {
         let id = self.identity.replicas.get(self.slot as usize).copied();
         self.clock = Clock::new(id.unwrap_or(seeds.replica), high_water);
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
+        self.look_for_refusals()?;
         self.reload_journal()?;
         self.catch_up()?;
         self.catch_up_views()?;
@@ -404,12 +415,18 @@ impl<S: Store> Replica<S> {
                 Err(error) => return Err(error),
             };
             let (finished, Made { stamp, record, registers }) = finished;
-            let records = record.map(|record| RecordWrite {
+            let mut records = match &record {
+                Some(record) if self.has_rejected => self.written_anew(record)?,
+                _ => Vec::new(),
+            };
+            let clears = !records.is_empty();
+            records.extend(record.map(|record| RecordWrite {
                 table: Table::Outbox,
                 key: RecordKey::CommitSeq,
                 value: Some(record),
-            });
-            match self.commit(finished, records.into_iter().collect(), Meanwhile::Any, Origin::Local) {
+            }));
+            match self.commit(finished, records, Meanwhile::Any, Origin::Local) {
+                Ok(_) if clears && self.look_for_refusals().is_err() => return Err(CommitError::Stale.into()),
                 Ok(seq) => return Ok((value, Edited::Committed { stamp, registers, seq })),
                 Err(CommitError::Stale) if is_on(Canary::StaleIsDone) => {
                     return Ok((value, Edited::Committed { stamp, registers, seq: 0 }));

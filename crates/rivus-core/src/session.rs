@@ -14,6 +14,7 @@ pub mod pair;
 mod push;
 mod rate;
 mod read;
+mod stand;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -37,6 +38,9 @@ use lost::Telling;
 use push::{Judging, Pushing};
 use read::Reading;
 use write::Writing;
+
+pub use push::{Answered, LeftOver};
+pub use stand::{Doing, Progress, Stand};
 
 /// What a session wants of the other side's changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,9 +112,30 @@ pub enum SessionEvent {
         registers: usize,
         /// Registers set aside because they are from the future.
         quarantined: usize,
+        /// Registers among them that this store wrote itself.
+        own: usize,
+        /// Entities that may show something else now.
+        changed: usize,
     },
     /// Everything that the other had up to now is here.
     CaughtUp,
+    /// The page before it was not the last: more is waiting, as the sender says.
+    More {
+        /// The position behind the page, in the sender's changes.
+        at: u64,
+    },
+    /// So many edits are to be sent on this connection, those of now and no later ones unless it is live.
+    Offering {
+        /// How many.
+        edits: usize,
+    },
+    /// Edits were sent to the authority.
+    Pushed {
+        /// Their keys in the outbox, ascending.
+        edits: Vec<u64>,
+    },
+    /// The authority's answer to edits that were sent, in classes that add up to them.
+    Answered(Answered),
     /// The authority has judged edits.
     Judged {
         /// How many it accepted.
@@ -129,7 +154,7 @@ pub enum SessionEvent {
         registers: usize,
     },
     /// A push was taken, and what it holds was judged.
-    Pushed {
+    Taken {
         /// Registers in it.
         registers: usize,
         /// Why edits in it were refused, one code for each.
@@ -192,6 +217,10 @@ pub struct Session {
     giving: Giving,
     /// Up to where the other side said that it has everything.
     peer_synced: Option<u64>,
+    /// Whether edits wait here though the authority would take them.
+    holds_pushes: bool,
+    /// The most edits in one PUSH.
+    push_edits_max: usize,
     repaired: bool,
     /// The other side has asked for an upload on this connection.
     uploaded: bool,
@@ -275,6 +304,8 @@ impl Session {
             fetching: Fetching::default(),
             giving: Giving::default(),
             peer_synced: None,
+            holds_pushes: false,
+            push_edits_max: usize::MAX,
             repaired: false,
             uploaded: false,
             events: VecDeque::new(),
@@ -333,10 +364,10 @@ impl Session {
         let frame = Frame::decode(bytes)?;
         match (self.phase, frame) {
             (_, Frame::Ignored) => Ok(()),
-            (_, Frame::Goaway { code, message }) => {
+            (_, Frame::Goaway { code, message, retry_after_ms }) => {
                 self.phase = Phase::Closed;
                 self.control.clear();
-                Err(SessionError::Goaway { code, message })
+                Err(SessionError::Goaway { code, message, retry_after_ms })
             }
             (Phase::Greeting, Frame::Hello(hello)) if self.is_server() => {
                 self.handle_hello(replica, hello, now)
@@ -389,7 +420,7 @@ impl Session {
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
         }
-        if let Some(frame) = self.next_push(replica)? {
+        if let Some(frame) = self.next_push(replica, now)? {
             return Ok(Some(frame));
         }
         self.start_reading(replica)?;
@@ -408,7 +439,8 @@ impl Session {
         let ends_by_itself = !self.is_server() && self.options.want != Want::Live;
         if ends_by_itself && self.is_synced(replica.head()?.seq) {
             self.phase = Phase::Closed;
-            return Ok(Some(Frame::Goaway { code: Code::CLOSED, message: String::new() }.encode()));
+            let (code, message) = (Code::CLOSED, String::new());
+            return Ok(Some(Frame::Goaway { code, message, retry_after_ms: None }.encode()));
         }
         Ok(self.control.pop_front())
     }
@@ -436,10 +468,16 @@ impl Session {
 
     /// Ends the session in order: the other side is told once the frames under way are out.
     pub fn end(&mut self, code: Code, message: &str) {
+        self.end_until(code, message, None);
+    }
+
+    /// Ends the session as [`Session::end`] does, and asks the other side not to connect again for so many ms.
+    pub fn end_until(&mut self, code: Code, message: &str, retry_after_ms: Option<u64>) {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
             self.control.clear();
-            self.control.push_back(Frame::Goaway { code, message: message.to_owned() }.encode());
+            let message = message.to_owned();
+            self.control.push_back(Frame::Goaway { code, message, retry_after_ms }.encode());
         }
     }
 
@@ -449,7 +487,7 @@ impl Session {
     pub fn is_synced(&self, head: u64) -> bool {
         let is_authority = self.peer.as_ref().is_some_and(|peer| peer.is_authority);
         let given = match &self.pushing {
-            Some(pushing) => pushing.is_quiet(),
+            Some(pushing) => pushing.is_quiet(self.holds_pushes),
             None => {
                 !is_authority
                     && (!self.options.offers
@@ -537,6 +575,8 @@ pub enum SessionError {
         code: Code,
         /// Why, in words.
         message: String,
+        /// How long it asks to wait before connecting again, in ms.
+        retry_after_ms: Option<u64>,
     },
     /// This store was a copy; it has taken a new id. Connect again.
     #[error(

@@ -104,6 +104,8 @@ struct Goaway {
     code: u16,
     #[n(1)]
     message: String,
+    #[n(2)]
+    retry_after_ms: Option<u64>,
 }
 
 /// One declared policy: kind, field (none for the kind's life), and the policy in words.
@@ -172,6 +174,8 @@ pub enum Frame {
         code: Code,
         /// Why, in words, and what to do.
         message: String,
+        /// How long to wait before connecting again, in ms, if the sender asks for that.
+        retry_after_ms: Option<u64>,
     },
     /// The sender's declared policies, sent if the fingerprints differ.
     Schema(Policies),
@@ -219,8 +223,9 @@ impl Frame {
         match self {
             Self::Hello(hello) => cbor::put(&mut out, tag::HELLO, hello),
             Self::Welcome(welcome) => cbor::put(&mut out, tag::WELCOME, welcome),
-            Self::Goaway { code, message } => {
-                cbor::put(&mut out, tag::GOAWAY, &Goaway { code: code.0, message: message.clone() });
+            Self::Goaway { code, message, retry_after_ms } => {
+                let (message, retry_after_ms) = (message.clone(), *retry_after_ms);
+                cbor::put(&mut out, tag::GOAWAY, &Goaway { code: code.0, message, retry_after_ms });
             }
             Self::Schema(policies) => cbor::put(&mut out, tag::SCHEMA, policies),
             Self::Reset(reset) => cbor::put(&mut out, tag::RESET, reset),
@@ -271,8 +276,8 @@ impl Frame {
                 return Ok(Self::Welcome(welcome));
             }
             tag::GOAWAY => {
-                let Goaway { code, message } = cbor::read("GOAWAY", body)?;
-                return Ok(Self::Goaway { code: Code(code), message });
+                let Goaway { code, message, retry_after_ms } = cbor::read("GOAWAY", body)?;
+                return Ok(Self::Goaway { code: Code(code), message, retry_after_ms });
             }
             tag::SCHEMA => return Ok(Self::Schema(cbor::read("SCHEMA", body)?)),
             tag::RESET => {

@@ -60,6 +60,7 @@ mod net;
 mod overlays;
 mod projection;
 mod reference;
+mod rejections;
 #[cfg(feature = "replay")]
 pub mod replay;
 mod save;
@@ -88,6 +89,7 @@ pub use rivus_core::schema::{
     Candidate, CustomResolver, FieldType, KindBuilder, Life, Margin, OnClash, OnGone, Resolver, RuleType,
     Schema, SchemaError, SetWins, Side,
 };
+pub use rivus_core::session::Progress;
 pub use rivus_core::store::StoreError;
 pub use rivus_core::value::{Value, ValueError};
 pub use rivus_core::view::{Shown, View};
@@ -106,12 +108,13 @@ pub use crate::machine::{derived_id, new_id};
 #[cfg(feature = "jwt")]
 pub use crate::net::Jwt;
 pub use crate::net::{
-    Access, Authenticator, Authorizer, By, Connection, ConnectionState, Denial, Grant, Grants, Hub,
-    HubOptions, Limits, Proposed, ProposedEntity, Refusal, Remote, Spot, SyncError, SyncReport, Validator,
-    Write,
+    Access, Authenticator, Authorizer, Background, Budget, By, Connection, Debounce, Delivery, Denial,
+    ErrorClass, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase, Proposed, ProposedEntity,
+    Pulled, Pushed, Reaction, Refusal, Remote, Spot, SyncError, SyncReport, SyncState, Validator, Why, Write,
 };
 pub use crate::projection::{QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
+pub use crate::rejections::{Blocked, Rejection};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
 pub use crate::status::{AuthorityStatus, Status};

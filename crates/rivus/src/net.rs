@@ -4,6 +4,7 @@
 //! owns a session; the replica is locked only while a frame is made or taken, on a blocking thread, never across
 //! an `.await`.
 
+mod backoff;
 mod client;
 mod dial;
 mod error;
@@ -13,50 +14,37 @@ mod files;
 mod hub;
 #[cfg(feature = "jwt")]
 pub(crate) mod jwt;
+mod keep;
+mod levers;
 mod packing;
 pub(crate) mod pump;
+mod reaction;
 mod remote;
+mod report;
+mod rounds;
+mod state;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::time::Duration;
 
-pub use client::{Connection, ConnectionState};
+pub use client::Connection;
+pub(crate) use client::pending;
 pub use error::SyncError;
 pub use hub::{Hub, HubOptions};
 #[cfg(feature = "jwt")]
 pub use jwt::Jwt;
+pub(crate) use levers::Control;
+pub use levers::{Budget, Debounce, Levers, Mode, Pause};
+pub use reaction::{ErrorClass, Reaction};
 pub use remote::Remote;
+pub use report::{Pulled, Pushed, SyncReport};
 pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use rivus_core::session::{
     Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Validator,
 };
-
-/// What one sync did.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
-#[non_exhaustive]
-pub struct SyncReport {
-    /// The other store, in hexadecimal digits.
-    pub peer: String,
-    /// Whether the other side judges this store's edits.
-    pub is_authority: bool,
-    /// Edits of this store that the authority accepted.
-    pub accepted: usize,
-    /// Edits of this store that it refused, or that were built anew and pushed again.
-    pub excepted: usize,
-    /// Registers received.
-    pub received: usize,
-    /// Registers among them that were set aside because they are stamped in the future.
-    pub quarantined: usize,
-    /// Whether the digests were compared at one position and were equal.
-    pub verified: bool,
-    /// Whether they were compared and differed at some time.
-    pub diverged: bool,
-    /// Bytes sent, after compression, without the framing of WebSocket.
-    pub bytes_sent: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-}
+pub use rounds::Background;
+pub use state::{Delivery, Phase, SyncState, Why};
 
 /// Frames longer than this are compressed, if the other side can read that.
 const COMPRESS_BYTES_MIN: usize = 512;
@@ -66,6 +54,8 @@ const QUIET: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_secs(15);
 /// A connection that is silent for so long, probes included, is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// A session in which something is due and no frame passes for so long has stalled, probes or not.
+const STALL_MAX: Duration = Duration::from_secs(60);
 /// So long the handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// The header of a refusal that names its [`Code`](rivus_core::code::Code).

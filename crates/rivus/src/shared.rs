@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rivus_core::clock::Millis;
-use rivus_core::replica::{Event, Replica, Watching};
+use rivus_core::replica::{Event, Origin, Replica, Watching};
 use rivus_core::schema::Schema;
 use tokio::sync::{broadcast, watch};
 
 use crate::Error;
 use crate::any_store::AnyStore;
 use crate::machine::TimeSource;
+use crate::net::Control;
 
 /// A replica and everybody who waits for it to change.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<Event>,
     /// How many times what this store has to tell others has changed.
     pub(crate) changes: watch::Sender<u64>,
+    /// Everything about syncing.
+    pub(crate) sync: Arc<Control>,
 }
 
 impl Shared {
@@ -40,6 +43,7 @@ impl Shared {
             clock,
             events: broadcast::Sender::new(EVENTS_MAX),
             changes: watch::Sender::new(0),
+            sync: Arc::default(),
         }
     }
 
@@ -68,6 +72,14 @@ impl crate::net::pump::Host for Shared {
         let mut replica = self.lock().map_err(|_| crate::SyncError::Reentrant)?;
         Ok(act(&mut replica, now))
     }
+
+    fn note_sent(&self, edits: &[u64]) {
+        self.sync.note_sent(edits);
+    }
+
+    fn note_answered(&self, edits: &[u64]) {
+        self.sync.note_answered(edits);
+    }
 }
 
 /// The replica while its lock is held. Not for keeping across an `.await`.
@@ -95,6 +107,9 @@ impl Drop for Locked<'_> {
         let events = self.replica.poll_events();
         if events.iter().any(|event| matches!(event, Event::Changed { .. })) {
             self.shared.changes.send_modify(|changes| *changes += 1);
+        }
+        if events.iter().any(|event| matches!(event, Event::Changed { origin: Origin::Local, .. })) {
+            self.shared.sync.edits.send_modify(|edits| *edits += 1);
         }
         for event in events {
             // Nobody listens: then nobody misses it.

@@ -37,6 +37,10 @@ pub struct Status {
     pub evicted_registers: u64,
     /// How many edits wait for the authority's verdict.
     pub pending: usize,
+    /// When the oldest of them was made, in ms since 1970.
+    pub pending_since_ms: Option<i64>,
+    /// How many of them are not sent because they refer to what was refused.
+    pub blocked: usize,
     /// How many edits the authority refused.
     pub rejected: usize,
     /// How many writes from the future are set aside.
@@ -76,6 +80,7 @@ pub struct AuthorityStatus {
 impl Status {
     pub(crate) fn of(replica: &Replica<AnyStore>) -> Result<Self, StoreError> {
         let (head, identity) = (replica.head()?, replica.identity());
+        let (pending, since) = crate::net::pending(replica)?;
         let (mut entities, evicted) = (0_usize, replica.evicted()?);
         for kind in replica.store().kinds()? {
             each_id(replica.store(), &kind, |_| {
@@ -92,7 +97,9 @@ impl Status {
             entities: entities.saturating_sub(evicted.entities),
             evicted: evicted.entities,
             evicted_registers: evicted.registers,
-            pending: replica.pending_count()?,
+            pending,
+            pending_since_ms: since.map(|since| since.0),
+            blocked: replica.blocked()?.len(),
             rejected: replica.rejected()?.len(),
             quarantined: replica.quarantined()?,
             unresolved: replica.unresolved().map(|unresolved| unresolved.to_string()),

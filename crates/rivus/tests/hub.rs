@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rivus::rivus_core::code::Code;
-use rivus::{By, ConnectionState, Db, Denial, Error, Grant, Hub, HubOptions, Remote, Schema, SyncError};
+use rivus::{By, Db, Denial, Error, Grant, Hub, HubOptions, Remote, Schema, SyncError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -208,10 +208,7 @@ async fn at_the_end_everybody_is_told_goodbye_and_whoever_does_not_go_is_cut_off
     polite.synced().await?;
     let mut states = polite.states();
     served.shutdown().await;
-    states
-        .wait_for(|state| matches!(state, ConnectionState::Waiting { .. } | ConnectionState::Connecting))
-        .await
-        .unwrap();
+    states.wait_for(|state| !state.connected).await.unwrap();
     polite.close().await;
 
     let options = HubOptions::open().drain_max(Duration::from_millis(50));

@@ -4,7 +4,7 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rivus::{Action, Connection, ConnectionState, Db, HubOptions, Op, Remote, Schema, Shown};
+use rivus::{Action, Connection, Db, HubOptions, Op, Phase, Remote, Schema, Shown};
 
 /// Serves, or stays connected to `url`; does what each line of standard input says.
 ///
@@ -57,7 +57,7 @@ pub fn member(file: &Path, url: Option<&str>) -> Result<()> {
 
 /// Tries again at once instead of after a pause: what an application does when its user asks for it.
 fn nudge(db: &Db, url: Option<&str>, connection: &mut Option<Connection>) {
-    let waits = connection.as_ref().is_some_and(|now| matches!(now.state(), ConnectionState::Waiting { .. }));
+    let waits = connection.as_ref().is_some_and(|now| now.state().phase == Phase::Waiting);
     if let Some(url) = url.filter(|_| waits) {
         *connection = Some(db.connect(Remote::new(url)));
     }

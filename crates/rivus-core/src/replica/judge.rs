@@ -84,6 +84,17 @@ impl Taint {
         self.all = self.all.filter(|answer| *answer > heard);
     }
 
+    /// Whether nothing is tainted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entities.is_empty()
+    }
+
+    /// Whether a refused edit touched this entity.
+    pub(super) fn holds(&self, (kind, id): &(String, String)) -> bool {
+        let part = Part::<'_, &[u8]> { kind, id, changes: &[] };
+        self.entities.contains_key(&entity_key(&part))
+    }
+
     fn touches<D: Delta>(&self, delta: &D) -> bool {
         let tainted = |part: Part<'_, D::Address>| match self.entities.contains_key(&entity_key(&part)) {
             true => Err(()),
@@ -162,7 +173,7 @@ impl<S: Store> Replica<S> {
         let mut exceptions = Vec::new();
         let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
         for edit in edits {
-            let exception = if taint.touches(&edit.delta) {
+            let exception = if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
                 Some(Verdict::Again)
             } else {
                 let objection = self.objection(now, &edit, principal)?;

@@ -105,6 +105,34 @@ impl<S: Store> Replica<S> {
         if failed { Err(unreadable("a pending edit")) } else { Ok(()) }
     }
 
+    /// Whether the edit with this key waits for the authority's verdict.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn is_pending(&self, key: u64) -> Result<bool, StoreError> {
+        Ok(self.store.record(Table::Outbox, &key.to_be_bytes())?.is_some())
+    }
+
+    /// Whether the authority refused the edit with this key.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn is_rejected(&self, key: u64) -> Result<bool, StoreError> {
+        Ok(self.store.record(Table::Rejected, &key.to_be_bytes())?.is_some())
+    }
+
+    /// Whether another store is known to hold what was committed here as `seq`, if that is not pending: the authority, or
+    /// any peer where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn is_received(&self, seq: u64) -> Result<bool, StoreError> {
+        if let Some(authority) = self.identity.authority {
+            return Ok(authority.met);
+        }
+        Ok(self.peers()?.iter().any(|(_, peer)| peer.read.done >= seq))
+    }
+
     /// How many edits are pending.
     ///
     /// # Errors

@@ -58,11 +58,12 @@ struct Waiting {
 }
 
 impl<S: Store> Replica<S> {
-    /// Takes the authority's verdicts on pending edits, in one commit.
+    /// Takes the authority's verdicts on pending edits, in one commit. Returns the keys of edits that were taken back
+    /// with the refused ones, because they rested on them and fit no more.
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed and the edits are pending still.
-    pub fn verdicts(&mut self, now: Millis, answer: &Answer) -> Result<(), CommitError> {
+    pub fn verdicts(&mut self, now: Millis, answer: &Answer) -> Result<Vec<u64>, CommitError> {
         self.now = now;
         let exceptions: BTreeMap<u64, &Verdict> =
             answer.verdicts.exceptions.iter().map(|(key, verdict)| (*key, verdict)).collect();
@@ -92,7 +93,8 @@ impl<S: Store> Replica<S> {
         exceptions: &BTreeMap<u64, &Verdict>,
         skewed: bool,
         since: u64,
-    ) -> Result<(), CommitError> {
+    ) -> Result<Vec<u64>, CommitError> {
+        let mut fallen = Vec::new();
         let Judged { accepted, mut rejected, again, waiting } = self.sort(answer, exceptions)?;
         let remove = |key: &u64| RecordWrite::remove(Table::Outbox, key.to_be_bytes());
         let mut records: Vec<_> = accepted.iter().map(|(key, _)| remove(key)).collect();
@@ -121,6 +123,7 @@ impl<S: Store> Replica<S> {
             let rebuild = Rebuild { refused: &refused, again: &again, all_from, authors: &identity.replicas };
             let rebuilt;
             (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+            fallen.extend(rebuilt.fallen.iter().map(|(key, _, _)| *key));
             rejected.extend(rebuilt.fallen);
             rejected_records(&waiting, &rejected, &mut records);
             if skewed {
@@ -146,12 +149,16 @@ impl<S: Store> Replica<S> {
             return Err(error);
         }
         self.identity = identity;
+        if !rejected.is_empty() {
+            self.has_rejected = true;
+            self.refusals += 1;
+        }
         for (key, code, message) in rejected {
             let ops =
                 waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
             self.events.push(Event::Rejected(Rejected { key, code, message, ops }));
         }
-        Ok(())
+        Ok(fallen)
     }
 
     /// What an answer makes of each edit in the outbox.
@@ -278,6 +285,9 @@ impl<S: Store> Replica<S> {
         let mut all = Vec::new();
         let mut failed = false;
         self.store.records(Table::Rejected, &[], &mut |key, value| {
+            if key.len() != size_of::<u64>() {
+                return ControlFlow::Continue(());
+            }
             match read_rejected(key, value) {
                 Ok(rejected) => all.push(rejected),
                 Err(_) => failed = true,

@@ -32,6 +32,11 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
+    /// Whether an answer is to come.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.asked.is_some()
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.wanted.is_empty() && self.asked.is_none()
     }
@@ -50,7 +55,7 @@ impl Session {
     /// The next FETCH, if something is wanted and it is time.
     pub(super) fn next_fetch(&mut self) -> Result<Option<Vec<u8>>, SessionError> {
         let is_time = self.options.want == Want::Nothing || self.reading.is_caught_up();
-        let drained = self.pushing.as_ref().is_none_or(super::push::Pushing::is_drained);
+        let drained = self.is_drained();
         if self.fetching.wanted.is_empty() || self.fetching.asked.is_some() || !is_time || !drained {
             return Ok(None);
         }

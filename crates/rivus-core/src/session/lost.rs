@@ -52,6 +52,9 @@ impl Session {
             return Err(unexpected("LOST of another replica's writes"));
         }
         replica.hear_losses(losses)?;
+        if let Some(pushing) = &mut self.pushing {
+            pushing.note_lost(losses.conflicts.iter().map(|conflict| conflict.loser));
+        }
         self.send(&Frame::Heard { replica: losses.replica, last: losses.last });
         Ok(())
     }

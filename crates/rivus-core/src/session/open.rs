@@ -1,6 +1,6 @@
 //! The greeting: who the two are, whether they belong together, and who starts with what.
 
-use super::{Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, push, unexpected};
+use super::{Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
@@ -240,7 +240,7 @@ impl Session {
     /// With everything confirmed at the authority, or nothing to confirm: pushes first, then reads.
     pub(super) fn start_pushing<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
         replica.update_authority(|authority| authority.met = true)?;
-        self.pushing = Some(push::Pushing::new(replica)?);
+        self.begin_pushing(replica)?;
         self.reading.plan(self.options.want);
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! Reading the other side's changes: subscribe, join pages, compare digests.
 
+use std::convert::Infallible;
+
 use super::{Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Incoming, Replica, Trust};
+use crate::replica::{Delta, Incoming, Joined, Replica, Trust};
 use crate::store::Store;
 use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
@@ -71,6 +73,20 @@ impl Reading {
         matches!(self.state, State::CaughtUp(_))
     }
 
+    /// Whether pages, or the answer that there are none, are still to come.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self.state, State::Subscribed(_))
+    }
+
+    /// Whether everything is to come from the start.
+    pub(super) fn is_planned(&self) -> bool {
+        matches!(self.state, State::Planned(_))
+    }
+
+    pub(super) fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
     fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,
@@ -84,7 +100,7 @@ impl Session {
     /// Sends SUBSCRIBE if it is time.
     pub(super) fn start_reading<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
         let State::Planned(want) = self.reading.state else { return Ok(()) };
-        if self.pushing.as_ref().is_some_and(|pushing| !pushing.is_drained()) {
+        if !self.is_drained() {
             return Ok(());
         }
         let peer = self.peer()?;
@@ -162,8 +178,12 @@ impl Session {
         let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
         self.reading.cursor = cursor;
         if joined.registers > 0 {
-            let (registers, quarantined) = (joined.registers, joined.quarantined);
-            self.events.push_back(SessionEvent::Joined { registers, quarantined });
+            let Joined { registers, quarantined, changed } = joined;
+            let own = self.written_here(&page.rows);
+            self.events.push_back(SessionEvent::Joined { registers, quarantined, own, changed });
+        }
+        if header.more {
+            self.events.push_back(SessionEvent::More { at: header.at });
         }
         if !header.more && header.checkpoint {
             self.reading.awaits_checkpoint = true;
@@ -176,6 +196,18 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// How many registers of a page show what this store wrote.
+    fn written_here<D: Delta>(&self, page: &D) -> usize {
+        let mut own = 0;
+        let counted = page.each::<Infallible>(|part| {
+            let registers = part.changes.iter().filter_map(|(_, change)| change.register());
+            own += registers.filter(|r| self.told_replicas.contains(&r.newest().stamp.replica)).count();
+            Ok(())
+        });
+        counted.unwrap_or_else(|never| match never {});
+        own
     }
 
     pub(super) fn handle_equal<S: Store>(
@@ -261,7 +293,7 @@ impl Session {
         let comparable = match (is_authority, checkpoint.read) {
             (true, _) => {
                 let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
-                let quiet = self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet());
+                let quiet = self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet(false));
                 checkpoint.seq >= acked && quiet && pending == 0
             }
             (false, Some(read)) => {

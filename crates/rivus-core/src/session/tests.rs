@@ -14,6 +14,7 @@ use crate::view::Shown;
 mod accounts;
 mod conflicts;
 mod copies;
+mod engine;
 mod evict;
 mod findings;
 mod hostile;

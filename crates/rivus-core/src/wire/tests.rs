@@ -267,7 +267,11 @@ fn control() -> impl Strategy<Value = Frame> {
         welcome.prop_map(|(version, capabilities, about, is_authority, rank, known)| {
             Frame::Welcome(Welcome { version, capabilities, about, is_authority, rank, known })
         }),
-        (any::<u16>(), text).prop_map(|(code, message)| Frame::Goaway { code: Code(code), message }),
+        (any::<u16>(), text, option(number())).prop_map(|(code, message, retry_after_ms)| Frame::Goaway {
+            code: Code(code),
+            message,
+            retry_after_ms
+        }),
         vec(policy, 0..4).prop_map(|policies| Frame::Schema(Policies::new(&policies))),
         (cursor(), proptest::option::of(0..40_u64), any::<[bool; 2]>(), option(number())).prop_map(
             |(cursor, incarnation, [live, everything], digest)| {

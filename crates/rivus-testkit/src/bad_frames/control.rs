@@ -396,6 +396,8 @@ fn bounds(all: &mut Vec<BadFrame>) {
     add("RESET: too many incarnations", State::AuthorityOpen, many, bound("incarnations", 32));
     let code = goaway().with("code", b"\x00\x1a\x00\x01\x00\x00").bytes();
     add("GOAWAY: a code beyond 16 bits", State::AuthorityOpen, code, Expect::Cbor("GOAWAY"));
+    let retry = goaway().with("map", b"\xa3").with("message", b"\x01\x60\x02\x61x").bytes();
+    add("GOAWAY: a pause that is no number", State::AuthorityOpen, retry, Expect::Cbor("GOAWAY"));
     let pair = policies().with("policy", b"\x82").with("words", b"").bytes();
     add("SCHEMA: a policy of two texts", State::AuthoritySchema, pair, Expect::Cbor("SCHEMA"));
     add("a frame without bytes", server, vec![], Expect::Wire(WireError::Empty));

@@ -1,68 +1,43 @@
-//! Connecting to another store: once, or for as long as the application likes.
+//! Staying connected to another store for as long as the application likes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use rivus_core::session::{SessionError, Want};
+use rivus_core::clock::{Millis, whole_millis};
+use rivus_core::replica::Edited;
+use rivus_core::session::Want;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::dial::dial;
 use super::fetch::Asks;
-use super::pump::{Pump, Synced, Wakes, told_to};
-use super::{Remote, SyncError, SyncReport};
+use super::keep::Keeper;
+use super::levers::Gate;
+use super::pump::{Bounds, Pump, Synced, Wakes, told_to};
+use super::{Delivery, Phase, Remote, SyncError, SyncReport, SyncState};
 use crate::shared::Shared;
 use crate::{Db, Error};
 
-/// How often a sync starts over because the store was found to be a copy, or has a new writer.
-const STARTS_MAX: usize = 8;
-
-/// How a live connection is doing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum ConnectionState {
-    /// Dialling, or shaking hands.
-    Connecting,
-    /// Connected.
-    Live {
-        /// The head of this store up to which each side has everything of the other; `None` while they exchange.
-        synced: Option<u64>,
-    },
-    /// The last try failed; the next one is under way soon.
-    Waiting {
-        /// Why it failed.
-        error: SyncError,
-    },
-    /// Given up: trying again would not help before somebody changes something. Or dropped by the application.
-    Stopped {
-        /// Why, unless the application dropped it.
-        error: Option<SyncError>,
-    },
-}
-
-/// A live connection: syncs as changes come, and redials by itself. Dropping it ends it.
+/// A connection that lasts: syncs as the [`Levers`](crate::Levers) say, and redials by itself. Dropping it ends it.
 #[derive(Debug)]
 #[must_use = "the connection ends when this is dropped"]
 pub struct Connection {
     db: Db,
-    state: watch::Receiver<ConnectionState>,
+    state: watch::Receiver<SyncState>,
     stop: watch::Sender<bool>,
     asks: Arc<Asks>,
     task: JoinHandle<()>,
 }
 
 impl Connection {
-    /// The state now.
+    /// Where it stands now.
     #[must_use]
-    pub fn state(&self) -> ConnectionState {
+    pub fn state(&self) -> SyncState {
         self.state.borrow().clone()
     }
 
-    /// Hears of every change of the state.
+    /// Hears of every change of that.
     #[must_use]
-    pub fn states(&self) -> watch::Receiver<ConnectionState> {
+    pub fn states(&self) -> watch::Receiver<SyncState> {
         self.state.clone()
     }
 
@@ -73,16 +48,19 @@ impl Connection {
     pub async fn synced(&self) -> Result<(), Error> {
         let head = self.db.head_seq().await?;
         let mut states = self.state.clone();
-        let reached = states.wait_for(|state| match state {
-            ConnectionState::Live { synced } => synced.is_some_and(|up_to| up_to >= head),
-            ConnectionState::Stopped { .. } => true,
-            _ => false,
+        let reached = states.wait_for(|state| {
+            state.phase == Phase::Stopped || state.up_to.is_some_and(|up_to| up_to >= head)
         });
         match reached.await.map(|state| state.clone()) {
-            Ok(ConnectionState::Live { .. }) => Ok(()),
-            Ok(ConnectionState::Stopped { error: Some(error) }) => Err(error.into()),
+            Ok(state) if state.phase != Phase::Stopped => Ok(()),
+            Ok(SyncState { why: Some(super::Why::Error(error)), .. }) => Err(error.into()),
             _ => Err(SyncError::Broken("the connection was closed".to_owned()).into()),
         }
+    }
+
+    /// Ends the pause between two tries or rounds, if there is one.
+    pub fn nudge(&self) {
+        self.db.shared.sync.nudges.send_modify(|nudges| *nudges += 1);
     }
 
     pub(super) fn asks(&self) -> &Asks {
@@ -103,51 +81,9 @@ impl Drop for Connection {
 }
 
 impl Db {
-    /// Syncs with another store once: sends what it lacks, fetches what is lacking here.
-    ///
-    /// Safe to call at any time and from anywhere, also at once: what was interrupted is taken up again.
-    ///
-    /// # Errors
-    /// [`Error::Sync`]. What was exchanged before is kept.
-    ///
-    /// ```
-    /// # use rivus::{Db, HubOptions, Schema};
-    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
-    /// # runtime.block_on(async {
-    /// let (phone, hub) = (Db::memory(Schema::open())?, Db::memory(Schema::open())?);
-    /// let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
-    /// phone.put("task", "t1", [("title", "write".into())])?;
-    /// let report = phone.sync(&served.url().into()).await?;
-    /// assert!(report.is_authority);
-    /// assert!(hub.view("task", "t1")?.is_some());
-    /// # Ok::<(), rivus::Error>(())
-    /// # }).unwrap();
-    /// ```
-    pub async fn sync(&self, remote: &Remote) -> Result<SyncReport, Error> {
-        let (_running, stop) = stop_never();
-        self.sync_with(remote, &Arc::default(), stop).await
-    }
-
-    pub(super) async fn sync_with(
-        &self,
-        remote: &Remote,
-        asks: &Arc<Asks>,
-        stop: watch::Receiver<bool>,
-    ) -> Result<SyncReport, Error> {
-        for _ in 0..STARTS_MAX {
-            let session = self.session_with(remote, Want::Once, |_| {}, asks, stop.clone());
-            let (report, result) = session.await;
-            match result {
-                Err(SyncError::Session(SessionError::Copied | SessionError::NewWriter)) => {}
-                Err(error) => return Err(error.into()),
-                Ok(()) => return Ok(report),
-            }
-        }
-        Err(SyncError::Session(SessionError::Copied).into())
-    }
-
-    /// Connects to another store and stays connected: changes go both ways as they come. Redials by itself, after
-    /// growing, jittered pauses.
+    /// Connects to another store and stays connected: changes go both ways as they come, or as the
+    /// [`Levers`](crate::Levers) say. Redials by itself, after growing, random pauses; a sync that is asked for by hand
+    /// ([`Db::sync_once`] and the like) ends such a pause.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -166,78 +102,103 @@ impl Db {
     /// # }).unwrap();
     /// ```
     pub fn connect(&self, remote: Remote) -> Connection {
-        let (state, states) = watch::channel(ConnectionState::Connecting);
+        let (state, states) = watch::channel(SyncState { phase: Phase::Connecting, ..SyncState::default() });
         let (stop, stopped) = stop_never();
-        let db = self.clone();
         let asks: Arc<Asks> = Arc::default();
-        let asked = Arc::clone(&asks);
-        let task = tokio::spawn(async move {
-            db.stay_connected(remote, state, &asked, stopped).await;
-            asked.close();
-        });
+        let keeper = Keeper::new(self.clone(), remote, state, Arc::clone(&asks), stopped);
+        let task = tokio::spawn(keeper.run());
         Connection { db: self.clone(), state: states, stop, asks, task }
     }
 
-    async fn head_seq(&self) -> Result<u64, Error> {
+    /// Where syncing stands, without a connection to ask: what is pending, and since when.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    ///
+    /// ```
+    /// # use rivus::{Db, Schema};
+    /// # let db = Db::memory(Schema::open())?;
+    /// assert_eq!(db.sync_state()?.pending, 0);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn sync_state(&self) -> Result<SyncState, Error> {
+        let (pending, pending_since) = pending(&*self.lock()?)?;
+        let last_success = self.shared.sync.last_success();
+        Ok(SyncState { pending, pending_since, last_success, ..SyncState::default() })
+    }
+
+    /// Where an edit is. Without an authority it is durable as soon as any peer has it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    ///
+    /// ```
+    /// # use rivus::{Db, Delivery, HubOptions, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// # let (phone, hub) = (Db::memory(Schema::open())?, Db::memory(Schema::open())?);
+    /// # let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// let edited = phone.put("task", "t1", [("title", "write".into())])?;
+    /// assert_eq!(phone.delivery(&edited)?, Delivery::Local);
+    /// phone.sync(&served.url().into()).await?;
+    /// assert_eq!(phone.delivery(&edited)?, Delivery::Durable);
+    /// # Ok::<(), rivus::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn delivery(&self, edited: &Edited) -> Result<Delivery, Error> {
+        // What changed nothing is where what it found is: nothing more is known of it.
+        let Edited::Committed { seq, .. } = *edited else { return Ok(Delivery::Local) };
+        let replica = self.lock()?;
+        Ok(if replica.is_pending(seq)? {
+            if self.shared.sync.was_sent(seq) { Delivery::Sent } else { Delivery::Local }
+        } else if replica.is_rejected(seq)? {
+            Delivery::Rejected
+        } else if replica.is_received(seq)? {
+            Delivery::Durable
+        } else {
+            Delivery::Local
+        })
+    }
+
+    pub(super) async fn head_seq(&self) -> Result<u64, Error> {
         let db = self.clone();
         let read = tokio::task::spawn_blocking(move || Ok(db.lock()?.head()?.seq)).await;
         read.map_err(|error| SyncError::Broken(error.to_string()))?
     }
 
-    async fn stay_connected(
-        self,
-        remote: Remote,
-        state: watch::Sender<ConnectionState>,
-        asks: &Arc<Asks>,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let state = Arc::new(state);
-        let mut pauses = pauses();
-        loop {
-            state.send_replace(ConnectionState::Connecting);
-            let telling = Arc::clone(&state);
-            let listen = move |synced: Synced| {
-                if synced.opened {
-                    telling.send_replace(ConnectionState::Live { synced: synced.up_to });
-                }
-            };
-            let (report, result) = self.session_with(&remote, Want::Live, listen, asks, stop.clone()).await;
-            if !report.peer.is_empty() {
-                pauses = self::pauses();
-            }
-            if *stop.borrow() {
-                state.send_replace(ConnectionState::Stopped { error: None });
-                return;
-            }
-            match result {
-                Err(error) if !error.is_retryable() => {
-                    tracing::warn!(url = remote.url(), %error, "sync stopped");
-                    state.send_replace(ConnectionState::Stopped { error: Some(error) });
-                    return;
-                }
-                Err(SyncError::Session(SessionError::Copied | SessionError::NewWriter)) => continue,
-                Err(error) => {
-                    tracing::info!(url = remote.url(), %error, "connection lost");
-                    state.send_replace(ConnectionState::Waiting { error });
-                }
-                Ok(()) => {
-                    let error = SyncError::Broken("the other side closed".to_owned());
-                    state.send_replace(ConnectionState::Waiting { error });
-                }
-            }
-            let pause = pauses.next().unwrap_or(PAUSE_MAX);
-            let _ = timeout(pause, told_to(&mut stop)).await;
-        }
+    /// How many edits are pending, and since when; `None` if that cannot be read.
+    pub(super) async fn pending_now(&self) -> Option<(usize, Option<Millis>)> {
+        let db = self.clone();
+        let read = tokio::task::spawn_blocking(move || pending(&*db.lock().ok()?).ok()).await;
+        read.ok()?
     }
 
-    async fn session_with(
+    /// Whether the authority has had everything of before their first meeting.
+    pub(super) async fn has_met(&self) -> bool {
+        let db = self.clone();
+        let met = move || {
+            let authority = db.lock().ok()?.identity().authority?;
+            Some(authority.met)
+        };
+        tokio::task::spawn_blocking(met).await.ok().flatten().unwrap_or(false)
+    }
+
+    /// One session over one connection.
+    pub(super) async fn session_with(
         &self,
         remote: &Remote,
         want: Want,
+        (bounds, gate): (Bounds, Gate),
         listen: impl FnMut(Synced) + Send + 'static,
         asks: &Arc<Asks>,
         mut stop: watch::Receiver<bool>,
     ) -> (SyncReport, Result<(), SyncError>) {
+        let _running = self.shared.sync.begin();
+        if remote.lacks_token()
+            && let Err(error) = remote.refresh().await
+        {
+            return (SyncReport::default(), Err(error));
+        }
         let socket = tokio::select! {
             dialled = dial(remote) => dialled,
             () = told_to(&mut stop) => return (SyncReport::default(), Ok(())),
@@ -248,20 +209,21 @@ impl Db {
         };
         let wakes = Wakes { changes: self.shared.changes.subscribe(), stop, asks: Arc::clone(asks) };
         let host: Arc<Shared> = Arc::clone(&self.shared);
-        Pump::new(host, remote.session(want), listen).run(socket, wakes).await
+        Pump::new(host, remote.session(want), listen).within(bounds, gate).run(socket, wakes).await
     }
 }
 
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// Growing pauses between tries, with jitter, so that the clients of a hub that was down do not all come at once.
-fn pauses() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(PAUSE_MAX)
-        .with_jitter()
-        .without_max_times()
-        .build()
+/// How many edits of a replica are pending, and when the oldest was made.
+pub(crate) fn pending<S: rivus_core::store::Store>(
+    replica: &rivus_core::replica::Replica<S>,
+) -> Result<(usize, Option<Millis>), rivus_core::store::StoreError> {
+    let mut oldest = None;
+    replica.pending(0, &mut |_, edit| {
+        oldest = Some(edit.header.stamp);
+        std::ops::ControlFlow::Break(())
+    })?;
+    let since = oldest.map(|stamp| Millis(i64::try_from(whole_millis(stamp.time)).unwrap_or(i64::MAX)));
+    Ok((replica.pending_count()?, since))
 }
 
 pub(super) fn stop_never() -> (watch::Sender<bool>, watch::Receiver<bool>) {

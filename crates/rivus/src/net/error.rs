@@ -5,6 +5,8 @@ use std::time::Duration;
 use rivus_core::code::Code;
 use rivus_core::session::SessionError;
 
+use super::reaction::Reaction;
+
 /// Why a connection could not be made or ended. Everything up to the last whole frame is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -77,6 +79,20 @@ pub enum SyncError {
     /// The other side was silent for too long.
     #[error("the other side was silent for too long: what was not acknowledged is sent again next time")]
     Silent,
+    /// Nothing went forward for too long though something was due: only probes came.
+    #[error(
+        "the other side answers probes and nothing else: what was not acknowledged is sent again next time"
+    )]
+    Stalled,
+    /// The source of tokens failed.
+    #[error("no token could be had ({reason}): is the login service there?")]
+    Token {
+        /// What it said.
+        reason: String,
+    },
+    /// The application has paused what was asked for.
+    #[error("sync is paused: drop the guard that pauses it")]
+    Paused,
     /// A frame that could not be decompressed.
     #[error("the other side sent a compressed frame that is damaged or too large")]
     Packing,
@@ -94,24 +110,15 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    /// Whether trying again later may help without anybody changing anything.
+    /// Whether trying again later may help without anybody changing anything, but for a fresh token where there is a
+    /// source of them.
+    ///
+    /// ```
+    /// assert!(rivus::SyncError::Silent.is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::BadAddress { .. }
-            | Self::Listen { .. }
-            | Self::BadCertificate { .. }
-            | Self::BadKeys { .. }
-            | Self::Packing
-            | Self::CannotFetch
-            | Self::Reentrant => false,
-            // A certificate is renewed at the hub, and in a hotel a stranger answers until one has paid: a device that
-            // gave up would stay away for ever.
-            Self::Tls { .. } | Self::NoHub { .. } => true,
-            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
-            Self::TurnedAway { code, .. } => code.is_retryable(),
-            Self::Session(error) => error.is_retryable(),
-        }
+        !matches!(self.reaction(true), Reaction::Stop | Reaction::SetAside)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use super::client::{Connection, stop_never};
+use super::rounds::Wanted;
 use super::{Remote, SyncError};
 use crate::evict::{Fetched, named};
 use crate::{Db, Error};
@@ -88,7 +89,7 @@ impl Db {
         let (_running, stop) = stop_never();
         let asks = Arc::new(Asks::default());
         let answered = asks.ask(entities);
-        self.sync_with(remote, &asks, stop).await?;
+        self.attempts(remote, Wanted::ALL, &asks, stop).await.ok()?;
         asks.close();
         answer(answered.await)
     }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::evict::Fetched;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rivus_core::clock::Millis;
 use rivus_core::code::Code;
 use rivus_core::replica::Replica;
-use rivus_core::session::{Session, SessionError, SessionEvent};
+use rivus_core::session::{Answered, LeftOver, Session, SessionError, SessionEvent, Stand};
 use rivus_core::store::Store;
 use rivus_core::wire::{FRAME_BYTES_MAX, capability};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,8 +19,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
+use super::client::pending;
 use super::fetch::{Ask, Asks};
-use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, SyncError, SyncReport, packing};
+use super::levers::Gate;
+use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
 /// Who has the replica that a session works on.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -28,6 +31,23 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Does something with the replica while nobody else does. `Err` if this thread has it already.
     fn with<R>(&self, act: impl FnOnce(&mut Replica<Self::Store>, Millis) -> R) -> Result<R, SyncError>;
+
+    /// Hears which pending edits were sent.
+    fn note_sent(&self, _edits: &[u64]) {}
+
+    /// Hears which of those were answered.
+    fn note_answered(&self, _edits: &[u64]) {}
+}
+
+/// What ends a session before everything is exchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Bounds {
+    /// After the page with which so many registers have come.
+    pub(crate) registers: Option<usize>,
+    /// After the page that reaches this position.
+    pub(crate) until: Option<u64>,
+    /// Once so many bytes have gone both ways.
+    pub(crate) bytes: Option<u64>,
 }
 
 /// The bounds that the socket keeps before a frame gets here.
@@ -48,6 +68,10 @@ pub(crate) struct Pump<H: Host> {
     asked: Option<Ask>,
     /// Called whenever that changes.
     listen: Box<dyn FnMut(Synced) + Send>,
+    bounds: Bounds,
+    gate: Option<Gate>,
+    /// The edits of each push without answer.
+    under_way: VecDeque<Vec<u64>>,
     /// Called for whatever is to be counted.
     watch: Option<Box<dyn FnMut(Sight<'_>) + Send>>,
 }
@@ -68,6 +92,12 @@ pub(crate) struct Synced {
     pub(crate) opened: bool,
     /// The own store's head up to which each side has everything of the other.
     pub(crate) up_to: Option<u64>,
+    /// What it does and how far it is.
+    pub(crate) stand: Option<Stand>,
+    /// How many edits are pending.
+    pub(crate) pending: usize,
+    /// When the oldest of them was made.
+    pub(crate) pending_since: Option<Millis>,
 }
 
 /// What wakes a pump besides frames.
@@ -91,12 +121,21 @@ impl<H: Host> Pump<H> {
             asked: None,
             listen: Box::new(listen),
             watch: None,
+            bounds: Bounds::default(),
+            gate: None,
+            under_way: VecDeque::new(),
         }
     }
 
     /// Shows what happens to somebody who counts.
     pub(crate) fn watch(mut self, watch: impl FnMut(Sight<'_>) + Send + 'static) -> Self {
         self.watch = Some(Box::new(watch));
+        self
+    }
+
+    /// Keeps the session within bounds, and to what an application has set.
+    pub(crate) fn within(mut self, bounds: Bounds, gate: Gate) -> Self {
+        (self.bounds, self.gate) = (bounds, Some(gate));
         self
     }
 
@@ -113,6 +152,12 @@ impl<H: Host> Pump<H> {
         if let Some(ask) = self.asked.take() {
             wakes.asks.put_back(ask);
         }
+        if self.gate.is_some()
+            && let Ok(Ok(LeftOver { blocked, deferred })) =
+                self.blocking(|session, replica, _| session.left_over(replica)).await
+        {
+            self.report.pushed.close(blocked, deferred);
+        }
         (self.report, result)
     }
 
@@ -122,33 +167,19 @@ impl<H: Host> Pump<H> {
     {
         let (mut sink, mut stream) = socket.split();
         let started = Instant::now();
-        let (mut heard, mut pinged, mut quiet_since) = (started, started, started);
+        let mut since = Since { heard: started, frame: started, quiet: started, ping: started };
         let mut failed: Option<SyncError> = None;
         loop {
             self.ask(&wakes.asks);
+            self.obey();
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
             // for each other with full buffers.
             while let Some(frame) = self.transmit(&mut failed).await? {
                 let frame = packing::pack(frame, self.zstd);
                 self.report.bytes_sent += frame.len() as u64;
-                let mut received = VecDeque::new();
-                quiet_since = Instant::now();
-                {
-                    let mut sending = std::pin::pin!(sink.send(Message::Binary(frame.into())));
-                    loop {
-                        tokio::select! {
-                            sent = &mut sending => {
-                                sent.map_err(|error| broken(&error))?;
-                                break;
-                            }
-                            message = stream.next(), if received.len() < 16 && failed.is_none() => {
-                                heard = Instant::now();
-                                received.push_back(message);
-                            }
-                            () = sleep_until(heard + SILENCE_MAX) => return Err(SyncError::Silent),
-                        }
-                    }
-                }
+                since.frame = Instant::now();
+                since.quiet = since.frame;
+                let received = send(&mut sink, &mut stream, frame, &mut since, failed.is_none()).await?;
                 for message in received {
                     if let Some(frame) = data(message)? {
                         self.take(frame, &mut failed).await?;
@@ -163,13 +194,18 @@ impl<H: Host> Pump<H> {
                 let _ = timeout(QUIET, sink.close()).await;
                 return Ok(());
             }
-            let quiet_at = quiet_since + QUIET;
-            let silent_at = if self.synced.opened { heard + SILENCE_MAX } else { started + HANDSHAKE_MAX };
+            let quiet_at = since.quiet + QUIET;
+            let silent_at =
+                if self.synced.opened { since.heard + SILENCE_MAX } else { started + HANDSHAKE_MAX };
+            let awaits = self.synced.stand.is_some_and(|stand| stand.awaits);
+            let stalled_at = if awaits { since.frame + STALL_MAX } else { quiet_at };
+            let due = self.gate.as_ref().and_then(Gate::due).unwrap_or(quiet_at);
             tokio::select! {
                 message = stream.next() => {
-                    heard = Instant::now();
-                    quiet_since = heard;
+                    since.heard = Instant::now();
+                    since.quiet = since.heard;
                     if let Some(frame) = data(message)? {
+                        since.frame = since.heard;
                         self.take(frame, &mut failed).await?;
                     }
                 }
@@ -179,20 +215,48 @@ impl<H: Host> Pump<H> {
                     }
                 }
                 () = wakes.asks.notify.notified() => {}
+                () = changed(&mut self.gate) => {}
                 () = told_to(&mut wakes.stop) => self.stop(),
-                () = sleep_until(quiet_at.min(silent_at)) => {
-                    if Instant::now() >= silent_at {
+                () = sleep_until(quiet_at.min(silent_at).min(stalled_at).min(due)) => {
+                    let now = Instant::now();
+                    if now >= silent_at {
                         return Err(SyncError::Silent);
                     }
-                    quiet_since = Instant::now();
+                    if awaits && now >= stalled_at {
+                        self.end(Code::STALLED, "nothing went forward for too long");
+                        failed = Some(SyncError::Stalled);
+                        continue;
+                    }
+                    if now < quiet_at {
+                        continue;
+                    }
+                    since.quiet = now;
                     self.quiet();
-                    if pinged.elapsed() >= PING {
-                        pinged = Instant::now();
+                    if since.ping.elapsed() >= PING {
+                        since.ping = now;
                         sink.send(Message::Ping(Vec::new().into())).await.map_err(|error| broken(&error))?;
                     }
                     self.release().await?;
                 }
             }
+        }
+    }
+
+    /// Does what the application has set, and ends the session where it has gone as far as it may.
+    fn obey(&mut self) {
+        let Some(gate) = &mut self.gate else { return };
+        let (holds, batch, shut) = (gate.holds(), gate.batch_edits(), gate.is_shut());
+        if let Some(session) = &mut self.session {
+            session.hold_pushes(holds);
+            session.set_push_edits_max(batch);
+        }
+        let bytes = self.report.bytes_sent + self.report.bytes_received;
+        let pulled = &self.report.pulled;
+        let reached = |most: Option<u64>, now: u64| most.is_some_and(|most| now >= most);
+        let full = self.bounds.registers.is_some_and(|most| pulled.received >= most)
+            || reached(self.bounds.until, pulled.position);
+        if shut || pulled.more && full || reached(self.bounds.bytes, bytes) {
+            self.stop();
         }
     }
 
@@ -223,8 +287,12 @@ impl<H: Host> Pump<H> {
     }
 
     fn stop(&mut self) {
+        self.end(Code::CLOSED, "this side stops");
+    }
+
+    fn end(&mut self, code: Code, message: &str) {
         if let Some(session) = &mut self.session {
-            session.end(Code::CLOSED, "this side stops");
+            session.end(code, message);
         }
     }
 
@@ -280,10 +348,13 @@ impl<H: Host> Pump<H> {
             let done = host.with(|replica, now| {
                 let done = act(&mut session, replica, now);
                 // An edit that came in since the last frame is pending, though the session has not met it yet.
-                let is_synced = |seq: &u64| session.is_synced(*seq) && replica.pending_count() == Ok(0);
+                let pending = pending(replica).unwrap_or((usize::MAX, None));
+                // What waits for somebody to decide about a refused edit does not hold up whoever waits for a sync.
+                let is_left = || session.left_over(replica).map_or(true, |left| left.deferred > 0);
+                let is_synced = |seq: &u64| session.is_synced(*seq) && (pending.0 == 0 || !is_left());
                 let head = replica.head().ok().map(|head| head.seq);
                 let lag = head.and_then(|head| session.lag(head));
-                (done, head.filter(is_synced), lag)
+                (done, head.filter(is_synced), pending, lag)
             });
             (done, session)
         });
@@ -295,14 +366,28 @@ impl<H: Host> Pump<H> {
                 watch(Sight::Event(&event));
             }
             self.answer(&event);
+            match &event {
+                SessionEvent::Pushed { edits } => {
+                    self.host.note_sent(edits);
+                    self.under_way.push_back(edits.clone());
+                }
+                SessionEvent::Answered(_) => {
+                    self.host.note_answered(&self.under_way.pop_front().unwrap_or_default());
+                }
+                _ => {}
+            }
             note(&mut self.report, &mut self.zstd, &event);
         }
+        let stand = session.stand();
+        synced.stand = Some(stand);
+        self.report.pulled.position = self.report.pulled.position.max(stand.read.done);
         self.session = Some(session);
-        let (done, up_to, lag) = done?;
+        let (done, up_to, pending, lag) = done?;
         if let (Some(watch), Some(lag)) = (&mut self.watch, lag) {
             watch(Sight::Lag(lag));
         }
         synced.up_to = up_to;
+        (synced.pending, synced.pending_since) = pending;
         if synced != self.synced {
             self.synced = synced;
             (self.listen)(synced);
@@ -318,17 +403,80 @@ fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEvent) {
             report.peer = peer.to_string();
             report.is_authority = *is_authority;
         }
-        SessionEvent::Joined { registers, quarantined } => {
-            report.received += registers;
-            report.quarantined += quarantined;
+        SessionEvent::Joined { registers, quarantined, own, changed } => {
+            let pulled = &mut report.pulled;
+            pulled.received += registers;
+            pulled.set_aside += quarantined;
+            pulled.own += own;
+            pulled.applied += registers.saturating_sub(quarantined + own);
+            pulled.changed += changed;
         }
-        SessionEvent::Judged { accepted, excepted } => {
-            report.accepted += accepted;
-            report.excepted += excepted;
-        }
+        SessionEvent::More { at } => (report.pulled.more, report.pulled.position) = (true, *at),
+        SessionEvent::CaughtUp => report.pulled.more = false,
+        SessionEvent::Offering { edits } => report.pushed.offered = *edits,
+        SessionEvent::Answered(answered) => count(report, answered),
         SessionEvent::Diverged { .. } => report.diverged = true,
         SessionEvent::Verified { .. } => report.verified = true,
         _ => {}
+    }
+}
+
+fn count(report: &mut SyncReport, answered: &Answered) {
+    let pushed = &mut report.pushed;
+    pushed.accepted += answered.accepted;
+    pushed.superseded += answered.superseded;
+    pushed.duplicate += answered.duplicate;
+    for (code, edits) in &answered.refused {
+        let reason = code.name().map_or_else(|| code.0.to_string(), str::to_owned);
+        *pushed.rejected.entry(reason).or_default() += edits;
+    }
+}
+
+/// When something last happened.
+struct Since {
+    /// Anything came.
+    heard: Instant,
+    /// A frame came or went.
+    frame: Instant,
+    quiet: Instant,
+    ping: Instant,
+}
+
+/// Sends a frame, and returns what came meanwhile.
+async fn send<T>(
+    sink: &mut SplitSink<WebSocketStream<T>, Message>,
+    stream: &mut SplitStream<WebSocketStream<T>>,
+    frame: Vec<u8>,
+    since: &mut Since,
+    takes: bool,
+) -> Result<VecDeque<Option<Result<Message, SocketError>>>, SyncError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut received = VecDeque::new();
+    let stalled_at = Instant::now() + STALL_MAX;
+    let mut sending = std::pin::pin!(sink.send(Message::Binary(frame.into())));
+    loop {
+        tokio::select! {
+            sent = &mut sending => {
+                sent.map_err(|error| broken(&error))?;
+                return Ok(received);
+            }
+            message = stream.next(), if received.len() < 16 && takes => {
+                since.heard = Instant::now();
+                received.push_back(message);
+            }
+            () = sleep_until(since.heard + SILENCE_MAX) => return Err(SyncError::Silent),
+            // Whoever sends and never reads is no better.
+            () = sleep_until(stalled_at) => return Err(SyncError::Stalled),
+        }
+    }
+}
+
+async fn changed(gate: &mut Option<Gate>) {
+    match gate {
+        Some(gate) => gate.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -361,3 +509,6 @@ fn end(error: SyncError) -> Result<(), SyncError> {
         other => Err(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

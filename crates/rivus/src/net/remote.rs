@@ -1,11 +1,13 @@
 //! Where another store is, and what grants access to it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rivus_core::session::{Role, Session, SessionOptions, Want};
 use rivus_core::wire::capability;
 
+use super::SyncError;
 use crate::machine::seeds;
 
 /// Where another store is, and what grants access to it.
@@ -18,20 +20,42 @@ use crate::machine::seeds;
 #[derive(Clone)]
 pub struct Remote {
     url: String,
-    token: Option<String>,
+    /// Clones share what a source gave.
+    token: Arc<Mutex<Option<String>>>,
+    source: Option<Source>,
     ca: Option<Arc<[u8]>>,
 }
+
+type Source = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 impl Remote {
     /// The store at `url`, for example `wss://example.org:7171`, or `ws://127.0.0.1:7171` without encryption.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: None, ca: None }
+        Self { url: url.into(), token: Arc::default(), source: None, ca: None }
     }
 
     /// Shows this token to the other side. It goes in the first frame, never in the address.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.token = Arc::new(Mutex::new(Some(token.into())));
+        self
+    }
+
+    /// Asks here for a token: before the first connection if none was given, and whenever the other side says that the
+    /// one it was shown is not good, or no longer. A token from here is tried once; if it is not good either, the sync
+    /// stops. What the source says when it fails is told as [`SyncError::Token`], and it is asked again later.
+    ///
+    /// ```
+    /// use rivus::Remote;
+    /// let remote = Remote::new("ws://127.0.0.1:7171").token_source(|| async { Ok("fresh".to_owned()) });
+    /// ```
+    #[must_use]
+    pub fn token_source<F, T>(mut self, source: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<String, String>> + Send + 'static,
+    {
+        self.source = Some(Arc::new(move || Box::pin(source())));
         self
     }
 
@@ -60,9 +84,39 @@ impl Remote {
         &self.url
     }
 
+    /// Whether a token must be had before anybody is asked.
+    pub(super) fn lacks_token(&self) -> bool {
+        self.source.is_some() && self.shown().is_none()
+    }
+
+    pub(super) fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Has a fresh token of the source.
+    pub(super) async fn refresh(&self) -> Result<(), SyncError> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let token = source().await.map_err(|reason| SyncError::Token { reason })?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What makes two remotes one: who asks where.
+    pub(super) fn key(&self) -> String {
+        let who = match &self.source {
+            Some(source) => format!("{:p}", Arc::as_ptr(source)),
+            None => self.shown().unwrap_or_default(),
+        };
+        format!("{}\n{who}", self.url)
+    }
+
     pub(super) fn session(&self, want: Want) -> Session {
         Session::new(SessionOptions {
-            role: Role::Client { token: self.token.clone() },
+            role: Role::Client { token: self.shown() },
             want,
             offers: true,
             seeds: seeds(),

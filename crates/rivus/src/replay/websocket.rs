@@ -58,7 +58,7 @@ impl WebSocket {
             pump(to, Session::new(server), socket).await
         };
         let (one, two) = tokio::join!(dial, listen);
-        Ok(Moved { registers: one?.received + two?.received })
+        Ok(Moved { registers: one?.pulled.received + two?.pulled.received })
     }
 }
 

@@ -65,7 +65,8 @@ fn control() -> Vec<(&'static str, Frame)> {
     vec![
         ("hello", Frame::Hello(hello)),
         ("welcome", Frame::Welcome(welcome)),
-        ("goaway", Frame::Goaway { code: Code::SCHEMA, message: "bye".to_owned() }),
+        ("goaway", goaway(Code::SCHEMA, None)),
+        ("goaway_retry", goaway(Code::RATE, Some(1500))),
         ("schema", Frame::Schema(Policies::new(&[policy(None), policy(Some("tags"))]))),
         ("subscribe", Frame::Subscribe(subscribe)),
         ("equal", Frame::Equal { seq: 300, incarnation: None }),
@@ -81,6 +82,10 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("ignored", Frame::Ignored),
     ]
+}
+
+fn goaway(code: Code, retry_after_ms: Option<u64>) -> Frame {
+    Frame::Goaway { code, message: "bye".to_owned(), retry_after_ms }
 }
 
 /// One register of each form: plain, open, margin, full.

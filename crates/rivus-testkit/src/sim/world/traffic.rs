@@ -242,7 +242,7 @@ impl World<'_> {
                 SessionEvent::Opened { is_authority, rank, .. } => {
                     self.note_number(u64::from(rank) << 1 | u64::from(is_authority));
                 }
-                SessionEvent::Joined { registers, quarantined } => {
+                SessionEvent::Joined { registers, quarantined, .. } => {
                     self.note_number((registers as u64) << 32 | quarantined as u64);
                 }
                 SessionEvent::Judged { accepted, excepted } => {

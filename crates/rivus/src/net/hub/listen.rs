@@ -238,7 +238,11 @@ impl One {
         let (report, result) = pump.watch(watch).run(socket, wakes).await;
         match result {
             Ok(()) => {
-                tracing::info!(received = report.received, sent = report.bytes_sent, "connection ended")
+                tracing::info!(
+                    received = report.pulled.received,
+                    sent = report.bytes_sent,
+                    "connection ended"
+                )
             }
             Err(error) => {
                 self.metrics.end(&error);

@@ -150,7 +150,7 @@ impl Metrics {
                 self.registers_out.add(*registers);
             }
             SessionEvent::Judged { accepted, .. } => self.edits_accepted.add(*accepted),
-            SessionEvent::Pushed { registers, refused } => {
+            SessionEvent::Taken { registers, refused } => {
                 self.registers_in.add(*registers);
                 refused.iter().for_each(|code| self.edits_refused.one(*code));
             }
@@ -273,12 +273,12 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let watcher = Watcher::new(&metrics);
         let refused = vec![Code::RANK, Code::SEEN, Code::RANK];
-        watcher.watch(Sight::Event(&SessionEvent::Pushed { registers: 9, refused }));
+        watcher.watch(Sight::Event(&SessionEvent::Taken { registers: 9, refused }));
         let text = metrics.text(Readings::default());
         assert_eq!(line(&text, "rivus_edits_refused_total{code=\"402\",name=\"RANK\"}"), Some("2"));
         assert_eq!(line(&text, "rivus_registers_in_total"), Some("9"));
         let all = (10_000..11_000).map(Code).collect();
-        watcher.watch(Sight::Event(&SessionEvent::Pushed { registers: 0, refused: all }));
+        watcher.watch(Sight::Event(&SessionEvent::Taken { registers: 0, refused: all }));
         let text = metrics.text(Readings::default());
         assert_eq!(text.matches("\nrivus_edits_refused_total{").count(), LABELS_MAX);
     }

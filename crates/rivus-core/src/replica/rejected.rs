@@ -1,0 +1,173 @@
+//! Refused edits: written again, taken off the list, and what they leave behind.
+//!
+//! A refused edit was taken back when its verdict came. Its record stays until somebody says what becomes of it: a new
+//! edit of the same fields, the same edit once more, or nothing.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::{Edited, Replica, commit_records, unreadable};
+use crate::address::{LIFE, Parts, class};
+use crate::bytes::{Cut, Put, Reader};
+use crate::clock::{Force, Millis};
+use crate::edit::EditError;
+use crate::pending::Pending;
+use crate::store::{RecordWrite, Store, StoreError, Table};
+use crate::view;
+
+/// Ends the key of the record that says what of a refused edit was written since.
+const WRITTEN: u8 = b'w';
+
+/// Kind, id and address of a register.
+type Place = (String, String, Vec<u8>);
+
+impl<S: Store> Replica<S> {
+    /// Does what a refused edit was to do once more, as a new edit, and takes it off the list. `None` if there is no
+    /// refused edit with this key.
+    ///
+    /// # Errors
+    /// [`EditError`]: it is listed still.
+    pub fn retry_rejected(&mut self, now: Millis, key: u64) -> Result<Option<Edited>, EditError> {
+        let Some(record) = self.store.record(Table::Rejected, &key.to_be_bytes())? else { return Ok(None) };
+        let ops = edit_of(&record).and_then(|edit| edit.ops()).map_err(|_| unreadable("a refused edit"))?;
+        let (_, edited) = self.transact(now, Force::No, |tx| ops.iter().try_for_each(|op| tx.apply(op)))?;
+        self.discard_rejected(key)?;
+        Ok(Some(edited))
+    }
+
+    /// Takes a refused edit off the list: what shows, without it, is right. `false` if there is none with this key.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is listed still.
+    pub fn discard_rejected(&mut self, key: u64) -> Result<bool, StoreError> {
+        let listed = self.is_rejected(key)?;
+        if listed {
+            commit_records(&mut self.store, removals(key).into())?;
+            self.look_for_refusals()?;
+        }
+        Ok(listed)
+    }
+
+    /// Notes whether there are refused edits, and that they may be others than before.
+    pub(super) fn look_for_refusals(&mut self) -> Result<(), StoreError> {
+        let mut any = false;
+        self.store.records(Table::Rejected, &[], &mut |_, _| {
+            any = true;
+            ControlFlow::Break(())
+        })?;
+        self.has_rejected = any;
+        self.refusals += 1;
+        Ok(())
+    }
+
+    /// What becomes of the list with a new edit, given as its record: what was refused and is written anew now is off.
+    pub(super) fn written_anew(&self, edit: &[u8]) -> Result<Vec<RecordWrite>, StoreError> {
+        let corrupt = |Cut| unreadable("a refused edit");
+        let edit = Pending::decode(edit).map_err(corrupt)?;
+        let now: BTreeSet<Place> = places(&edit);
+        let mut records = Vec::new();
+        let mut read = |key: &[u8], value: &[u8]| -> Result<(), StoreError> {
+            let Ok(key) = <[u8; 8]>::try_from(key).map(u64::from_be_bytes) else { return Ok(()) };
+            let refused = places(&edit_of(value).map_err(corrupt)?);
+            if refused.is_disjoint(&now) {
+                return Ok(());
+            }
+            let before = self.store.record(Table::Rejected, &written_key(key))?;
+            let mut written =
+                before.map_or(Ok(BTreeSet::new()), |bytes| read_places(&bytes)).map_err(corrupt)?;
+            written.extend(now.intersection(&refused).cloned());
+            if written == refused {
+                records.extend(removals(key));
+            } else {
+                records.push(RecordWrite::put(Table::Rejected, written_key(key), put_places(&written)));
+            }
+            Ok(())
+        };
+        let mut failed = None;
+        self.store.records(Table::Rejected, &[], &mut |key, value| match read(key, value) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        failed.map_or(Ok(records), Err)
+    }
+}
+
+/// The entities that refused edits were to create.
+pub(super) fn creations<S: Store>(store: &S) -> Result<BTreeSet<(String, String)>, StoreError> {
+    let (mut all, mut failed) = (BTreeSet::new(), false);
+    store.records(Table::Rejected, &[], &mut |key, value| {
+        if key.len() != size_of::<u64>() {
+            return ControlFlow::Continue(());
+        }
+        match edit_of(value) {
+            Ok(edit) => {
+                let creates = |(address, register): &(&[u8], crate::register::Register<'_>)| {
+                    *address == LIFE && register.newest().value == view::TRUE
+                };
+                let created = edit.entities.iter().filter(|entity| entity.registers.iter().any(creates));
+                all.extend(created.map(|entity| (entity.kind.to_owned(), entity.id.to_owned())));
+            }
+            Err(Cut) => failed = true,
+        }
+        ControlFlow::Continue(())
+    })?;
+    if failed { Err(unreadable("a refused edit")) } else { Ok(all) }
+}
+
+/// The edit in the record of a refused one: behind the code and the words.
+fn edit_of(record: &[u8]) -> Result<Pending<'_>, Cut> {
+    let mut reader = Reader::new(record);
+    reader.array::<2>()?;
+    reader.slice()?;
+    Pending::decode(reader.rest())
+}
+
+/// What an edit writes, as users see it: neither claims, which follow from it, nor the life that goes along with fields.
+fn places(edit: &Pending<'_>) -> BTreeSet<Place> {
+    let mut places = BTreeSet::new();
+    for entity in &edit.entities {
+        let is_claim =
+            |address: &[u8]| Parts::parse(address).is_some_and(|parts| parts.class == class::CLAIM);
+        let addresses = entity.registers.iter().map(|(address, _)| *address);
+        let mut fields =
+            addresses.clone().filter(|address| *address != LIFE && !is_claim(address)).peekable();
+        let life = if fields.peek().is_none() { Some(LIFE) } else { None };
+        let place = |address: &[u8]| (entity.kind.to_owned(), entity.id.to_owned(), address.to_vec());
+        places.extend(fields.chain(life).map(place));
+    }
+    places
+}
+
+fn put_places(places: &BTreeSet<Place>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (kind, id, address) in places {
+        out.slice(kind.as_bytes());
+        out.slice(id.as_bytes());
+        out.slice(address);
+    }
+    out
+}
+
+fn read_places(bytes: &[u8]) -> Result<BTreeSet<Place>, Cut> {
+    let (mut reader, mut places) = (Reader::new(bytes), BTreeSet::new());
+    while !reader.is_empty() {
+        places.insert((reader.str()?.to_owned(), reader.str()?.to_owned(), reader.slice()?.to_vec()));
+    }
+    Ok(places)
+}
+
+fn written_key(key: u64) -> Vec<u8> {
+    let mut written = key.to_be_bytes().to_vec();
+    written.push(WRITTEN);
+    written
+}
+
+fn removals(key: u64) -> [RecordWrite; 2] {
+    [
+        RecordWrite::remove(Table::Rejected, key.to_be_bytes()),
+        RecordWrite::remove(Table::Rejected, written_key(key)),
+    ]
+}

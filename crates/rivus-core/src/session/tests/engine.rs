@@ -1,0 +1,264 @@
+//! Rounds as an application makes them: cut anywhere, written into while they run, and what is refused in them.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::schema::OnGone;
+
+/// Syncs once, or until so many frames have passed. Returns those that passed, by type, and what the client heard.
+fn round(
+    one: &mut Device,
+    two: &mut Device,
+    mut client: Session,
+    frames: usize,
+    mut between: impl FnMut(&mut Device, u8),
+) -> (Vec<u8>, Vec<SessionEvent>) {
+    let (mut server, now, mut passed) = (server(), Millis(100_000), Vec::new());
+    loop {
+        let before = passed.len();
+        while passed.len() < frames
+            && let Some(frame) = client.poll_transmit(one, now).unwrap()
+        {
+            passed.push(frame[0]);
+            between(one, frame[0]);
+            let _ = server.handle(two, &frame, now);
+        }
+        while passed.len() < frames
+            && let Some(frame) = server.poll_transmit(two, now).unwrap()
+        {
+            passed.push(frame[0]);
+            client.handle(one, &frame, now).unwrap();
+        }
+        if passed.len() == before {
+            return (passed, client.poll_events().collect());
+        }
+    }
+}
+
+#[test]
+fn killed_after_every_frame_in_every_direction_nothing_is_lost_and_nothing_counts_twice() {
+    let build = || {
+        let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+        inc(&mut a, 500, "t", 1);
+        sync(&mut a, &mut h);
+        sync(&mut b, &mut h);
+        for n in 0..12 {
+            inc(&mut a, 1000 + n, "t", 1);
+            inc(&mut b, 1000 + n, "t", 1);
+            put(&mut a, 2000 + n, &format!("a{n}"), "title", "x".repeat(40_000));
+            put(&mut b, 2000 + n, &format!("b{n}"), "title", "y".repeat(40_000));
+        }
+        sync(&mut b, &mut h);
+        (a, b, h)
+    };
+    let small = || {
+        let mut client = client(Want::Once);
+        client.set_push_edits_max(3);
+        client
+    };
+    let (mut a, _, mut h) = build();
+    let (all, _) = round(&mut a, &mut h, small(), usize::MAX, |_, _| {});
+    let of = |tag| all.iter().filter(|frame| **frame == tag).count();
+    assert!(of(tag::PUSH) >= 8 && of(tag::ACK) >= 8 && of(tag::DELTA) >= 2, "{all:?}");
+    for cut in 0..=all.len() {
+        let (mut a, mut b, mut h) = build();
+        round(&mut a, &mut h, small(), cut, |_, _| {});
+        // The next one is cut as well, one frame later.
+        round(&mut a, &mut h, small(), cut + 1, |_, _| {});
+        round(&mut a, &mut h, small(), usize::MAX, |_, _| {});
+        sync(&mut b, &mut h);
+        assert_same(&[&a, &b, &h]);
+        assert_eq!(a.pending_count().unwrap(), 0, "cut after {cut}");
+        for device in [&a, &b, &h] {
+            assert_eq!(shows(device, "t", "views"), Some(Shown::Counter(25)), "cut after {cut}");
+            assert_eq!(shows(device, "a11", "title"), Some(Shown::Value("x".repeat(40_000).into())));
+        }
+    }
+}
+
+#[test]
+fn an_edit_of_every_field_during_a_push_takes_exactly_one_more_and_loses_nothing() {
+    let fields = |device: &mut Device, now, value: &str| {
+        put(device, now, "t", "title", value);
+        put(device, now, "t", "owner", value);
+        put(device, now, "t", "free", value);
+        act(device, now, "t", Action::Add { field: "tags".to_owned(), key: value.to_owned() });
+        let (field, key) = ("labels".to_owned(), "k".to_owned());
+        act(device, now, "t", Action::SetKey { field, key, value: value.into() });
+        inc(device, now, "t", 1);
+    };
+    for want in [Want::Live, Want::Once] {
+        let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+        sync(&mut a, &mut h);
+        fields(&mut a, 1000, "one");
+        let mut edited = false;
+        let during = |device: &mut Device, frame: u8| {
+            if frame == tag::PUSH && !std::mem::replace(&mut edited, true) {
+                fields(device, 1000, "two");
+            }
+        };
+        let (passed, events) = round(&mut a, &mut h, client(want), usize::MAX, during);
+        let mut pushes = passed.iter().filter(|frame| **frame == tag::PUSH).count();
+        if want == Want::Once {
+            // A round takes what was there when it began, so that it ends.
+            assert_eq!((pushes, a.pending_count().unwrap()), (1, 6));
+            assert!(events.contains(&SessionEvent::Offering { edits: 6 }), "{events:?}");
+            let (passed, _) = round(&mut a, &mut h, client(want), usize::MAX, |_, _| {});
+            pushes += passed.iter().filter(|frame| **frame == tag::PUSH).count();
+        }
+        assert_eq!((pushes, a.pending_count().unwrap()), (2, 0), "{want:?}");
+        sync(&mut b, &mut h);
+        sync(&mut a, &mut h);
+        assert_same(&[&a, &b, &h]);
+        for field in ["title", "owner", "free"] {
+            assert_eq!(shows(&b, "t", field), text("two"), "{want:?}: {field}");
+        }
+        assert_eq!(shows(&b, "t", "views"), Some(Shown::Counter(2)));
+    }
+}
+
+#[test]
+fn a_push_that_was_accepted_unheard_counts_as_a_duplicate() {
+    let (mut a, mut h) = (device(1), hub(9));
+    sync(&mut a, &mut h);
+    put(&mut a, 1000, "t", "title", "x");
+    // HELLO, WELCOME, PUSH.
+    round(&mut a, &mut h, client(Want::Once), 3, |_, _| {});
+    let (_, events) = round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+    let answered = events.iter().find_map(|event| match event {
+        SessionEvent::Answered(answered) => Some(answered.clone()),
+        _ => None,
+    });
+    assert_eq!(answered, Some(Answered { duplicate: 1, ..Answered::default() }));
+}
+
+#[test]
+fn while_pushes_are_held_changes_come_and_the_session_ends() {
+    let (mut a, mut h) = (device(1), hub(9));
+    sync(&mut a, &mut h);
+    put(&mut a, 1000, "mine", "title", "x");
+    put(&mut h, 1000, "theirs", "title", "y");
+    let mut held = client(Want::Once);
+    held.hold_pushes(true);
+    let (passed, _) = round(&mut a, &mut h, held, usize::MAX, |_, _| {});
+    assert!(!passed.contains(&tag::PUSH) && passed.contains(&tag::GOAWAY), "{passed:?}");
+    assert_eq!((shows(&a, "theirs", "title"), a.pending_count().unwrap()), (text("y"), 1));
+}
+
+/// Projects and tasks that refer to them.
+fn referring(n: u64, admission: Admission) -> Device {
+    let schema = Schema::builder().kind("project", |k| k.open().value("name")).kind("task", |k| {
+        k.open().value("title").value("project").reference("in", "project", "project", OnGone::Nullify)
+    });
+    let options = OpenOptions { seeds: seeds(n), slot: 0, admission, rank: 0 };
+    Replica::open(MemoryStore::new(), Arc::new(schema.build().unwrap()), options).unwrap()
+}
+
+fn boss() -> Session {
+    options(Role::Client { token: Some("boss".to_owned()) }, Want::Once)
+}
+
+/// A device on which project `p` will be refused, with a task in it, one about that task, and one apart.
+fn with_a_refused_project() -> (Device, Device) {
+    let mut a = referring(1, Admission::Quarantine { drift_ms_max: 60_000 });
+    let mut h = referring(9, Admission::Refuse { drift_ms_max: 60_000 });
+    h.become_authority().unwrap();
+    round(&mut a, &mut h, boss(), usize::MAX, |_, _| {});
+    let fields = |name: &str, value: &str| Action::Put(vec![(name.to_owned(), value.into())]);
+    a.edit(Millis(1000), &[Op::new("project", "p", fields("name", "garden"))]).unwrap();
+    // From here on the device has no rank, and that edit claims one.
+    let mut held = client(Want::Once);
+    held.hold_pushes(true);
+    round(&mut a, &mut h, held, usize::MAX, |_, _| {});
+    a.edit(Millis(2000), &[Op::new("task", "t", fields("project", "p"))]).unwrap();
+    a.edit(Millis(2001), &[Op::new("task", "t", fields("title", "dig"))]).unwrap();
+    a.edit(Millis(2002), &[Op::new("task", "apart", fields("title", "rest"))]).unwrap();
+    (a, h)
+}
+
+fn is_there(on: &Device, kind: &str, id: &str) -> bool {
+    on.view(kind, id).unwrap().is_some()
+}
+
+#[test]
+fn what_refers_to_a_refused_entity_is_blocked_and_flows_by_itself_once_that_does() {
+    let (mut a, mut h) = with_a_refused_project();
+    for _ in 0..3 {
+        round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+        let rejected = a.rejected().unwrap();
+        assert_eq!(rejected.iter().map(|r| r.code).collect::<Vec<_>>(), [Code::RANK]);
+        let blocked = a.blocked().unwrap();
+        let root = ("project".to_owned(), "p".to_owned());
+        assert_eq!(
+            blocked.iter().map(|b| (&b.root, b.ops.len())).collect::<Vec<_>>(),
+            [(&root, 1), (&root, 1)]
+        );
+        assert!(!is_there(&h, "project", "p") && !is_there(&h, "task", "t"));
+        assert!(is_there(&h, "task", "apart"), "nothing else is held up");
+    }
+    // Later edits went past: they are accepted, and what was blocked gets new stamps.
+    let later = Action::Put(vec![("title".to_owned(), "later".into())]);
+    a.edit(Millis(3000), &[Op::new("task", "apart", later)]).unwrap();
+    round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+    let key = a.rejected().unwrap()[0].key;
+    a.retry_rejected(Millis(4000), key).unwrap().unwrap();
+    assert!(a.rejected().unwrap().is_empty() && a.blocked().unwrap().is_empty());
+    let (_, events) = round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+    assert_eq!(a.pending_count().unwrap(), 0, "{events:?}");
+    let title = |on: &Device| on.view("task", "t").unwrap().unwrap().fields["title"].clone();
+    assert_eq!(title(&h), Shown::Value("dig".into()));
+    assert_same(&[&a, &h]);
+    let mut newest = BTreeMap::new();
+    for (kind, id) in [("task", "apart"), ("project", "p"), ("task", "t")] {
+        h.registers(kind, id, &mut |_, state| {
+            let stamp = state.shown.newest().stamp;
+            newest
+                .entry((kind, id))
+                .and_modify(|known: &mut crate::clock::Stamp| *known = stamp.max(*known))
+                .or_insert(stamp);
+        })
+        .unwrap();
+    }
+    assert!(
+        newest[&("task", "t")] > newest[&("project", "p")],
+        "an authority takes edits in the order of stamps"
+    );
+    assert!(newest[&("project", "p")] > newest[&("task", "apart")]);
+}
+
+#[test]
+fn a_discarded_root_lets_what_refers_to_it_go_and_the_rule_shows_nothing() {
+    let (mut a, mut h) = with_a_refused_project();
+    round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+    let key = a.rejected().unwrap()[0].key;
+    assert!(a.discard_rejected(key).unwrap() && !a.discard_rejected(key).unwrap());
+    round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+    assert_eq!((a.pending_count().unwrap(), is_there(&h, "task", "t")), (0, true));
+    assert_eq!(h.view("task", "t").unwrap().unwrap().fields["project"], Shown::Value(Value::Null));
+    assert_same(&[&a, &h]);
+}
+
+#[test]
+fn a_rejection_is_cleared_once_each_of_its_fields_is_written_anew() {
+    let (mut a, mut h) = (device(1), hub(9));
+    round(&mut a, &mut h, boss(), usize::MAX, |_, _| {});
+    let both = Action::Put(vec![("title".to_owned(), "x".into()), ("note".to_owned(), "y".into())]);
+    act(&mut a, 1000, "t", both);
+    put(&mut a, 1001, "u", "title", "x");
+    sync(&mut a, &mut h);
+    assert_eq!(a.rejected().unwrap().len(), 2);
+    put(&mut a, 2000, "t", "title", "z");
+    put(&mut a, 2001, "t", "other", "z");
+    assert_eq!(a.rejected().unwrap().len(), 2, "one of two fields");
+    put(&mut a, 2002, "t", "note", "z");
+    let left: Vec<_> = a.rejected().unwrap().into_iter().map(|r| r.ops[0].id.clone()).collect();
+    assert_eq!(left, ["u"]);
+    let key = a.rejected().unwrap()[0].key;
+    assert_eq!((a.is_rejected(key), a.is_pending(key)), (Ok(true), Ok(false)));
+    a.retry_rejected(Millis(3000), key).unwrap();
+    assert!(a.rejected().unwrap().is_empty());
+    assert_eq!(a.retry_rejected(Millis(3000), key), Ok(None));
+    sync(&mut a, &mut h);
+    assert_eq!((shows(&h, "u", "title"), shows(&h, "t", "note")), (text("x"), text("z")));
+    assert_same(&[&a, &h]);
+}

@@ -1,0 +1,116 @@
+use std::time::Duration;
+
+use rivus_core::schema::Schema;
+use rivus_core::session::{Grants, Role, SessionOptions, Want};
+use tokio::io::DuplexStream;
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::protocol::Role as SocketRole;
+
+use super::*;
+use crate::Db;
+use crate::machine::seeds;
+
+fn session(role: Role, want: Want) -> Session {
+    Session::new(SessionOptions { role, want, offers: true, seeds: seeds(), capabilities: 0 })
+}
+
+async fn pair() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
+    let (one, two) = tokio::io::duplex(1 << 20);
+    let one = WebSocketStream::from_raw_socket(one, SocketRole::Client, Some(socket_config())).await;
+    (one, WebSocketStream::from_raw_socket(two, SocketRole::Server, Some(socket_config())).await)
+}
+
+fn wakes() -> (watch::Sender<u64>, watch::Sender<bool>, Wakes) {
+    let ((changed, changes), (stopper, stop)) = (watch::channel(0), watch::channel(false));
+    (changed, stopper, Wakes { changes, stop, asks: Arc::default() })
+}
+
+/// A side that greets, answers probes, and does nothing else. Returns the last frame that it got.
+async fn sloth(db: Db, role: Role, mut socket: WebSocketStream<DuplexStream>) -> Vec<u8> {
+    let mut session = session(role, Want::Live);
+    let (mut last, mut greeted) = (Vec::new(), false);
+    loop {
+        if !greeted {
+            let frame = session.poll_transmit(&mut db.lock().unwrap(), Millis(1)).unwrap();
+            if let Some(frame) = frame {
+                socket.send(Message::Binary(frame.into())).await.unwrap();
+            }
+        }
+        match socket.next().await {
+            Some(Ok(Message::Binary(frame))) => {
+                last = frame.to_vec();
+                if !greeted {
+                    session.handle(&mut db.lock().unwrap(), &frame, Millis(1)).unwrap();
+                    let reply = session.poll_transmit(&mut db.lock().unwrap(), Millis(1)).unwrap();
+                    if let Some(reply) = reply {
+                        socket.send(Message::Binary(reply.into())).await.unwrap();
+                    }
+                    greeted = true;
+                }
+            }
+            Some(Ok(_)) => {}
+            _ => return last,
+        }
+    }
+}
+
+fn is_stalled(last: &[u8]) -> bool {
+    matches!(
+        rivus_core::wire::Frame::decode(last),
+        Ok(rivus_core::wire::Frame::Goaway { code: Code::STALLED, .. })
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_answers_probes_and_nothing_else_has_stalled() {
+    let (hub, phone) = (Db::memory(Schema::open()).unwrap(), Db::memory(Schema::open()).unwrap());
+    hub.lock().unwrap().serve_as_authority().unwrap();
+    let (one, two) = pair().await;
+    let hub = tokio::spawn(sloth(hub, Role::server(Grants::everybody()), two));
+    let (_changed, _stop, wakes) = wakes();
+    let started = Instant::now();
+    let client = session(Role::Client { token: None }, Want::Once);
+    let (_, ended) = Pump::new(Arc::clone(&phone.shared), client, |_| {}).run(one, wakes).await;
+    assert_eq!(ended, Err(SyncError::Stalled));
+    let after = started.elapsed();
+    assert!(after >= STALL_MAX && after < STALL_MAX + Duration::from_secs(5), "{after:?}");
+    assert!(is_stalled(&hub.await.unwrap()), "the other side is told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_never_sends_what_a_hub_asks_for_has_stalled() {
+    let (hub, phone) = (Db::memory(Schema::open()).unwrap(), Db::memory(Schema::open()).unwrap());
+    let (one, two) = pair().await;
+    let device = tokio::spawn(sloth(phone, Role::Client { token: None }, one));
+    let (_changed, _stop, wakes) = wakes();
+    // Among peers the server reads its client.
+    let server = session(Role::server(Grants::everybody()), Want::Live);
+    let (_, ended) = Pump::new(Arc::clone(&hub.shared), server, |_| {}).run(two, wakes).await;
+    assert_eq!(ended, Err(SyncError::Stalled));
+    assert!(is_stalled(&device.await.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_connection_with_nothing_to_do_stalls_never() {
+    let (hub, phone) = (Db::memory(Schema::open()).unwrap(), Db::memory(Schema::open()).unwrap());
+    hub.lock().unwrap().serve_as_authority().unwrap();
+    let (one, two) = pair().await;
+    let (_hub_changed, _hub_stop, hub_wakes) = wakes();
+    let server = session(Role::server(Grants::everybody()), Want::Live);
+    let hub_pump = Pump::new(Arc::clone(&hub.shared), server, |_| {});
+    let served = tokio::spawn(async move { hub_pump.run(two, hub_wakes).await.1 });
+    let (_changed, stop, wakes) = wakes();
+    let client = session(Role::Client { token: None }, Want::Live);
+    let (told, mut synced) = watch::channel(Synced::default());
+    let listen = move |now: Synced| {
+        told.send_replace(now);
+    };
+    let pump = Pump::new(Arc::clone(&phone.shared), client, listen);
+    let ran = tokio::spawn(async move { pump.run(one, wakes).await.1 });
+    synced.wait_for(|synced| synced.up_to.is_some()).await.unwrap();
+    // The clock is stopped: it goes on by itself, from probe to probe.
+    tokio::time::sleep(STALL_MAX * 3).await;
+    stop.send_replace(true);
+    assert_eq!(ran.await.unwrap(), Ok(()));
+    assert_eq!(served.await.unwrap(), Ok(()));
+}
