@@ -107,7 +107,7 @@ pub fn client() -> Role {
 /// The server's role.
 #[must_use]
 pub fn server() -> Role {
-    Role::Server { grants: Grants::everybody() }
+    Role::server(Grants::everybody())
 }
 
 /// What a client and a server say to each other: frames of both.

@@ -183,7 +183,7 @@ pub fn sync<S: Store>(device: &mut Replica<S>, hub: &mut Replica<MemoryStore>) {
         Session::new(SessionOptions { role, want, offers: true, seeds: seeds(99), capabilities: 0 })
     };
     let mut client = session(Role::Client { token: None }, Want::Once);
-    let mut server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
+    let mut server = session(Role::server(Grants::everybody()), Want::Live);
     let now = Millis(START_MS + 10_000_000);
     let mut ends =
         (End { replica: device, session: &mut client, now }, End { replica: hub, session: &mut server, now });

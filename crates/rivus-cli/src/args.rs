@@ -6,8 +6,9 @@ use std::str::FromStr;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::assignment::{Assignment, Grant, Increment, KeyAssignment, Member};
+use crate::assignment::{Assignment, Increment, KeyAssignment, Member};
 use crate::log;
+use crate::serve::settings::Serve;
 use crate::simulate::Token;
 
 /// Rivus: an offline-first database that merges field by field.
@@ -21,11 +22,14 @@ pub(crate) struct Arguments {
 }
 
 /// The options of every command.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Global {
     /// The database file; `put`, `import`, `serve`, `sync` and `live` make one if there is none
     #[arg(long, global = true, value_name = "FILE", env = "RIVUS_DB", default_value = "rivus.db")]
     pub(crate) db: PathBuf,
+    /// Whether it was named.
+    #[arg(skip)]
+    pub(crate) db_is_given: bool,
     /// How each field merges, as TOML or JSON; without it every kind and field is taken and the newest wins
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) schema: Option<PathBuf>,
@@ -144,7 +148,14 @@ pub(crate) enum Command {
     Export(Export),
     /// Serve the database as a hub, until ctrl-c
     #[command(after_help = SERVE)]
-    Serve(Serve),
+    Serve(Box<Serve>),
+    /// Ask a hub on this machine whether it is ready; the exit code is 1 if it is not
+    #[command(after_help = HEALTH)]
+    Health {
+        /// What the hub has as --admin
+        #[arg(long, value_name = "ADDRESS", env = "RIVUS_ADMIN", default_value = "127.0.0.1:9191")]
+        admin: String,
+    },
     /// Sync with a hub once
     #[command(after_help = SYNC)]
     Sync(Sync),
@@ -263,31 +274,17 @@ pub(crate) enum Format {
     Csv,
 }
 
-/// How the database is served.
-#[derive(Args, Debug)]
-pub(crate) struct Serve {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7171")]
-    pub(crate) listen: String,
-    /// Let in who shows this token, with this rank (0 to 255); may be repeated
-    #[arg(long, value_name = "TOKEN=RANK")]
-    pub(crate) grant: Vec<Grant>,
-    /// Let in everybody without a token, with rank 0; taken for granted on loopback if nothing is granted
-    #[arg(long)]
-    pub(crate) open: bool,
-    /// Serve as one among equals, not as the authority that judges edits
-    #[arg(long)]
-    pub(crate) peer: bool,
-}
-
 /// A hub to sync with.
 #[derive(Args, Debug)]
 pub(crate) struct Remote {
-    /// The hub's address, such as ws://127.0.0.1:7171
+    /// The hub's address, such as wss://hub.example.org:7171, or ws://127.0.0.1:7171 without encryption
     pub(crate) url: String,
     /// The token that it grants access to
     #[arg(long, env = "RIVUS_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Trust hubs whose certificate was signed by these authorities, in PEM, and no others [default: the public ones]
+    #[arg(long, value_name = "FILE", env = "RIVUS_CA")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// `rivus sync`.
@@ -536,17 +533,33 @@ Examples:
 
 const SERVE: &str = "\
 The database becomes the authority of all that sync with it, for good, unless --peer says otherwise.
-There is no encryption: beyond loopback, listen inside a private network or behind a proxy that has TLS.
+Beyond loopback give it a certificate, or listen behind a proxy that has TLS. SIGTERM and ctrl-c end it in order, the
+second one at once; SIGHUP has it read certificates and keys again that changed.
+
+In the file of --config the keys are the options with _ for -, and db and schema; tokens are tables:
+  listen = \"0.0.0.0:7171\"
+  tls_cert = \"hub.pem\"
+  tls_key = \"hub-key.pem\"
+  [[grants]]
+  token = \"phone-secret\"
+  rank = 5
+  subject = \"ann\"
 
 Examples:
   rivus serve
   rivus --db hub.db serve --listen 0.0.0.0:7171 --grant phone-secret=5 --grant desk-secret=0
-  rivus --db hub.db serve --listen 192.168.1.5:7171 --open";
+  rivus --db hub.db serve --listen 192.168.1.5:7171 --open
+  rivus serve --config hub.toml --check-config && rivus serve --config hub.toml";
+
+const HEALTH: &str = "\
+Example:
+  rivus serve --admin 127.0.0.1:9191 & sleep 1; rivus health";
 
 const SYNC: &str = "\
 Examples:
   rivus sync ws://127.0.0.1:7171
-  RIVUS_TOKEN=phone-secret rivus --db phone.db sync ws://hub.example.org:7171
+  RIVUS_TOKEN=phone-secret rivus --db phone.db sync wss://hub.example.org:7171
+  rivus sync wss://hub.internal:7171 --ca ca.pem
   rivus --json sync ws://127.0.0.1:7171 --limit 1000 | jq .pulled.more
 
 The report says what became of every edit that was offered, also where the sync broke off; the exit code is 1 then.";

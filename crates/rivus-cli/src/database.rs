@@ -14,15 +14,19 @@ const UNDECLARED: &str = "this database is used with a schema: without --schema 
 
 /// Opens the database, which is made if there is none.
 pub(crate) fn open_or_make(global: &Global) -> Result<Db> {
-    let schema = match &global.schema {
-        Some(path) => read_schema(path)?,
-        None => Schema::open(),
-    };
-    let db = Db::open(&global.db, schema)?;
+    let db = Db::open(&global.db, schema(global)?)?;
     if global.schema.is_none() && db.undeclared()? > 0 {
         crate::note(UNDECLARED, Form::of(global));
     }
     Ok(db)
+}
+
+/// The schema that is named, or the one that takes everything.
+pub(crate) fn schema(global: &Global) -> Result<Schema> {
+    match &global.schema {
+        Some(path) => read_schema(path),
+        None => Ok(Schema::open()),
+    }
 }
 
 /// Opens the database; a name that was mistyped makes no new one.

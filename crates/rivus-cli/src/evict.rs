@@ -28,7 +28,7 @@ pub(crate) fn evict(global: &Global, kind: &str, ids: &[String], out: &mut Outpu
 pub(crate) fn fetch(global: &Global, fetch: &Fetch, out: &mut Output) -> Result<()> {
     let db = database::open_or_make(global)?;
     let wanted = named(&fetch.kind, &fetch.ids);
-    let fetched = crate::wait(async { Ok(db.fetch(&remote_of(&fetch.remote), &wanted).await?) })?;
+    let fetched = crate::wait(async { Ok(db.fetch(&remote_of(&fetch.remote)?, &wanted).await?) })?;
     if out.is_json() {
         return Ok(out.json(&fetched)?);
     }

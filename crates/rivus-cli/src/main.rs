@@ -18,6 +18,7 @@ mod network;
 mod output;
 mod rejected;
 mod replay;
+mod serve;
 mod show;
 mod simulate;
 mod table;
@@ -28,14 +29,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
 use args::{Arguments, Command};
 use output::{Form, Output};
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // What the parser could not take apart may still ask for it.
@@ -43,8 +45,17 @@ fn main() -> ExitCode {
             return refuse(&error, if asks { Form::Json } else { Form::Text });
         }
     };
-    begin_logging(arguments.global.verbose);
     let form = Form::of(&arguments.global);
+    let mut log_json = false;
+    if let Command::Serve(serve) = &mut arguments.command {
+        // The file says how to log, too.
+        if let Err(error) = serve.read_file(&mut arguments.global) {
+            complain(&format!("{error:#}"), form);
+            return ExitCode::FAILURE;
+        }
+        log_json = serve.log_json == Some(true);
+    }
+    begin_logging(arguments.global.verbose, log_json);
     let mut out = Output::new(form);
     let done = run(&arguments, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
     match done {
@@ -60,6 +71,14 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn parse() -> Result<Arguments, clap::Error> {
+    let matches = Arguments::command().try_get_matches()?;
+    let mut arguments =
+        Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut Arguments::command()))?;
+    arguments.global.db_is_given = matches.value_source("db") != Some(ValueSource::DefaultValue);
+    Ok(arguments)
 }
 
 fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
@@ -86,7 +105,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Restore { file } => upkeep::restore(global, file, out)?,
         Command::Import(import) => import::run(global, import, out)?,
         Command::Export(export) => export::run(global, export, out)?,
-        Command::Serve(serve) => network::serve(global, serve, out)?,
+        Command::Serve(serve) => serve::serve(global, serve, out)?,
+        Command::Health { admin } => return serve::health(admin, out),
         Command::Sync(remote) => network::sync(global, remote, out)?,
         Command::Live(remote) => network::live(global, remote, out)?,
         Command::Replay(replay) => replay::run(replay, out)?,
@@ -150,7 +170,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(closed)
 }
 
-fn begin_logging(verbose: u8) {
+fn begin_logging(verbose: u8, json: bool) {
     let level = match verbose {
         0 => "error",
         1 => "info",
@@ -158,11 +178,12 @@ fn begin_logging(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if json {
+        log.json().init();
+    } else {
+        log.with_ansi(io::stderr().is_terminal()).init();
+    }
 }
 
 /// Runs a future to its end, for the commands that need a network.

@@ -1,74 +1,21 @@
-//! Serving and syncing.
+//! Syncing.
 
 use std::io::Write;
-use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::StreamExt;
-use rivus::{Event, HubOptions, Origin, Phase, SyncReport, SyncState};
+use rivus::{Event, Origin, Phase, SyncReport, SyncState};
 use serde::Serialize;
 
-use crate::args::{Global, Remote, Serve, Sync};
+use crate::args::{Global, Remote, Sync};
 use crate::database;
 use crate::output::Output;
 use crate::table::{count, printable};
 
-/// `rivus serve`.
-pub(crate) fn serve(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
-    #[derive(Serialize)]
-    struct Started<'s> {
-        url: String,
-        store: &'s str,
-    }
-    #[derive(Serialize)]
-    struct Stopped<'s> {
-        stopped: bool,
-        changes: u64,
-        digest: &'s str,
-    }
-    if serve.grant.is_empty() && !serve.open && !is_loopback(&serve.listen) {
-        let message = "beyond loopback, say who may connect: --grant TOKEN=RANK, or --open for everybody";
-        return Err(crate::usage(message));
-    }
-    let is_open = serve.open || serve.grant.is_empty();
-    let mut options = if is_open { HubOptions::open() } else { HubOptions::closed() };
-    for grant in &serve.grant {
-        options = options.grant(&grant.token, grant.rank);
-    }
-    if serve.peer {
-        options = options.as_peer();
-    }
-    let db = database::open_or_make(global)?;
-    crate::wait(async {
-        // Before anybody is told that it runs, so that from then on a signal ends it in order.
-        let mut ends = Ends::new()?;
-        let hub = db.serve(&serve.listen, options).await?;
-        let before = db.status()?;
-        let (file, url) = (global.db.display(), hub.url());
-        let guests = if is_open { "everybody" } else { "those with a token" };
-        out.say(
-            format_args!("serving {file} at {url} to {guests}; ctrl-c ends it"),
-            &Started { url: hub.url(), store: &before.store },
-        )?;
-        out.flush()?;
-        ends.next().await;
-        hub.shutdown().await;
-        let after = db.status()?;
-        let changes = after.seq.saturating_sub(before.seq);
-        let text = format!("stopped after {changes} new changes; digest {}", after.digest);
-        Ok(out.say(text, &Stopped { stopped: true, changes, digest: &after.digest })?)
-    })
-}
-
-fn is_loopback(listen: &str) -> bool {
-    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
-    host == "localhost" || listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
-}
-
 /// `rivus sync`.
 pub(crate) fn sync(global: &Global, sync: &Sync, out: &mut Output) -> Result<()> {
     let db = database::open_or_make(global)?;
-    let remote = remote_of(&sync.remote);
+    let remote = remote_of(&sync.remote)?;
     let report = crate::wait(async {
         Ok(match (sync.push, sync.pull || sync.limit.is_some()) {
             (true, _) => db.push_once(&remote).await,
@@ -132,11 +79,12 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
 
 /// `rivus live`.
 pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result<()> {
+    let remote = remote_of(remote)?;
     let db = database::open_or_make(global)?;
     crate::wait(async {
         let mut ends = Ends::new()?;
         let mut events = db.subscribe();
-        let connection = db.connect(remote_of(remote));
+        let connection = db.connect(remote);
         let mut states = connection.states();
         let mut told = None;
         loop {
@@ -166,13 +114,16 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
     })
 }
 
-pub(crate) fn remote_of(remote: &Remote) -> rivus::Remote {
-    let to = rivus::Remote::new(&remote.url);
+pub(crate) fn remote_of(remote: &Remote) -> Result<rivus::Remote> {
+    let mut to = rivus::Remote::new(&remote.url);
+    if let Some(path) = &remote.ca {
+        to = to.ca(std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?);
+    }
     // A variable that is set to nothing is a common way to say that there is none.
-    match remote.token.as_ref().filter(|token| !token.is_empty()) {
+    Ok(match remote.token.as_ref().filter(|token| !token.is_empty()) {
         Some(token) => to.token(token),
         None => to,
-    }
+    })
 }
 
 #[derive(Serialize, PartialEq)]
@@ -266,7 +217,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
 }
 
 /// What ends a command that would run for ever: ctrl-c, and where there is one, SIGTERM.
-struct Ends {
+pub(crate) struct Ends {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -275,12 +226,12 @@ struct Ends {
 
 #[cfg(unix)]
 impl Ends {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -290,11 +241,11 @@ impl Ends {
 
 #[cfg(not(unix))]
 impl Ends {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self {})
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

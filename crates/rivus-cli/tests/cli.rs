@@ -563,6 +563,7 @@ fn completions_and_help_are_there_for_everything() {
         "import",
         "export",
         "serve",
+        "health",
         "sync",
         "live",
         "replay",

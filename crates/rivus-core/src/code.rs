@@ -47,6 +47,8 @@ codes! {
     SAME_STORE = 202, false, "SAME_STORE";
     /// The store was a copy and has taken a new id: connect again.
     COPIED = 203, true, "COPIED";
+    /// A store or replica that belongs to somebody else.
+    OWNER = 204, false, "OWNER";
     /// The token was granted something once and is no more: show a fresh one.
     EXPIRED = 206, false, "EXPIRED";
     /// Both declare a field, differently.
@@ -65,6 +67,8 @@ codes! {
     MALFORMED = 405, false, "MALFORMED";
     /// It rested on a refused edit, and what it was to do fits no more without that. Said by the device itself.
     BASE = 406, false, "BASE";
+    /// An edit that the application's own check does not take.
+    INVALID = 407, false, "INVALID";
     /// The server cannot read or write its store.
     STORE = 500, true, "STORE";
     /// The server has too many connections.

@@ -8,16 +8,19 @@
 
 mod echo;
 mod fetch;
+mod grant;
 mod lost;
 mod open;
 pub mod pair;
 mod push;
+mod rate;
 mod read;
 mod repair;
 mod stand;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::code::Code;
@@ -27,6 +30,10 @@ use crate::replica::{Replica, RoleError};
 use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
+
+pub use grant::{
+    Access, Authenticator, Authorizer, By, Denial, Gate, Grant, Grants, Limits, SUBJECT_BYTES_MAX, Validator,
+};
 
 use echo::Echoes;
 use fetch::{Fetching, Giving};
@@ -50,37 +57,8 @@ pub enum Want {
     Live,
 }
 
-/// Whom a hub lets in, and how much their edits weigh.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Grants {
-    /// The rank of each token.
-    pub tokens: BTreeMap<String, u8>,
-    /// The rank of those without a token, if they may connect at all.
-    pub anonymous: Option<u8>,
-}
-
-impl Grants {
-    /// Lets everybody in, with rank 0.
-    #[must_use]
-    pub fn everybody() -> Self {
-        Self { tokens: BTreeMap::new(), anonymous: Some(0) }
-    }
-
-    fn rank(&self, token: Option<&str>) -> Option<u8> {
-        match token {
-            None => self.anonymous,
-            // Every token is compared in full, so that the time tells nothing of how much of one was right.
-            Some(token) => self.tokens.iter().fold(None, |found, (known, rank)| {
-                let equal = known.len() == token.len()
-                    && known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
-                if equal { Some(*rank) } else { found }
-            }),
-        }
-    }
-}
-
 /// Which end of the connection this is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Role {
     /// It has connected.
     Client {
@@ -89,13 +67,21 @@ pub enum Role {
     },
     /// It was connected to.
     Server {
-        /// Whom it lets in.
-        grants: Grants,
+        /// Whom it lets in, and what they may do. The connections of one hub share it.
+        gate: Arc<Gate>,
     },
 }
 
+impl Role {
+    /// A server that lets these in, and lets them do everything.
+    #[must_use]
+    pub fn server(authenticator: impl Authenticator + 'static) -> Self {
+        Self::Server { gate: Arc::new(Gate::new(authenticator)) }
+    }
+}
+
 /// How a session is run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Which end this is.
     pub role: Role,
@@ -160,6 +146,23 @@ pub enum SessionEvent {
         accepted: usize,
         /// How many it refused or wants again.
         excepted: usize,
+    },
+    /// The gate has let somebody in. The handshake goes on.
+    Admitted {
+        /// The principal's name; empty for the anonymous.
+        subject: String,
+    },
+    /// A page went out.
+    Sent {
+        /// Registers in it.
+        registers: usize,
+    },
+    /// A push was taken, and what it holds was judged.
+    Taken {
+        /// Registers in it.
+        registers: usize,
+        /// Why edits in it were refused, one code for each.
+        refused: Vec<Code>,
     },
     /// At the same position the digests differ: a fault. The difference is looked for and mended, or everything is read
     /// again from the start.
@@ -524,6 +527,17 @@ impl Session {
             && (self.options.want == Want::Nothing || self.reading.is_caught_up())
     }
 
+    /// How many changes the other side is behind `head`, this store's head seq; `None` if it follows none.
+    #[must_use]
+    pub fn lag(&self, head: u64) -> Option<u64> {
+        let writing = self.writing?;
+        if writing.is_received(head, self.peer_synced) {
+            return Some(0);
+        }
+        let has = self.peer_synced.unwrap_or(0).max(writing.from());
+        Some(head.saturating_sub(has).max(1))
+    }
+
     fn is_server(&self) -> bool {
         matches!(self.options.role, Role::Server { .. })
     }
@@ -622,6 +636,15 @@ impl SessionError {
             Self::Wire(_) | Self::Role(_) => false,
             Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
             Self::Copied | Self::NewWriter | Self::Commit(_) => true,
+        }
+    }
+
+    /// The code that the other side is told, or has told.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Goaway { code, .. } => Some(*code),
+            other => other.to_tell().map(|(code, _)| code),
         }
     }
 

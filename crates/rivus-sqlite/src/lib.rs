@@ -108,6 +108,12 @@ impl SqliteStore {
         self.slot.number()
     }
 
+    /// Where the file is, unless it is in memory.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// A number that changes when somebody else, and not this store, has committed.
     ///
     /// # Errors

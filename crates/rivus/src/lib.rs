@@ -105,9 +105,12 @@ pub use crate::evict::Fetched;
 pub use crate::fields::Fields;
 pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};
+#[cfg(feature = "jwt")]
+pub use crate::net::Jwt;
 pub use crate::net::{
-    Background, Budget, Connection, Debounce, Delivery, ErrorClass, Grants, Hub, HubOptions, Levers, Mode,
-    Pause, Phase, Pulled, Pushed, Reaction, Remote, SyncError, SyncReport, SyncState, Why,
+    Access, Authenticator, Authorizer, Background, Budget, By, Connection, Debounce, Delivery, Denial,
+    ErrorClass, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase, Proposed, ProposedEntity,
+    Pulled, Pushed, Reaction, Refusal, Remote, Spot, SyncError, SyncReport, SyncState, Validator, Why, Write,
 };
 pub use crate::projection::{QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};

@@ -9,7 +9,11 @@ mod client;
 mod dial;
 mod error;
 pub(crate) mod fetch;
+#[cfg(any(feature = "jwt", feature = "tls"))]
+mod files;
 mod hub;
+#[cfg(feature = "jwt")]
+pub(crate) mod jwt;
 mod keep;
 mod levers;
 mod packing;
@@ -19,6 +23,8 @@ mod remote;
 mod report;
 mod rounds;
 mod state;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::time::Duration;
 
@@ -26,12 +32,17 @@ pub use client::Connection;
 pub(crate) use client::pending;
 pub use error::SyncError;
 pub use hub::{Hub, HubOptions};
+#[cfg(feature = "jwt")]
+pub use jwt::Jwt;
 pub(crate) use levers::Control;
 pub use levers::{Budget, Debounce, Levers, Mode, Pause};
 pub use reaction::{ErrorClass, Reaction};
 pub use remote::Remote;
 pub use report::{Pulled, Pushed, SyncReport};
-pub use rivus_core::session::Grants;
+pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
+pub use rivus_core::session::{
+    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Validator,
+};
 pub use rounds::Background;
 pub use state::{Delivery, Phase, SyncState, Why};
 
@@ -47,3 +58,5 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// So long the handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// The header of a refusal that names its [`Code`](rivus_core::code::Code).
+const CODE_HEADER: &str = "rivus-code";

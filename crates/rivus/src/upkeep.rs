@@ -1,6 +1,6 @@
 //! Looking after a database: checking, mending and copying it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rivus_core::replica::Verification;
 use rivus_core::store::StoreError;
@@ -45,6 +45,14 @@ impl Db {
     /// ```
     pub fn repair(&self) -> Result<Verification, Error> {
         Ok(self.lock()?.repair()?)
+    }
+
+    /// Where the file is, unless the database is in memory.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match self.lock().ok()?.store() {
+            AnyStore::Sqlite(store) => store.path().map(Path::to_owned),
+            AnyStore::Memory(_) => None,
+        }
     }
 
     /// Writes a compact copy of the database, as of now, to a new file, while others read and write.

@@ -256,7 +256,7 @@ pub fn sync<S: Store>(
         Session::new(SessionOptions { role, want, offers: true, seeds: seeds(0xc, 0), capabilities: 0 })
     };
     let mut client = session(Role::Client { token: None }, Want::Once);
-    let mut server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
+    let mut server = session(Role::server(Grants::everybody()), Want::Live);
     let one = &mut End { replica: device, session: &mut client, now };
     let two = &mut End { replica: hub, session: &mut server, now };
     run(one, two, frames)?;

@@ -31,7 +31,7 @@ fn sync(one: &mut Replica<MemoryStore>, other: &mut Replica<MemoryStore>) {
         Session::new(SessionOptions { role, want: Want::Once, offers: true, seeds, capabilities: 0 })
     };
     let mut client = session(Role::Client { token: None });
-    let mut server = session(Role::Server { grants: Grants::everybody() });
+    let mut server = session(Role::server(Grants::everybody()));
     let now = Millis(1_000_000);
     let mut one = End { replica: one, session: &mut client, now };
     run(&mut one, &mut End { replica: other, session: &mut server, now }, usize::MAX).unwrap();

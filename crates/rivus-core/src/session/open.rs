@@ -1,8 +1,6 @@
 //! The greeting: who the two are, whether they belong together, and who starts with what.
 
-use super::{
-    Grants, Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, unexpected,
-};
+use super::{Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
@@ -61,8 +59,10 @@ impl Session {
             );
             return Err(SessionError::Refused { code: Code::VERSION, message });
         }
-        let Role::Server { grants } = &self.options.role else { return Err(unexpected("HELLO to a client")) };
-        let rank = admit(grants, hello.token.as_deref())?;
+        let Role::Server { gate } = &self.options.role else { return Err(unexpected("HELLO to a client")) };
+        let grant = gate.admit(hello.token.as_deref(), now)?;
+        let rank = grant.rank;
+        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         let identity = replica.identity();
         if let Some(authority) = identity.authority {
             return Err(not_authority(authority.store));
@@ -334,14 +334,4 @@ impl Session {
         }
         self.start_over(replica, reset, now)
     }
-}
-
-fn admit(grants: &Grants, token: Option<&str>) -> Result<u8, SessionError> {
-    grants.rank(token).ok_or_else(|| {
-        let message = match token {
-            None => "a token is needed",
-            Some(_) => "the token grants nothing",
-        };
-        SessionError::Refused { code: Code::UNAUTHORISED, message: message.to_owned() }
-    })
 }

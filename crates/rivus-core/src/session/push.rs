@@ -1,13 +1,14 @@
 //! Pending edits on their way to the authority, and its answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use super::{Ack, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{Millis, Stamp};
 use crate::code::Code;
-use crate::replica::{Answer, Hold, Holding, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
+use crate::replica::{Answer, Delta, Hold, Holding, Principal, Pushed, Replica, Taint, Verdict, Verdicts};
 use crate::store::Store;
 use crate::wire::{Exception, Frame};
 
@@ -342,8 +343,11 @@ impl Session {
         let verdicts = replica.judge(now, edits, &principal, &remembered, taint, push.heard, *answers)?;
         let exceptions: Vec<_> = verdicts.exceptions.into_iter().map(exception).collect();
         let (all, excepted) = (push.edits.len(), exceptions.len());
+        let registers = push.edits.clone().map(|edit| registers(&edit.delta)).sum();
         self.decoder = decoder;
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
+        let refused = exceptions.iter().filter_map(|exception| exception.code).collect();
+        self.events.push_back(SessionEvent::Taken { registers, refused });
         self.tell_losses(replica)?;
         self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
         Ok(())
@@ -399,6 +403,15 @@ impl Session {
         self.events.push_back(SessionEvent::Judged { accepted, excepted });
         Ok(())
     }
+}
+
+fn registers(delta: &impl Delta) -> usize {
+    let mut registers = 0;
+    let _ = delta.each(|part| {
+        registers += part.changes.len();
+        Ok::<(), Infallible>(())
+    });
+    registers
 }
 
 /// How many edits are pending up to this key.

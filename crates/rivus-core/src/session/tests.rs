@@ -65,8 +65,8 @@ fn client(want: Want) -> Session {
 }
 
 fn server() -> Session {
-    let grants = Grants { tokens: [("boss".to_owned(), 9)].into(), anonymous: Some(0) };
-    options(Role::Server { grants }, Want::Live)
+    let grants = Grants::everybody().grant("boss", 9);
+    options(Role::server(grants), Want::Live)
 }
 
 fn options(role: Role, want: Want) -> Session {

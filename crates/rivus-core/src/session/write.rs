@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::echo::Echoes;
 use super::read::low;
-use super::{Session, SessionError, not_authority, unexpected};
+use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
@@ -21,6 +21,8 @@ use crate::work::damaged;
 /// The other side's subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Writing {
+    /// What the other side had when it subscribed.
+    from: u64,
     done: u64,
     at: u64,
     live: bool,
@@ -49,6 +51,11 @@ impl Writing {
     /// A page and a CHECKPOINT follow, whether anything has changed or not.
     pub(super) fn catch_up_again(&mut self) {
         self.caught_up = false;
+    }
+
+    /// What the other side had when it subscribed.
+    pub(super) fn from(&self) -> u64 {
+        self.from
     }
 
     /// Whether the other side has everything up to `head`, having said that it has everything up to `synced`.
@@ -89,6 +96,7 @@ impl Session {
         let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
+            from: cursor.done,
             done: if equal { head.seq } else { cursor.done },
             at,
             live: subscribe.live,
@@ -172,6 +180,7 @@ impl Session {
         self.writing = Some(writing);
         let incarnation = self.tell_incarnation(&filled.head);
         let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
+        self.events.push_back(SessionEvent::Sent { registers: filled.registers });
         Ok(Some(self.encoder.finish_page(header)))
     }
 
@@ -208,6 +217,7 @@ struct Filled {
     at: u64,
     more: bool,
     head: Head,
+    registers: usize,
 }
 
 /// Fills a page with the rows after the subscription's position.
@@ -219,14 +229,18 @@ fn fill<S: Store>(
     echoes: &Echoes,
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
+    let mut registers = 0;
     let head = replica.store().changes(writing.at, &mut |changed| {
         if encoder.is_full() {
             more = true;
             return ControlFlow::Break(());
         }
-        if let Err(corrupt) = add(encoder, writing, receiver, echoes, changed) {
-            failed = Some(damaged(changed.kind, changed.id, corrupt));
-            return ControlFlow::Break(());
+        match add(encoder, writing, receiver, echoes, changed) {
+            Ok(added) => registers += added,
+            Err(corrupt) => {
+                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                return ControlFlow::Break(());
+            }
         }
         at = changed.seq;
         ControlFlow::Continue(())
@@ -240,7 +254,7 @@ fn fill<S: Store>(
                     .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers }),
     }
 }
 
@@ -250,7 +264,7 @@ fn add(
     receiver: StoreId,
     echoes: &Echoes,
     changed: Changed<'_>,
-) -> Result<(), Corrupt> {
+) -> Result<usize, Corrupt> {
     let mut buffer = Vec::new();
     let looks = !echoes.is_empty() && !writing.everything;
     let mut digested = looks.then(|| Digested::new(&mut buffer, changed.kind, changed.id));
@@ -280,5 +294,5 @@ fn add(
             registers.iter().map(|(address, register)| (*address, register)),
         );
     }
-    Ok(())
+    Ok(registers.len())
 }

@@ -247,7 +247,7 @@ fn sync<A: Store, B: Store>(one: &mut Replica<A>, other: &mut Replica<B>, now: i
         })
     };
     let mut client = session(Role::Client { token: None });
-    let mut server = session(Role::Server { grants: Grants::everybody() });
+    let mut server = session(Role::server(Grants::everybody()));
     let now = Millis(now);
     let mut one = End { replica: one, session: &mut client, now };
     run(&mut one, &mut End { replica: other, session: &mut server, now }, usize::MAX).unwrap();

@@ -255,9 +255,7 @@ fn session(state: State) -> Session {
     let seeds =
         Seeds { store: StoreId(0xaa), replica: ReplicaId::from_u128(0xaa), incarnation: Incarnation(0xaa) };
     let role = match state {
-        State::ServerGuarded => {
-            Role::Server { grants: Grants { tokens: [("boss".to_owned(), 3)].into(), anonymous: None } }
-        }
+        State::ServerGuarded => Role::server(Grants::nobody().grant("boss", 3)),
         State::ClientGreeting
         | State::ClientOpen
         | State::ClientIdle
@@ -268,7 +266,7 @@ fn session(state: State) -> Session {
         | State::ClientLocating
         | State::ClientMending
         | State::ClientSchema => Role::Client { token: None },
-        _ => Role::Server { grants: Grants::everybody() },
+        _ => Role::server(Grants::everybody()),
     };
     let want = if state == State::ClientIdle { Want::Nothing } else { Want::Live };
     let offers = state != State::ClientTaker;

@@ -240,9 +240,9 @@ impl<'p> World<'p> {
             let seeds = seeds(self.plan.seed, 100 + site, time);
             SessionOptions { role, want: Want::Once, offers: true, seeds, capabilities: 0 }
         };
-        let grants = Grants { tokens: BTreeMap::new(), anonymous: Some(grant) };
+        let grants = Grants::nobody().anonymous(grant);
         let mut client = Session::new(options(Role::Client { token: None }, from));
-        let mut server = Session::new(options(Role::Server { grants }, to));
+        let mut server = Session::new(options(Role::server(grants), to));
         let held = [from, to].map(|site| self.sites[site].seen.held.clone());
         let passed_ms = self.passed_ms;
         let (one, two) = two_of(&mut self.sites, from, to);

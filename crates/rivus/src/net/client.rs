@@ -200,7 +200,7 @@ impl Db {
             return (SyncReport::default(), Err(error));
         }
         let socket = tokio::select! {
-            dialled = dial(remote.url()) => dialled,
+            dialled = dial(remote) => dialled,
             () = told_to(&mut stop) => return (SyncReport::default(), Ok(())),
         };
         let socket = match socket {

@@ -1,5 +1,8 @@
 //! Why a sync ended.
 
+use std::time::Duration;
+
+use rivus_core::code::Code;
 use rivus_core::session::SessionError;
 
 use super::reaction::Reaction;
@@ -9,7 +12,7 @@ use super::reaction::Reaction;
 #[non_exhaustive]
 pub enum SyncError {
     /// The address is none that can be connected to.
-    #[error("`{url}` is no address of a hub: give ws://HOST:PORT")]
+    #[error("`{url}` is no address of a hub: give {ADDRESS}")]
     BadAddress {
         /// What was given.
         url: String,
@@ -20,6 +23,46 @@ pub enum SyncError {
         /// The address.
         url: String,
         /// What the system said.
+        reason: String,
+    },
+    /// The certificate of the other side is not trusted, or the two do not both speak TLS.
+    #[error("{url}: {reason}")]
+    Tls {
+        /// The address.
+        url: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Something answers there, but not as a hub.
+    #[error("{url} is no hub, it answers {reason}")]
+    NoHub {
+        /// The address.
+        url: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The hub turned the connection away before the first frame.
+    #[error("{url} turned the connection away: {code}: {message}")]
+    TurnedAway {
+        /// The address.
+        url: String,
+        /// Why.
+        code: Code,
+        /// Why, in words.
+        message: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// A certificate or a private key that cannot be used.
+    #[error("TLS cannot be used: {reason}")]
+    BadCertificate {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The keys by which signed tokens are checked cannot be used.
+    #[error("tokens cannot be checked: {reason}")]
+    BadKeys {
+        /// What is wrong.
         reason: String,
     },
     /// The address cannot be listened on.
@@ -78,3 +121,10 @@ impl SyncError {
         !matches!(self.reaction(true), Reaction::Stop | Reaction::SetAside)
     }
 }
+
+/// What an address looks like.
+const ADDRESS: &str = if cfg!(feature = "tls") {
+    "wss://HOST:PORT, or ws://HOST:PORT without encryption"
+} else {
+    "ws://HOST:PORT"
+};

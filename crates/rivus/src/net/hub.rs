@@ -1,85 +1,40 @@
 //! Being connected to.
+//!
+//! Owns what a hub is: its options, its addresses, its beginning and its end. Who may have a connection is decided in
+//! `guests`, how a socket becomes a WebSocket in `door`, what goes over it in the session.
 
-use std::fmt;
+mod admin;
+mod door;
+mod guests;
+mod health;
+mod listen;
+mod metrics;
+mod options;
+mod stream;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
-use rivus_core::wire::capability;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
-use tokio_tungstenite::accept_async_with_config;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::pump::{Pump, Wakes, socket_config, told_to};
-use super::{HANDSHAKE_MAX, SyncError};
-use crate::machine::seeds;
+use self::health::Health;
+use self::listen::{Listen, Sources};
+use self::metrics::Metrics;
+pub use self::options::HubOptions;
+use super::SyncError;
 use crate::{Db, Error};
-
-/// How many connections a hub holds at once, unless told otherwise.
-const CONNECTIONS_MAX: usize = 1024;
-
-/// How a store is served.
-///
-/// ```
-/// use rivus::HubOptions;
-/// let options = HubOptions::open().grant("secret", 5);
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct HubOptions {
-    grants: Grants,
-    peer: bool,
-    connections_max: usize,
-}
-
-impl HubOptions {
-    /// Lets everybody in, with rank 0.
-    #[must_use]
-    pub fn open() -> Self {
-        Self { grants: Grants::everybody(), peer: false, connections_max: CONNECTIONS_MAX }
-    }
-
-    /// Lets in only those who show a token that is granted.
-    #[must_use]
-    pub fn closed() -> Self {
-        Self { grants: Grants::default(), peer: false, connections_max: CONNECTIONS_MAX }
-    }
-
-    /// Lets in those who show `token`, and lets their edits bear `rank`, from 0 to 255.
-    #[must_use]
-    pub fn grant(mut self, token: impl Into<String>, rank: u8) -> Self {
-        self.grants.tokens.insert(token.into(), rank);
-        self
-    }
-
-    /// Serves as one among equals instead of as the authority: edits are not judged, each side keeps its own.
-    #[must_use]
-    pub fn as_peer(mut self) -> Self {
-        self.peer = true;
-        self
-    }
-
-    /// Holds at most so many connections; more are turned away.
-    #[must_use]
-    pub fn connections_max(mut self, connections: usize) -> Self {
-        self.connections_max = connections;
-        self
-    }
-}
-
-impl fmt::Debug for HubOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Tokens are secrets.
-        f.debug_struct("HubOptions").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
 
 /// A store that is being served. Dropping it stops serving.
 #[derive(Debug)]
 #[must_use = "serving stops when this is dropped"]
 pub struct Hub {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
+    scheme: &'static str,
+    sources: Arc<Sources>,
+    health: Arc<Health>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -91,14 +46,61 @@ impl Hub {
         self.address
     }
 
-    /// What clients connect to.
+    /// What clients connect to. With TLS they need the name in the certificate instead of the address, mostly.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Tells every client goodbye, stops listening and waits until all have gone.
+    /// Where it tells of its health, if it was asked to; see [`HubOptions::admin`].
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// What `/metrics` shows, as text for Prometheus. Touches the disk.
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// let served = Db::memory(Schema::open())?.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// assert!(served.metrics().contains("rivus_ready 1"));
+    /// # Ok::<(), rivus::Error>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.health.metrics()
+    }
+
+    /// Why the hub is not ready, if it is not: it cannot write its store, or the disk is full, or it is shutting down.
+    /// Touches the disk.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub fn ready(&self) -> Result<(), String> {
+        self.health.ready()
+    }
+
+    /// From now on it says that it is not ready, and goes on as before: so that whoever spreads connections over hubs
+    /// sends no more before [`Hub::shutdown`].
+    pub fn announce_shutdown(&self) {
+        self.health.stop();
+    }
+
+    /// Reads certificates and keys again that have changed. A hub does so by itself every few seconds.
+    ///
+    /// # Errors
+    /// [`SyncError::BadCertificate`], [`SyncError::BadKeys`]: the former ones go on to be used.
+    pub fn reload(&self) -> Result<(), SyncError> {
+        self.sources.reload()
+    }
+
+    /// Says that it is not ready, stops listening, tells every client goodbye and waits until all have gone, or until
+    /// the time for it is over; see [`HubOptions::drain_max`].
     pub async fn shutdown(mut self) {
+        self.health.stop();
         self.stop.send_replace(true);
         let _ = (&mut self.task).await;
     }
@@ -106,6 +108,7 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        self.health.stop();
         self.stop.send_replace(true);
     }
 }
@@ -116,7 +119,7 @@ impl Db {
     /// Unless the options say otherwise the store becomes the authority of all that connect, for good.
     ///
     /// # Errors
-    /// [`Error::Sync`] if the address cannot be listened on, [`Error::Role`] if the store has an authority itself.
+    /// [`Error::Sync`] if an address cannot be listened on, [`Error::Role`] if the store has an authority itself.
     ///
     /// ```
     /// # use rivus::{Db, HubOptions, Schema};
@@ -130,78 +133,40 @@ impl Db {
     /// # }).unwrap();
     /// ```
     pub async fn serve(&self, address: &str, options: HubOptions) -> Result<Hub, Error> {
-        let listen = |error: std::io::Error| SyncError::Listen {
-            address: address.to_owned(),
-            reason: error.to_string(),
+        let (listener, bound) = bind(address).await?;
+        let admin = match &options.admin {
+            Some(address) => Some(bind(address).await?),
+            None => None,
         };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let bound = listener.local_addr().map_err(listen)?;
         if !options.peer {
             let db = self.clone();
             let become_authority = move || Ok(db.lock()?.serve_as_authority()?);
             let done = tokio::task::spawn_blocking(become_authority).await;
             done.map_err(|error| SyncError::Broken(error.to_string()))?.map_err(|error: Error| error)?;
         }
+        let metrics = Arc::<Metrics>::default();
+        let health = Arc::new(Health::new(self.clone(), Arc::clone(&metrics), options.disk_free_min));
+        let sources = Arc::new(Sources::new(&options, &metrics));
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept(self.clone(), listener, options, stopped));
-        Ok(Hub { address: bound, stop, task })
+        let scheme = options.scheme();
+        let listen = Listen::new(self.clone(), &options, metrics, Arc::clone(&sources))?;
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let telling = admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&health))));
+        let task = tokio::spawn(async move {
+            listen.run(listener, stopped).await;
+            // Until the last connection has gone somebody may want to know how far it is.
+            if let Some(telling) = telling {
+                telling.abort();
+            }
+        });
+        Ok(Hub { address: bound, admin: admin_address, scheme, sources, health, stop, task })
     }
 }
 
-async fn accept(db: Db, listener: TcpListener, options: HubOptions, mut stop: watch::Receiver<bool>) {
-    let free = Arc::new(Semaphore::new(options.connections_max));
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((socket, from)) => {
-                    let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
-                        tracing::warn!(%from, "turned away: too many connections");
-                        continue;
-                    };
-                    let (db, grants, stop) = (db.clone(), options.grants.clone(), stop.clone());
-                    connections.spawn(async move {
-                        let result = serve_one(db, socket, grants, stop).await;
-                        if let Err(error) = result {
-                            tracing::info!(%from, %error, "connection ended");
-                        }
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, mostly: others go on, and a pause lets some end.
-                    tracing::warn!(%error, "cannot accept");
-                    let _ = timeout(super::QUIET, told_to(&mut stop)).await;
-                }
-            },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            () = told_to(&mut stop) => break,
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn serve_one(
-    db: Db,
-    socket: TcpStream,
-    grants: Grants,
-    stop: watch::Receiver<bool>,
-) -> Result<(), SyncError> {
-    let _ = socket.set_nodelay(true);
-    let greeting = timeout(HANDSHAKE_MAX, accept_async_with_config(socket, Some(socket_config())));
-    let socket = match greeting.await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(SyncError::Broken(error.to_string())),
-        Err(_) => return Err(SyncError::Silent),
-    };
-    let session = Session::new(SessionOptions {
-        role: Role::Server { grants },
-        want: Want::Live,
-        offers: true,
-        seeds: seeds(),
-        capabilities: capability::ZSTD,
-    });
-    let wakes = Wakes { changes: db.shared.changes.subscribe(), stop, asks: Arc::default() };
-    Pump::new(Arc::clone(&db.shared), session, |_| {}).run(socket, wakes).await.1
+async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), SyncError> {
+    let failed =
+        |error: std::io::Error| SyncError::Listen { address: address.to_owned(), reason: error.to_string() };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }

@@ -83,6 +83,17 @@ pub(crate) struct Pump<H: Host> {
     gate: Option<Gate>,
     /// The edits of each push without answer.
     under_way: VecDeque<Vec<u64>>,
+    /// Called for whatever is to be counted.
+    watch: Option<Box<dyn FnMut(Sight<'_>) + Send>>,
+}
+
+/// What can be seen of a session from outside.
+#[derive(Debug)]
+pub(crate) enum Sight<'e> {
+    /// Something happened.
+    Event(&'e SessionEvent),
+    /// So many changes is the other side behind.
+    Lag(u64),
 }
 
 /// For how long the replica is needed.
@@ -136,10 +147,17 @@ impl<H: Host> Pump<H> {
             synced: Synced::default(),
             asked: None,
             listen: Box::new(listen),
+            watch: None,
             bounds: Bounds::default(),
             gate: None,
             under_way: VecDeque::new(),
         }
+    }
+
+    /// Shows what happens to somebody who counts.
+    pub(crate) fn watch(mut self, watch: impl FnMut(Sight<'_>) + Send + 'static) -> Self {
+        self.watch = Some(Box::new(watch));
+        self
     }
 
     /// Keeps the session within bounds, and to what an application has set.
@@ -362,19 +380,24 @@ impl<H: Host> Pump<H> {
             return Err(SyncError::Broken("the session was lost in a panic".to_owned()));
         };
         let (host, tells) = (Arc::clone(&self.host), self.gate.is_some());
+        // Reading the head takes as long as a short frame.
+        let lags = self.watch.is_some() && length == Length::Unknown;
+        let span = tracing::Span::current();
         let work = move || {
+            let _entered = span.enter();
             let done = host.with(|replica, now| {
                 let done = act(&mut session, replica, now);
+                let head = (tells || lags).then(|| replica.head().ok().map(|head| head.seq)).flatten();
+                let lag = head.filter(|_| lags).and_then(|head| session.lag(head));
                 if !tells {
-                    return (done, None, (0, None));
+                    return (done, None, (0, None), lag);
                 }
                 // An edit that came in since the last frame is pending, though the session has not met it yet.
                 let pending = pending(replica).unwrap_or((usize::MAX, None));
                 // What waits for somebody to decide about a refused edit does not hold up whoever waits for a sync.
                 let is_left = || session.left_over(replica).map_or(true, |left| left.deferred > 0);
                 let is_synced = |seq: &u64| session.is_synced(*seq) && (pending.0 == 0 || !is_left());
-                let up_to = replica.head().ok().map(|head| head.seq).filter(is_synced);
-                (done, up_to, pending)
+                (done, head.filter(is_synced), pending, lag)
             });
             (done, session)
         };
@@ -386,6 +409,9 @@ impl<H: Host> Pump<H> {
         let mut synced = self.synced;
         for event in session.poll_events() {
             synced.opened |= matches!(event, SessionEvent::Opened { .. });
+            if let Some(watch) = &mut self.watch {
+                watch(Sight::Event(&event));
+            }
             self.answer(&event);
             match &event {
                 SessionEvent::Pushed { edits } => {
@@ -403,7 +429,10 @@ impl<H: Host> Pump<H> {
         synced.stand = Some(stand);
         self.report.pulled.position = self.report.pulled.position.max(stand.read.done);
         self.session = Some(session);
-        let (done, up_to, pending) = done?;
+        let (done, up_to, pending, lag) = done?;
+        if let (Some(watch), Some(lag)) = (&mut self.watch, lag) {
+            watch(Sight::Lag(lag));
+        }
         synced.up_to = up_to;
         (synced.pending, synced.pending_since) = pending;
         if synced != self.synced {

@@ -101,6 +101,11 @@ impl SyncError {
             Self::Unreachable { .. } | Self::Broken(_) | Self::Silent | Self::Token { .. } => {
                 ErrorClass::Offline
             }
+            // A certificate is renewed at the hub, and in a hotel a stranger answers until one has paid: a device that
+            // gave up would stay away for ever.
+            Self::Tls { .. } | Self::NoHub { .. } => ErrorClass::Offline,
+            Self::TurnedAway { code, .. } => of_code(*code),
+            Self::BadCertificate { .. } | Self::BadKeys { .. } => ErrorClass::Misuse,
             Self::Stalled => ErrorClass::Server,
             Self::BadAddress { .. } | Self::Listen { .. } | Self::Reentrant => ErrorClass::Misuse,
             Self::Packing => ErrorClass::Protocol,
@@ -122,6 +127,7 @@ impl SyncError {
                 // No hub sends a client away for good by a slip of a unit.
                 retry_after_ms.map(|ms| Duration::from_millis(ms).min(RETRY_AFTER_MAX))
             }
+            Self::TurnedAway { retry_after, .. } => retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
             _ => None,
         }
     }

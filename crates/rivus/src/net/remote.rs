@@ -23,14 +23,15 @@ pub struct Remote {
     /// Clones share what a source gave.
     token: Arc<Mutex<Option<String>>>,
     source: Option<Source>,
+    ca: Option<Arc<[u8]>>,
 }
 
 type Source = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 impl Remote {
-    /// The store at `url`, for example `ws://example.org:7171`.
+    /// The store at `url`, for example `wss://example.org:7171`, or `ws://127.0.0.1:7171` without encryption.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: Arc::default(), source: None }
+        Self { url: url.into(), token: Arc::default(), source: None, ca: None }
     }
 
     /// Shows this token to the other side. It goes in the first frame, never in the address.
@@ -56,6 +57,25 @@ impl Remote {
     {
         self.source = Some(Arc::new(move || Box::pin(source())));
         self
+    }
+
+    /// Trusts, for `wss://`, hubs whose certificate was signed by one of these authorities, in PEM, and no others.
+    /// Without it the public ones are trusted, as in browsers.
+    ///
+    /// ```no_run
+    /// use rivus::Remote;
+    /// let remote = Remote::new("wss://hub.internal:7171").ca(std::fs::read("ca.pem")?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca = Some(pem.into().into());
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn trusted(&self) -> Option<&[u8]> {
+        self.ca.as_deref()
     }
 
     /// The address.

@@ -59,7 +59,7 @@ impl Way {
     /// The session of `to`. It takes what the client offers.
     #[must_use]
     pub fn server(self) -> SessionOptions {
-        options(Role::Server { grants: Grants::everybody() }, Want::Live)
+        options(Role::server(Grants::everybody()), Want::Live)
     }
 }
 

@@ -34,9 +34,9 @@ fn sync_as(device: &mut Device, hub: &mut Device, token: Option<&str>) {
             capabilities: 0,
         })
     };
-    let grants = Grants { tokens: [("shop".to_owned(), 3)].into(), anonymous: Some(0) };
+    let grants = Grants::everybody().grant("shop", 3);
     let mut client = session(Role::Client { token: token.map(str::to_owned) });
-    let (mut server, now) = (session(Role::Server { grants }), Millis(100_000));
+    let (mut server, now) = (session(Role::server(grants)), Millis(100_000));
     let mut one = End { replica: device, session: &mut client, now };
     run(&mut one, &mut End { replica: hub, session: &mut server, now }, usize::MAX).unwrap();
     assert!(client.is_closed());

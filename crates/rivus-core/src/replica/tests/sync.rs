@@ -10,7 +10,7 @@ fn session(role: Role) -> Session {
 }
 
 fn ends() -> (Session, Session) {
-    (session(Role::Client { token: None }), session(Role::Server { grants: Grants::everybody() }))
+    (session(Role::Client { token: None }), session(Role::server(Grants::everybody())))
 }
 
 pub(super) fn sync(one: &mut Device, two: &mut Device) {

@@ -39,7 +39,7 @@ fn sync(device: &mut Device, hub: &mut Device) -> Vec<SessionEvent> {
     let session =
         |role, want| Session::new(SessionOptions { role, want, offers: true, seeds, capabilities: 0 });
     let mut client = session(Role::Client { token: None }, Want::Once);
-    let mut server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
+    let mut server = session(Role::server(Grants::everybody()), Want::Live);
     let now = Millis(100_000);
     let mut one = End { replica: device, session: &mut client, now };
     run(&mut one, &mut End { replica: hub, session: &mut server, now }, usize::MAX).unwrap();

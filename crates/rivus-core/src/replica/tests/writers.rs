@@ -206,7 +206,7 @@ fn connection(want: Want) -> (Session, Session) {
         let seeds = seeds(777);
         Session::new(SessionOptions { role, want, offers: true, seeds, capabilities: 0 })
     };
-    let (client, server) = (Role::Client { token: None }, Role::Server { grants: Grants::everybody() });
+    let (client, server) = (Role::Client { token: None }, Role::server(Grants::everybody()));
     (session(client), session(server))
 }
 

@@ -1,5 +1,7 @@
 //! Rounds as an application makes them: cut anywhere, written into while they run, and what is refused in them.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::schema::OnGone;
 

@@ -91,7 +91,7 @@ impl World {
         let session =
             |role, want| Session::new(SessionOptions { role, want, offers: true, seeds, capabilities: 0 });
         let mut client = session(Role::Client { token: None }, Want::Nothing);
-        let mut server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
+        let mut server = session(Role::server(Grants::everybody()), Want::Live);
         let [one, two] = self.real.get_disjoint_mut([from, to]).unwrap();
         let now = Millis(0);
         let mut one = End { replica: one, session: &mut client, now };

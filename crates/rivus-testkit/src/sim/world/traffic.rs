@@ -27,7 +27,7 @@ impl World<'_> {
         }
         self.connections += 1;
         let rank = self.places[from].grant;
-        let grants = Grants { tokens: std::collections::BTreeMap::new(), anonymous: Some(rank) };
+        let grants = Grants::nobody().anonymous(rank);
         let options = |role: Role, site: usize| SessionOptions {
             role,
             want,
@@ -35,7 +35,7 @@ impl World<'_> {
             seeds: seeds(mixed(self.plan.seed, 1000 + site as u64), self.step as u64 * 64 + self.connections),
             capabilities: 0,
         };
-        let options = [options(Role::Client { token: None }, from), options(Role::Server { grants }, to)];
+        let options = [options(Role::Client { token: None }, from), options(Role::server(grants), to)];
         let seed = mixed(mixed(self.plan.seed, 77), (self.step as u64) << 8 | from as u64);
         self.see_resumed(from, to);
         self.links.push(Link::new([from, to], options, fault, seed));

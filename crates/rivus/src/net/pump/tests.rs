@@ -66,7 +66,7 @@ async fn a_hub_that_answers_probes_and_nothing_else_has_stalled() {
     let (hub, phone) = (Db::memory(Schema::open()).unwrap(), Db::memory(Schema::open()).unwrap());
     hub.lock().unwrap().serve_as_authority().unwrap();
     let (one, two) = pair().await;
-    let hub = tokio::spawn(sloth(hub, Role::Server { grants: Grants::everybody() }, two));
+    let hub = tokio::spawn(sloth(hub, Role::server(Grants::everybody()), two));
     let (_changed, _stop, wakes) = wakes();
     let started = Instant::now();
     let client = session(Role::Client { token: None }, Want::Once);
@@ -84,7 +84,7 @@ async fn a_device_that_never_sends_what_a_hub_asks_for_has_stalled() {
     let device = tokio::spawn(sloth(phone, Role::Client { token: None }, one));
     let (_changed, _stop, wakes) = wakes();
     // Among peers the server reads its client.
-    let server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
+    let server = session(Role::server(Grants::everybody()), Want::Live);
     let (_, ended) = Pump::new(Arc::clone(&hub.shared), server, |_| {}).run(two, wakes).await;
     assert_eq!(ended, Err(SyncError::Stalled));
     assert!(is_stalled(&device.await.unwrap()));
@@ -96,7 +96,7 @@ async fn a_live_connection_with_nothing_to_do_stalls_never() {
     hub.lock().unwrap().serve_as_authority().unwrap();
     let (one, two) = pair().await;
     let (_hub_changed, _hub_stop, hub_wakes) = wakes();
-    let server = session(Role::Server { grants: Grants::everybody() }, Want::Live);
+    let server = session(Role::server(Grants::everybody()), Want::Live);
     let hub_pump = Pump::new(Arc::clone(&hub.shared), server, |_| {});
     let served = tokio::spawn(async move { hub_pump.run(two, hub_wakes).await.1 });
     let (_changed, stop, wakes) = wakes();

@@ -1,0 +1,281 @@
+//! `rivus serve` and `rivus health`.
+
+pub(crate) mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rivus::{Hub, HubOptions, Jwt, Limits};
+use serde::Serialize;
+
+use self::settings::Serve;
+use crate::args::Global;
+use crate::database;
+use crate::network::Ends;
+use crate::output::{Form, Output};
+
+/// `rivus serve`.
+pub(crate) fn serve(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
+    #[derive(Serialize)]
+    struct Started<'s> {
+        url: String,
+        store: &'s str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        admin: Option<SocketAddr>,
+    }
+    #[derive(Serialize)]
+    struct Stopped<'s> {
+        stopped: bool,
+        changes: u64,
+        digest: &'s str,
+    }
+    let options = options(serve)?;
+    if serve.check_config {
+        return check(global, serve, out);
+    }
+    let db = database::open_or_make(global)?;
+    crate::wait(async {
+        // Before anybody is told that it runs, so that from then on a signal ends it in order.
+        let mut ends = Ends::new()?;
+        let hub = db.serve(listen(serve), options).await?;
+        let before = db.status()?;
+        let (file, url, admin) = (global.db.display(), hub.url(), hub.admin_address());
+        let guests = if is_open(serve) { "everybody" } else { "those with a token" };
+        let health = admin.map_or(String::new(), |admin| format!(", health at http://{admin}"));
+        out.say(
+            format_args!("serving {file} at {url} to {guests}{health}; ctrl-c ends it"),
+            &Started { url: hub.url(), store: &before.store, admin },
+        )?;
+        out.flush()?;
+        wait_for_the_end(&mut ends, &hub, Form::of(global)).await;
+        hub.announce_shutdown();
+        let announce = Duration::from_secs(serve.announce.unwrap_or(0).into());
+        let in_order = async {
+            tokio::time::sleep(announce).await;
+            hub.shutdown().await;
+        };
+        tokio::select! {
+            () = in_order => {}
+            () = ends.next() => crate::note("told to end twice: connections are cut off", Form::of(global)),
+        }
+        let after = db.status()?;
+        let changes = after.seq.saturating_sub(before.seq);
+        let text = format!("stopped after {changes} new changes; digest {}", after.digest);
+        Ok(out.say(text, &Stopped { stopped: true, changes, digest: &after.digest })?)
+    })
+}
+
+/// Reads certificates and keys again when told to, until told to end.
+async fn wait_for_the_end(ends: &mut Ends, hub: &Hub, form: Form) {
+    let mut reload = Reload::new();
+    loop {
+        tokio::select! {
+            () = ends.next() => return,
+            () = reload.next() => match hub.reload() {
+                Ok(()) => crate::note("certificates and keys that changed were read again", form),
+                Err(error) => crate::note(&format!("not read again: {error}"), form),
+            },
+        }
+    }
+}
+
+/// What is asked for, as a hub takes it. Reads certificates and keys.
+fn options(serve: &Serve) -> Result<HubOptions> {
+    let is_alone = serve.grant.is_empty() && serve.grants.is_empty() && serve.jwt_keys.is_none();
+    if is_alone && serve.open != Some(true) && !is_loopback(listen(serve)) {
+        let message = "beyond loopback, say who may connect: --grant TOKEN=RANK, --jwt-keys FILE, or --open for everybody";
+        return Err(crate::usage(message));
+    }
+    let mut options = if is_open(serve) { HubOptions::open() } else { HubOptions::closed() };
+    for grant in &serve.grant {
+        options = options.grant(&grant.token, grant.rank);
+    }
+    for grant in &serve.grants {
+        options = match &grant.subject {
+            Some(subject) => options.grant_as(subject, &grant.token, grant.rank),
+            None => options.grant(&grant.token, grant.rank),
+        };
+    }
+    if serve.peer == Some(true) {
+        options = options.as_peer();
+    }
+    options = match (&serve.tls_cert, &serve.tls_key) {
+        (Some(certificate), Some(key)) => options.tls_files(certificate, key)?,
+        (None, None) => options,
+        _ => return Err(crate::usage("TLS needs both --tls-cert and --tls-key")),
+    };
+    if let Some(jwt) = jwt(serve)? {
+        options = options.jwt(jwt);
+    }
+    if let Some(admin) = &serve.admin {
+        options = options.admin(admin);
+    }
+    Ok(limited(options, serve))
+}
+
+fn limited(mut options: HubOptions, serve: &Serve) -> HubOptions {
+    let mut limits = Limits::default();
+    limits.registers_per_second = serve.registers_rate.or(limits.registers_per_second);
+    limits.value_bytes_max = serve.value_bytes_max.unwrap_or(limits.value_bytes_max);
+    options = options.limits(limits);
+    if let Some(connections) = serve.connections_max {
+        options = options.connections_max(connections);
+    }
+    let address = (serve.address_connections_max, serve.address_rate, serve.address_burst);
+    if address != (None, None, None) {
+        options =
+            options.address_max(address.0.unwrap_or(256), address.1.unwrap_or(16), address.2.unwrap_or(256));
+    }
+    if let Some(bytes) = serve.disk_free_min {
+        options = options.disk_free_min(bytes);
+    }
+    if let Some(seconds) = serve.drain {
+        options = options.drain_max(Duration::from_secs(seconds.into()));
+    }
+    options
+}
+
+fn jwt(serve: &Serve) -> Result<Option<Jwt>> {
+    let Some(keys) = &serve.jwt_keys else {
+        if serve.jwt_issuer.is_some() || serve.jwt_audience.is_some() {
+            return Err(crate::usage("signed tokens need --jwt-keys"));
+        }
+        return Ok(None);
+    };
+    let mut jwt = Jwt::from_file(keys)?;
+    if let Some(issuer) = &serve.jwt_issuer {
+        jwt = jwt.issuer(issuer);
+    }
+    if let Some(audience) = &serve.jwt_audience {
+        jwt = jwt.audience(audience);
+    }
+    if let Some(claim) = &serve.jwt_rank_claim {
+        jwt = jwt.rank_claim(claim);
+    }
+    if let Some(seconds) = serve.jwt_leeway {
+        jwt = jwt.leeway(Duration::from_secs(seconds.into()));
+    }
+    Ok(Some(jwt))
+}
+
+/// `rivus serve --check-config`: what the options, variables and the file come to.
+fn check(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
+    #[derive(Serialize)]
+    struct Checked<'c> {
+        sound: bool,
+        db: String,
+        listen: &'c str,
+        admin: Option<&'c str>,
+        tls: bool,
+        open: bool,
+        tokens: usize,
+        signed_tokens: bool,
+    }
+    for (address, option) in [(Some(listen(serve)), "--listen"), (serve.admin.as_deref(), "--admin")] {
+        if let Some(address) = address {
+            let resolved = address.to_socket_addrs();
+            resolved
+                .map_err(|error| anyhow!("{option} {address} is no address ({error}): give HOST:PORT"))?;
+        }
+    }
+    database::schema(global)?;
+    let checked = Checked {
+        sound: true,
+        db: global.db.display().to_string(),
+        listen: listen(serve),
+        admin: serve.admin.as_deref(),
+        tls: serve.tls_cert.is_some(),
+        open: is_open(serve),
+        tokens: serve.grant.len() + serve.grants.len(),
+        signed_tokens: serve.jwt_keys.is_some(),
+    };
+    if out.is_json() {
+        return Ok(out.json(&checked)?);
+    }
+    let yes = |yes: bool| if yes { "yes" } else { "no" };
+    writeln!(out, "db             {}", checked.db)?;
+    writeln!(out, "listen         {}", checked.listen)?;
+    writeln!(out, "admin          {}", checked.admin.unwrap_or("none"))?;
+    writeln!(out, "tls            {}", yes(checked.tls))?;
+    writeln!(out, "open           {}", yes(checked.open))?;
+    writeln!(out, "tokens         {}", checked.tokens)?;
+    writeln!(out, "signed tokens  {}", yes(checked.signed_tokens))?;
+    Ok(())
+}
+
+fn listen(serve: &Serve) -> &str {
+    serve.listen.as_deref().unwrap_or(LISTEN)
+}
+
+/// Whether a token is needed.
+fn is_open(serve: &Serve) -> bool {
+    let is_alone = serve.grant.is_empty() && serve.grants.is_empty() && serve.jwt_keys.is_none();
+    serve.open.unwrap_or(is_alone)
+}
+
+fn is_loopback(listen: &str) -> bool {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    host == "localhost" || listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+}
+
+/// `rivus health`: asks a hub on this machine whether it is ready, for those who watch over processes.
+pub(crate) fn health(admin: &str, out: &mut Output) -> Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Healthy<'h> {
+        ready: bool,
+        text: &'h str,
+    }
+    let address = admin.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let address = address.with_context(|| format!("{admin} is no address: give HOST:PORT"))?;
+    let asked = TcpStream::connect_timeout(&address, HEALTH_MAX).and_then(|mut socket| {
+        socket.set_read_timeout(Some(HEALTH_MAX))?;
+        socket.write_all(b"GET /health/ready HTTP/1.1\r\nHost: hub\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
+    });
+    let answer = asked.with_context(|| format!("nobody tells of a hub's health at {admin}"))?;
+    let Some((head, text)) = answer.split_once("\r\n\r\n") else {
+        bail!("what answers at {admin} is no hub");
+    };
+    let (ready, text) = (head.starts_with("HTTP/1.1 200 "), text.trim_end());
+    out.say(text, &Healthy { ready, text })?;
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What tells a hub to read certificates and keys again: SIGHUP, where there is one.
+struct Reload {
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
+}
+
+impl Reload {
+    fn new() -> Self {
+        #[cfg(unix)]
+        return Self { hangup: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok() };
+        #[cfg(not(unix))]
+        Self {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(hangup) = &mut self.hangup
+            && hangup.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Where to listen unless told otherwise.
+const LISTEN: &str = "127.0.0.1:7171";
+/// How long a hub may take to say how it is.
+const HEALTH_MAX: Duration = Duration::from_secs(5);
+/// How much of an answer is read.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;

@@ -1,0 +1,290 @@
+//! Whom a hub lets in, what they may do, and how much of it.
+//!
+//! Owns the questions that the server's side asks of the application, and the static tokens that answer the first of
+//! them. Everything here is a pure function of its arguments, apart from the buckets of [`Rate`]. Knows nothing of
+//! frames.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::SessionError;
+use super::rate::Rate;
+use crate::clock::Millis;
+use crate::code::Code;
+use crate::edit::EDIT_BYTES_MAX;
+use crate::replica::{Proposed, Refusal};
+use crate::wire::{FRAME_BYTES_MAX, page};
+
+/// The longest name of a principal, in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 255;
+
+/// What a token grants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// The stable name of the principal, of 1 to [`SUBJECT_BYTES_MAX`] bytes; empty for the anonymous. What a principal
+    /// brought belongs to this name, so a token that takes the place of another must grant the same one.
+    pub subject: String,
+    /// The greatest rank that its edits may bear.
+    pub rank: u8,
+    /// When the grant ends, by the hub's clock; never if there is none.
+    pub expires: Option<Millis>,
+}
+
+/// Why nobody is let in with this token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denial {
+    /// [`Code::UNAUTHORISED`] or [`Code::EXPIRED`], or a number of the application's.
+    pub code: Code,
+    /// Why, in words, and what to do.
+    pub message: String,
+}
+
+impl Denial {
+    /// The token grants nothing.
+    #[must_use]
+    pub fn unauthorised(message: impl Into<String>) -> Self {
+        Self { code: Code::UNAUTHORISED, message: message.into() }
+    }
+
+    /// The token granted something once and is no more.
+    #[must_use]
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self { code: Code::EXPIRED, message: message.into() }
+    }
+}
+
+/// Says who somebody is by the token that they show.
+pub trait Authenticator: Send + Sync + fmt::Debug {
+    /// Who shows `token`, at `now` by the hub's clock.
+    ///
+    /// # Errors
+    /// [`Denial`]: the connection ends with its code.
+    fn authenticate(&self, token: Option<&str>, now: Millis) -> Result<Grant, Denial>;
+}
+
+/// What somebody is about to do with a scope.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Access {
+    /// To be told what is in it.
+    Read,
+    /// To change it by an edit that is judged.
+    Write,
+    /// To bring back, unjudged, what the hub may have lost: a device uploads what it has confirmed when it meets the hub
+    /// for the first time and after the hub was restored. Authors and ranks are taken as they come, so whoever may do
+    /// this may write as anybody.
+    Restore,
+}
+
+/// Says what principals may do.
+pub trait Authorizer: Send + Sync + fmt::Debug {
+    /// Whether `subject` may do this with `scope`, the default scope being empty. Asked anew for every page and every
+    /// pushed edit, so that taking a right away acts at once.
+    fn allows(&self, subject: &str, access: Access, scope: &str) -> bool;
+}
+
+/// Says which edits the application takes. It is asked at the hub alone, before the edit is joined; everything that it
+/// lets pass is merged, known kinds and fields or not.
+pub trait Validator: Send + Sync + fmt::Debug {
+    /// Whether the hub takes the edit.
+    ///
+    /// # Errors
+    /// [`Refusal`]: why not, and where. The edit's author gets it back with these words.
+    fn validate(&self, subject: &str, edit: &Proposed<'_>) -> Result<(), Refusal>;
+}
+
+/// Tokens that an operator hands out, and whether one is needed at all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Grants {
+    /// By token, whom it names and the rank that it grants.
+    tokens: BTreeMap<String, (String, u8)>,
+    /// The rank of those without a token, if they may connect at all.
+    anonymous: Option<u8>,
+}
+
+impl Grants {
+    /// Lets everybody in, with rank 0.
+    #[must_use]
+    pub fn everybody() -> Self {
+        Self::nobody().anonymous(0)
+    }
+
+    /// Lets nobody in.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self::default()
+    }
+
+    /// Lets in those without a token, with this rank.
+    #[must_use]
+    pub fn anonymous(self, rank: u8) -> Self {
+        Self { anonymous: Some(rank), ..self }
+    }
+
+    /// Lets in those who show `token`, with this rank. They bear a name made of the token: another token is somebody
+    /// else, so one that may be replaced some day is better granted by [`Grants::grant_as`].
+    #[must_use]
+    pub fn grant(self, token: impl Into<String>, rank: u8) -> Self {
+        let token = token.into();
+        let subject = name_of(&token);
+        self.grant_as(subject, token, rank)
+    }
+
+    /// Lets in those who show `token`, as `subject` and with this rank. Several tokens may name one subject. Of the name
+    /// the first [`SUBJECT_BYTES_MAX`] bytes count.
+    #[must_use]
+    pub fn grant_as(mut self, subject: impl Into<String>, token: impl Into<String>, rank: u8) -> Self {
+        let mut subject = subject.into();
+        subject.truncate(subject.floor_char_boundary(SUBJECT_BYTES_MAX));
+        self.tokens.insert(token.into(), (subject, rank));
+        self
+    }
+}
+
+impl Authenticator for Grants {
+    fn authenticate(&self, token: Option<&str>, _now: Millis) -> Result<Grant, Denial> {
+        let Some(token) = token else {
+            let rank = self.anonymous.ok_or_else(|| Denial::unauthorised("a token is needed"))?;
+            return Ok(Grant { subject: String::new(), rank, expires: None });
+        };
+        // Every token is compared in full, so that the time tells nothing of how much of one was right.
+        let found = self.tokens.iter().fold(None, |found, (known, granted)| {
+            let equal = known.len() == token.len()
+                && known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
+            if equal { Some(granted) } else { found }
+        });
+        let (subject, rank) = found.ok_or_else(|| Denial::unauthorised("the token grants nothing"))?;
+        Ok(Grant { subject: subject.clone(), rank: *rank, expires: None })
+    }
+}
+
+/// The name of those who show a token that no name was given for. It tells nobody the token.
+fn name_of(token: &str) -> String {
+    let hash = Sha256::digest(token.as_bytes());
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How much a hub takes of one connection. Told in WELCOME, so that a device sends nothing that would be refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The longest frame, in bytes after decompression; at most, and by default,
+    /// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
+    pub frame_bytes_max: usize,
+    /// The longest value, in its canonical bytes; by default as much as an edit may have.
+    pub value_bytes_max: usize,
+    /// The most registers of one edit, and of one frame with a single edit.
+    pub registers_max: usize,
+    /// The most scopes of one connection.
+    pub scopes_max: usize,
+    /// How many registers a principal may send in a second, all of its connections together; without one, any number.
+    /// Every frame counts as one more. A tenth of a minute's worth may come at once.
+    pub registers_per_second: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: FRAME_BYTES_MAX,
+            value_bytes_max: EDIT_BYTES_MAX,
+            registers_max: page::REGISTERS_MAX,
+            scopes_max: SCOPES_MAX,
+            registers_per_second: None,
+        }
+    }
+}
+
+/// How many scopes a connection may have, unless told otherwise.
+const SCOPES_MAX: usize = 1024;
+
+/// What a server asks before it lets anybody do anything.
+#[derive(Debug)]
+pub struct Gate {
+    authenticator: Arc<dyn Authenticator>,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    validator: Option<Arc<dyn Validator>>,
+    limits: Limits,
+    rate: Rate,
+}
+
+impl Gate {
+    /// Whoever is let in may do everything.
+    #[must_use]
+    pub fn new(authenticator: impl Authenticator + 'static) -> Self {
+        Self {
+            authenticator: Arc::new(authenticator),
+            authorizer: None,
+            validator: None,
+            limits: Limits::default(),
+            rate: Rate::default(),
+        }
+    }
+
+    /// Asks this who somebody is.
+    #[must_use]
+    pub fn authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        Self { authenticator, ..self }
+    }
+
+    /// Asks this about everything that is read and written.
+    #[must_use]
+    pub fn authorizer(self, authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { authorizer: Some(authorizer), ..self }
+    }
+
+    /// Asks this about every edit.
+    #[must_use]
+    pub fn validator(self, validator: Arc<dyn Validator>) -> Self {
+        Self { validator: Some(validator), ..self }
+    }
+
+    /// Who shows this token.
+    pub(super) fn admit(&self, token: Option<&str>, now: Millis) -> Result<Grant, SessionError> {
+        let refused = |Denial { code, message }| SessionError::Refused { code, message };
+        let grant = self.authenticator.authenticate(token, now).map_err(refused)?;
+        if grant.expires.is_some_and(|expires| expires <= now) {
+            return Err(refused(Denial::expired("the token has expired: show a fresh one")));
+        }
+        if grant.subject.len() > SUBJECT_BYTES_MAX {
+            return Err(refused(Denial::unauthorised("the token names somebody with too long a name")));
+        }
+        Ok(grant)
+    }
+
+    /// Takes no more than this.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        let limits = Limits { frame_bytes_max: limits.frame_bytes_max.min(FRAME_BYTES_MAX), ..limits };
+        Self { limits, ..self }
+    }
+}
+
+/// Lets any closure answer one of the hub's questions.
+#[derive(Clone, Copy)]
+pub struct By<F>(pub F);
+
+impl<F> fmt::Debug for By<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("By(a closure)")
+    }
+}
+
+impl<F: Fn(Option<&str>, Millis) -> Result<Grant, Denial> + Send + Sync> Authenticator for By<F> {
+    fn authenticate(&self, token: Option<&str>, now: Millis) -> Result<Grant, Denial> {
+        (self.0)(token, now)
+    }
+}
+
+impl<F: Fn(&str, Access, &str) -> bool + Send + Sync> Authorizer for By<F> {
+    fn allows(&self, subject: &str, access: Access, scope: &str) -> bool {
+        (self.0)(subject, access, scope)
+    }
+}
+
+impl<F: Fn(&str, &Proposed<'_>) -> Result<(), Refusal> + Send + Sync> Validator for By<F> {
+    fn validate(&self, subject: &str, edit: &Proposed<'_>) -> Result<(), Refusal> {
+        (self.0)(subject, edit)
+    }
+}

@@ -1,0 +1,110 @@
+//! How much principals send: a token bucket for each, shared by all connections of a hub.
+//!
+//! Whoever is in credit may send whatever a frame holds, and is in debt afterwards: so a push of any size goes through
+//! some day. A bucket that is full again is forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::clock::Millis;
+
+/// How many seconds' worth may be sent at once.
+const BURST_S: i64 = 6;
+
+/// How many principals are remembered at most. Beyond, all are asked to wait until some have recovered.
+const BUCKETS_MAX: usize = 65_536;
+
+/// How long somebody waits for whom there is no room, in ms.
+const ROOM_WAIT_MS: u64 = 1000;
+
+/// The buckets of everybody who is not in full credit.
+#[derive(Debug, Default)]
+pub(super) struct Rate {
+    buckets: Mutex<BTreeMap<String, Bucket>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// What may be sent, in thousandths of a register; below zero after a large frame.
+    level: i64,
+    at: Millis,
+}
+
+impl Bucket {
+    fn refilled(self, per_second: i64, now: Millis) -> Self {
+        // A clock that is set back gives nothing and takes nothing.
+        let elapsed_ms = now.0.saturating_sub(self.at.0).max(0);
+        let level = self.level.saturating_add(elapsed_ms.saturating_mul(per_second));
+        Self { level: level.min(full(per_second)), at: now }
+    }
+}
+
+fn full(per_second: i64) -> i64 {
+    per_second * BURST_S * 1000
+}
+
+impl Rate {
+    /// Takes `registers` out of somebody's bucket, which gains `per_second`.
+    ///
+    /// # Errors
+    /// After how many ms to try again. Nothing was taken.
+    pub(super) fn take(&self, who: &str, registers: usize, per_second: u32, now: Millis) -> Result<(), u64> {
+        let per_second = i64::from(per_second.max(1));
+        // Whoever panicked with the lock in hand has left every bucket whole.
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(who) {
+            buckets.retain(|_, bucket| bucket.refilled(per_second, now).level < full(per_second));
+            if buckets.len() >= BUCKETS_MAX {
+                return Err(ROOM_WAIT_MS);
+            }
+        }
+        let fresh = Bucket { level: full(per_second), at: now };
+        let bucket = buckets.get(who).copied().unwrap_or(fresh).refilled(per_second, now);
+        if bucket.level <= 0 {
+            let wait_ms = bucket.level.saturating_neg() / per_second + 1;
+            buckets.insert(who.to_owned(), bucket);
+            return Err(u64::try_from(wait_ms).unwrap_or(u64::MAX));
+        }
+        let cost = i64::try_from(registers).unwrap_or(i64::MAX).saturating_mul(1000);
+        buckets.insert(who.to_owned(), Bucket { level: bucket.level.saturating_sub(cost), ..bucket });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_lends_once_and_is_paid_back_by_time() {
+        let rate = Rate::default();
+        assert_eq!(
+            rate.take("a", 1000, 100, Millis(0)),
+            Ok(()),
+            "600 in credit: a large frame goes into debt"
+        );
+        assert_eq!(rate.take("a", 1, 100, Millis(0)), Err(4001));
+        assert_eq!(rate.take("a", 1, 100, Millis(4000)), Err(1));
+        assert_eq!(rate.take("b", 1, 100, Millis(0)), Ok(()), "nobody pays for another");
+        assert_eq!(rate.take("a", 1, 100, Millis(4001)), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_neither_gives_nor_takes() {
+        let rate = Rate::default();
+        assert_eq!(rate.take("a", 700, 100, Millis(10_000)), Ok(()));
+        assert_eq!(rate.take("a", 1, 100, Millis(0)), Err(1001));
+        assert_eq!(rate.take("a", 1, 100, Millis(1001)), Ok(()));
+    }
+
+    #[test]
+    fn those_in_full_credit_are_forgotten_where_room_is_needed() {
+        let rate = Rate::default();
+        for n in 0..BUCKETS_MAX {
+            rate.take(&n.to_string(), 1, 100, Millis(0)).unwrap();
+        }
+        assert_eq!(rate.take("new", 1, 100, Millis(0)), Err(ROOM_WAIT_MS));
+        assert_eq!(rate.take("new", 1, 100, Millis(10)), Ok(()));
+        assert_eq!(rate.buckets.lock().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,315 @@
+//! How a store is served.
+
+use std::fmt;
+#[cfg(feature = "tls")]
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rivus_core::replica::{Proposed, Refusal};
+use rivus_core::session::{Access, Authenticator, Authorizer, By, Gate, Grants, Limits, Validator};
+
+use super::guests::Bounds;
+#[cfg(feature = "tls")]
+use crate::net::SyncError;
+#[cfg(feature = "jwt")]
+use crate::net::jwt::{Jwt, Signed};
+#[cfg(feature = "tls")]
+use crate::net::tls::Certificate;
+
+/// How a store is served.
+///
+/// ```
+/// use rivus::HubOptions;
+/// let options = HubOptions::open().grant("secret", 5);
+/// ```
+#[derive(Clone)]
+pub struct HubOptions {
+    grants: Grants,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    #[cfg(feature = "jwt")]
+    pub(super) jwt: Option<Arc<Jwt>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
+    validator: Option<Arc<dyn Validator>>,
+    limits: Limits,
+    pub(super) peer: bool,
+    pub(super) connections_max: usize,
+    pub(super) bounds: Bounds,
+    #[cfg(feature = "tls")]
+    pub(super) certificate: Option<Arc<Certificate>>,
+    pub(super) admin: Option<String>,
+    pub(super) disk_free_min: u64,
+    pub(super) drain_max: Duration,
+}
+
+impl HubOptions {
+    fn new(grants: Grants) -> Self {
+        Self {
+            grants,
+            authenticator: None,
+            #[cfg(feature = "jwt")]
+            jwt: None,
+            authorizer: None,
+            validator: None,
+            limits: Limits::default(),
+            peer: false,
+            connections_max: CONNECTIONS_MAX,
+            bounds: Bounds {
+                connections_max: ADDRESS_CONNECTIONS_MAX,
+                per_second: ACCEPTS_PER_SECOND,
+                burst: ACCEPTS_BURST,
+                loopback: false,
+            },
+            #[cfg(feature = "tls")]
+            certificate: None,
+            admin: None,
+            disk_free_min: DISK_FREE_MIN,
+            drain_max: DRAIN_MAX,
+        }
+    }
+
+    /// Lets everybody in, with rank 0.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::new(Grants::everybody())
+    }
+
+    /// Lets in only those who show a token that is granted.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::new(Grants::nobody())
+    }
+
+    /// Lets in those who show `token`, and lets their edits bear `rank`, from 0 to 255.
+    #[must_use]
+    pub fn grant(mut self, token: impl Into<String>, rank: u8) -> Self {
+        self.grants = self.grants.grant(token, rank);
+        self
+    }
+
+    /// Lets in those who show `token` as `subject`, a name of 1 to 255 bytes. Unlike with [`HubOptions::grant`], the token
+    /// may later be replaced by another one of the same subject: a database belongs to the subject that it first
+    /// connected as.
+    ///
+    /// ```
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::closed().grant_as("ann", "secret", 5).grant_as("ann", "next secret", 5);
+    /// ```
+    #[must_use]
+    pub fn grant_as(mut self, subject: impl Into<String>, token: impl Into<String>, rank: u8) -> Self {
+        self.grants = self.grants.grant_as(subject, token, rank);
+        self
+    }
+
+    /// Lets in those who show a token that this finds good, besides those who show one that was granted.
+    ///
+    /// ```no_run
+    /// use rivus::{HubOptions, Jwt};
+    /// let options = HubOptions::closed().jwt(Jwt::from_file("jwks.json")?.audience("rivus"));
+    /// # Ok::<(), rivus::SyncError>(())
+    /// ```
+    #[cfg(feature = "jwt")]
+    #[must_use]
+    pub fn jwt(mut self, jwt: Jwt) -> Self {
+        self.jwt = Some(Arc::new(jwt));
+        self
+    }
+
+    /// Asks this who somebody is, instead of comparing tokens with those that were granted.
+    ///
+    /// ```
+    /// use rivus::{By, Denial, Grant, HubOptions};
+    /// let options = HubOptions::closed().authenticator(By(|token: Option<&str>, _now| match token {
+    ///     Some("open sesame") => Ok(Grant { subject: "ali".to_owned(), rank: 0, expires: None }),
+    ///     _ => Err(Denial::unauthorised("say the words")),
+    /// }));
+    /// ```
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Asks this what a subject may do with a scope (the default scope is empty), anew for every page and every edit.
+    ///
+    /// ```
+    /// use rivus::{Access, HubOptions};
+    /// let options = HubOptions::open().authorizer(|subject, access, _scope| match access {
+    ///     Access::Read => true,
+    ///     Access::Write => subject != "guest",
+    ///     // Bringing back what the hub has lost, unjudged.
+    ///     _ => subject == "operator",
+    /// });
+    /// ```
+    #[must_use]
+    pub fn authorizer(mut self, allows: impl Fn(&str, Access, &str) -> bool + Send + Sync + 'static) -> Self {
+        self.authorizer = Some(Arc::new(By(allows)));
+        self
+    }
+
+    /// Asks this about every edit before it is accepted. Its author gets a refused edit back with the reason, and shows
+    /// what the hub has.
+    ///
+    /// ```
+    /// use rivus::{HubOptions, Refusal, Value};
+    /// let options = HubOptions::open().validator(|_subject, edit| {
+    ///     for task in edit.entities().iter().filter(|entity| entity.kind == "task") {
+    ///         if task.field("title") == Some(&Value::from("")) {
+    ///             return Err(Refusal::of_field(task, "title", "a task needs a title"));
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn validator(
+        mut self,
+        validate: impl Fn(&str, &Proposed<'_>) -> Result<(), Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        self.validator = Some(Arc::new(By(validate)));
+        self
+    }
+
+    /// Takes no more than this of anybody. Devices are told, and set aside themselves what would be refused.
+    ///
+    /// ```
+    /// use rivus::{HubOptions, Limits};
+    /// let limits = Limits { value_bytes_max: 64 << 10, registers_per_second: Some(1000), ..Limits::default() };
+    /// let options = HubOptions::open().limits(limits);
+    /// ```
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What is asked of those who connect.
+    pub(crate) fn gate(&self) -> Gate {
+        let mut gate = Gate::new(self.grants.clone()).limits(self.limits);
+        #[cfg(feature = "jwt")]
+        if let Some(jwt) = &self.jwt {
+            gate = gate.authenticator(Arc::new(Signed { grants: self.grants.clone(), jwt: Arc::clone(jwt) }));
+        }
+        if let Some(authenticator) = &self.authenticator {
+            gate = gate.authenticator(Arc::clone(authenticator));
+        }
+        if let Some(authorizer) = &self.authorizer {
+            gate = gate.authorizer(Arc::clone(authorizer));
+        }
+        if let Some(validator) = &self.validator {
+            gate = gate.validator(Arc::clone(validator));
+        }
+        gate
+    }
+
+    /// Serves as one among equals instead of as the authority: edits are not judged, each side keeps its own.
+    #[must_use]
+    pub fn as_peer(mut self) -> Self {
+        self.peer = true;
+        self
+    }
+
+    /// Holds at most so many connections; more are turned away with BUSY. Without this 1,024.
+    #[must_use]
+    pub fn connections_max(mut self, connections: usize) -> Self {
+        self.connections_max = connections;
+        self
+    }
+
+    /// Bounds what one address (of IPv6, one network of 64 bits) may have: so many connections at once, so many new
+    /// ones a second in the long run, and so many at once after a quiet time. More are turned away, with BUSY or RATE.
+    ///
+    /// Without this it is 256, 16 and 256, and addresses of this machine have no bound: a proxy there stands for many.
+    #[must_use]
+    pub fn address_max(mut self, connections: usize, per_second: u32, burst: u32) -> Self {
+        self.bounds = Bounds { connections_max: connections, per_second, burst, loopback: true };
+        self
+    }
+
+    /// Speaks TLS, with this certificate (the chain, the hub's own first) and private key, both in PEM.
+    ///
+    /// # Errors
+    /// [`SyncError::BadCertificate`] if they cannot be used, or do not belong together.
+    ///
+    /// ```no_run
+    /// # use rivus::HubOptions;
+    /// let (certificate, key) = (std::fs::read("hub.pem")?, std::fs::read("hub-key.pem")?);
+    /// let options = HubOptions::closed().grant("secret", 0).tls(&certificate, &key)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, SyncError> {
+        self.certificate = Some(Arc::new(Certificate::from_pem(certificate, key)?));
+        Ok(self)
+    }
+
+    /// Speaks TLS, with the certificate and the private key in these files, which are read again when they change.
+    ///
+    /// # Errors
+    /// [`SyncError::BadCertificate`] if they cannot be read or used, or do not belong together.
+    ///
+    /// ```no_run
+    /// # use rivus::HubOptions;
+    /// let options = HubOptions::closed().tls_files("hub.pem", "hub-key.pem")?;
+    /// # Ok::<(), rivus::SyncError>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls_files(
+        mut self,
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, SyncError> {
+        self.certificate = Some(Arc::new(Certificate::from_files(certificate.as_ref(), key.as_ref())?));
+        Ok(self)
+    }
+
+    /// Answers `/health/live`, `/health/ready` and `/metrics` over HTTP at this address, which strangers must not
+    /// reach: nobody is asked for a token there.
+    #[must_use]
+    pub fn admin(mut self, address: impl Into<String>) -> Self {
+        self.admin = Some(address.into());
+        self
+    }
+
+    /// Is not ready while fewer bytes than these are free where its file is. Without this 64 MiB.
+    #[must_use]
+    pub fn disk_free_min(mut self, bytes: u64) -> Self {
+        self.disk_free_min = bytes;
+        self
+    }
+
+    /// At its end, waits for its clients no longer than this. Without this 10 s.
+    #[must_use]
+    pub fn drain_max(mut self, time: Duration) -> Self {
+        self.drain_max = time;
+        self
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        #[cfg(feature = "tls")]
+        if self.certificate.is_some() {
+            return "wss";
+        }
+        "ws"
+    }
+}
+
+impl fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Tokens are secrets.
+        f.debug_struct("HubOptions").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// How many connections a hub holds at once, unless told otherwise.
+const CONNECTIONS_MAX: usize = 1024;
+/// How many connections one address has at once, unless told otherwise: an office behind one address.
+const ADDRESS_CONNECTIONS_MAX: usize = 256;
+/// How many connections one address makes in a second, in the long run.
+const ACCEPTS_PER_SECOND: u32 = 16;
+/// How many it makes at once after a quiet time: all that it may have.
+const ACCEPTS_BURST: u32 = 256;
+/// How many bytes must be free on the disk. The log is cut down to as many when it starts anew.
+const DISK_FREE_MIN: u64 = 64 << 20;
+/// How long clients are waited for at the end.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
