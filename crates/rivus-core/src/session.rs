@@ -6,6 +6,7 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod auth;
 mod fetch;
 mod grant;
 mod lost;
@@ -14,6 +15,7 @@ pub mod pair;
 mod push;
 mod rate;
 mod read;
+mod upload;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -29,9 +31,11 @@ use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
 pub use grant::{
-    Access, Authenticator, Authorizer, By, Denial, Gate, Grant, Grants, Limits, SUBJECT_BYTES_MAX, Validator,
+    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits,
+    SUBJECT_BYTES_MAX, Validator,
 };
 
+use auth::Granted;
 use fetch::{Fetching, Giving};
 use lost::Telling;
 use push::{Judging, Pushing};
@@ -134,6 +138,11 @@ pub enum SessionEvent {
     },
     /// This store is a copy and took a new id: connect again.
     Copied,
+    /// The authority has taken another token.
+    Refreshed {
+        /// The rank that it grants.
+        rank: u8,
+    },
     /// What was asked for by [`Session::fetch`] is here.
     Fetched {
         /// How many entities came.
@@ -153,6 +162,7 @@ pub struct Session {
     options: SessionOptions,
     phase: Phase,
     peer: Option<Known>,
+    granted: Granted,
     /// This side's incarnations as told in HELLO or WELCOME, and since then.
     told: Vec<(Incarnation, u64)>,
     /// The replica ids told in HELLO or WELCOME.
@@ -242,6 +252,7 @@ impl Session {
             options,
             phase,
             peer: None,
+            granted: Granted::default(),
             told: Vec::new(),
             told_replicas: BTreeSet::new(),
             told_store: StoreId::default(),
@@ -294,6 +305,7 @@ impl Session {
         if bytes.len() > FRAME_BYTES_MAX {
             return Err(WireError::TooLarge { bytes: bytes.len() }.into());
         }
+        self.check_frame(bytes, now)?;
         let first = bytes.first().copied();
         if self.phase == Phase::Open {
             // Positions and replicas were told of the store as it was then.
@@ -316,10 +328,10 @@ impl Session {
         let frame = Frame::decode(bytes)?;
         match (self.phase, frame) {
             (_, Frame::Ignored) => Ok(()),
-            (_, Frame::Goaway { code, message }) => {
+            (_, Frame::Goaway { code, message, retry_after_ms }) => {
                 self.phase = Phase::Closed;
                 self.control.clear();
-                Err(SessionError::Goaway { code, message })
+                Err(SessionError::Goaway { code, message, retry_after_ms })
             }
             (Phase::Greeting, Frame::Hello(hello)) if self.is_server() => {
                 self.handle_hello(replica, hello, now)
@@ -338,6 +350,7 @@ impl Session {
                 Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
                 Frame::Ack(ack) => self.handle_ack(replica, ack, now),
                 Frame::Synced { seq } => self.handle_synced(replica, seq),
+                Frame::Auth(auth) => self.handle_auth(replica, auth, now),
                 Frame::Fetch(entities) => self.handle_fetch(replica, entities),
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
                 Frame::Lost(losses) => self.handle_lost(replica, &losses),
@@ -358,6 +371,22 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<Option<Vec<u8>>, SessionError> {
+        match self.transmit(replica, now) {
+            // Nothing is wrong on this side: the other is told, and that was it.
+            Err(error @ SessionError::Refused { code: Code::EXPIRED | Code::SCOPE, .. }) => {
+                tracing::info!(%error, "a connection may not go on");
+                self.close(&error);
+                Ok(self.control.pop_front())
+            }
+            other => other,
+        }
+    }
+
+    fn transmit<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
         if self.phase == Phase::Start {
             self.phase = Phase::Greeting;
             return Ok(Some(self.hello(replica, now)?));
@@ -368,11 +397,15 @@ impl Session {
         if self.phase != Phase::Open || self.schema_due {
             return Ok(None);
         }
+        self.check_grant(now)?;
+        if let Some(frame) = self.next_auth() {
+            return Ok(Some(frame));
+        }
         self.tell_losses(replica)?;
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
         }
-        if let Some(frame) = self.next_push(replica)? {
+        if let Some(frame) = self.next_push(replica, now)? {
             return Ok(Some(frame));
         }
         self.start_reading(replica)?;
@@ -391,7 +424,8 @@ impl Session {
         let ends_by_itself = !self.is_server() && self.options.want != Want::Live;
         if ends_by_itself && self.is_synced(replica.head()?.seq) {
             self.phase = Phase::Closed;
-            return Ok(Some(Frame::Goaway { code: Code::CLOSED, message: String::new() }.encode()));
+            let (code, message) = (Code::CLOSED, String::new());
+            return Ok(Some(Frame::Goaway { code, message, retry_after_ms: None }.encode()));
         }
         Ok(self.control.pop_front())
     }
@@ -419,10 +453,16 @@ impl Session {
 
     /// Ends the session in order: the other side is told once the frames under way are out.
     pub fn end(&mut self, code: Code, message: &str) {
+        self.end_until(code, message, None);
+    }
+
+    /// Ends the session as [`Session::end`] does, and asks the other side not to connect again for so many ms.
+    pub fn end_until(&mut self, code: Code, message: &str, retry_after_ms: Option<u64>) {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
             self.control.clear();
-            self.control.push_back(Frame::Goaway { code, message: message.to_owned() }.encode());
+            let message = message.to_owned();
+            self.control.push_back(Frame::Goaway { code, message, retry_after_ms }.encode());
         }
     }
 
@@ -459,7 +499,7 @@ impl Session {
 
     fn close(&mut self, error: &SessionError) {
         if let Some((code, message)) = error.to_tell() {
-            self.end(code, &message);
+            self.end_until(code, &message, error.retry_after_ms());
         }
         self.phase = Phase::Closed;
     }
@@ -509,6 +549,14 @@ pub enum SessionError {
         code: Code,
         /// Why, in words.
         message: String,
+        /// How long it asks to wait before connecting again, in ms.
+        retry_after_ms: Option<u64>,
+    },
+    /// The other side sends more than it may in so short a time.
+    #[error("too many registers in too short a time: to go on in {retry_after_ms} ms")]
+    Rate {
+        /// When it may go on, in ms from now.
+        retry_after_ms: u64,
     },
     /// This store was a copy; it has taken a new id. Connect again.
     #[error(
@@ -540,7 +588,17 @@ impl SessionError {
         match self {
             Self::Wire(_) | Self::Role(_) => false,
             Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
-            Self::Copied | Self::NewWriter | Self::Commit(_) => true,
+            Self::Copied | Self::NewWriter | Self::Commit(_) | Self::Rate { .. } => true,
+        }
+    }
+
+    /// How long to wait before connecting again, in ms, if either side asks for that.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Goaway { retry_after_ms, .. } => *retry_after_ms,
+            Self::Rate { retry_after_ms } => Some(*retry_after_ms),
+            _ => None,
         }
     }
 
@@ -551,6 +609,7 @@ impl SessionError {
             Self::Wire(error) => Some((Code::BAD_FRAME, error.to_string())),
             Self::Refused { code, message } => Some((*code, message.clone())),
             Self::Goaway { .. } => None,
+            Self::Rate { .. } => Some((Code::RATE, self.to_string())),
             Self::NewWriter => Some((Code::CLOSED, "back in a moment".to_owned())),
             Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
             // What is wrong with the store is nobody else's business.

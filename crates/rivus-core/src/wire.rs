@@ -19,11 +19,11 @@ use crate::code::Code;
 use crate::id::Incarnation;
 use crate::id::ReplicaId;
 use crate::identity::Cursor;
-use crate::replica::Losses;
-use greeting::{check_about, check_history};
+use crate::replica::{Losses, Spot};
+use greeting::{check_about, check_history, check_token};
 
 pub use cbor::Policies;
-pub use greeting::{About, Hello, Reset, Welcome};
+pub use greeting::{About, Auth, Bounds, Hello, Reset, Welcome};
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -44,6 +44,9 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// The most entities that one FETCH names.
 pub const FETCH_ENTITIES_MAX: usize = 1024;
+
+/// What is added to the code of an exception if what it is about follows: codes have 16 bits.
+const SPOT_FOLLOWS: u64 = 1 << 16;
 
 /// How deep a control frame may be nested: one of this version is at most 5.
 const LEVELS_MAX: usize = 16;
@@ -89,6 +92,8 @@ pub mod tag {
     pub const FETCH: u8 = 13;
     /// Whole entities that were asked for.
     pub const FETCHED: u8 = 14;
+    /// See [`Frame::Auth`](super::Frame::Auth).
+    pub const AUTH: u8 = 16;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
     /// See [`Frame::Lost`](super::Frame::Lost).
@@ -104,6 +109,8 @@ struct Goaway {
     code: u16,
     #[n(1)]
     message: String,
+    #[n(2)]
+    retry_after_ms: Option<u64>,
 }
 
 /// One declared policy: kind, field (none for the kind's life), and the policy in words.
@@ -157,6 +164,8 @@ pub struct Exception {
     pub code: Option<Code>,
     /// Why, in words, and what to do.
     pub message: Box<str>,
+    /// What of the edit it is about, if it is about a part.
+    pub spot: Option<Box<Spot>>,
 }
 
 /// A frame that needs no dictionary.
@@ -172,6 +181,8 @@ pub enum Frame {
         code: Code,
         /// Why, in words, and what to do.
         message: String,
+        /// How long to wait before connecting again, in ms, if the sender asks for that.
+        retry_after_ms: Option<u64>,
     },
     /// The sender's declared policies, sent if the fingerprints differ.
     Schema(Policies),
@@ -195,6 +206,8 @@ pub enum Frame {
     },
     /// See [`Reset`].
     Reset(Reset),
+    /// See [`Auth`].
+    Auth(Auth),
     /// Asks an authority for all confirmed registers of entities, by kind and id.
     Fetch(Vec<(String, String)>),
     /// The authority tells which writes of a replica of the receiver lost to one that had not seen them. Who does not
@@ -219,8 +232,9 @@ impl Frame {
         match self {
             Self::Hello(hello) => cbor::put(&mut out, tag::HELLO, hello),
             Self::Welcome(welcome) => cbor::put(&mut out, tag::WELCOME, welcome),
-            Self::Goaway { code, message } => {
-                cbor::put(&mut out, tag::GOAWAY, &Goaway { code: code.0, message: message.clone() });
+            Self::Goaway { code, message, retry_after_ms } => {
+                let (message, retry_after_ms) = (message.clone(), *retry_after_ms);
+                cbor::put(&mut out, tag::GOAWAY, &Goaway { code: code.0, message, retry_after_ms });
             }
             Self::Schema(policies) => cbor::put(&mut out, tag::SCHEMA, policies),
             Self::Reset(reset) => cbor::put(&mut out, tag::RESET, reset),
@@ -237,6 +251,7 @@ impl Frame {
                 out.push(tag::SYNCED);
                 out.varint(*seq);
             }
+            Self::Auth(auth) => cbor::put(&mut out, tag::AUTH, auth),
             Self::Fetch(entities) => fetch::put(entities, &mut out),
             Self::Lost(losses) => lost::put(losses, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
@@ -259,9 +274,7 @@ impl Frame {
             tag::HELLO => {
                 let hello: Hello = cbor::read("HELLO", body)?;
                 check_about("HELLO", &hello.about)?;
-                if hello.token.as_ref().is_some_and(|token| token.len() > TOKEN_BYTES_MAX) {
-                    return Err(WireError::Bound { what: "a token's bytes", max: TOKEN_BYTES_MAX });
-                }
+                check_token(hello.token.as_deref())?;
                 return Ok(Self::Hello(hello));
             }
             tag::WELCOME => {
@@ -271,14 +284,19 @@ impl Frame {
                 return Ok(Self::Welcome(welcome));
             }
             tag::GOAWAY => {
-                let Goaway { code, message } = cbor::read("GOAWAY", body)?;
-                return Ok(Self::Goaway { code: Code(code), message });
+                let Goaway { code, message, retry_after_ms } = cbor::read("GOAWAY", body)?;
+                return Ok(Self::Goaway { code: Code(code), message, retry_after_ms });
             }
             tag::SCHEMA => return Ok(Self::Schema(cbor::read("SCHEMA", body)?)),
             tag::RESET => {
                 let reset: Reset = cbor::read("RESET", body)?;
                 check_history(&reset.history)?;
                 return Ok(Self::Reset(reset));
+            }
+            tag::AUTH => {
+                let auth: Auth = cbor::read("AUTH", body)?;
+                check_token(auth.token.as_deref())?;
+                return Ok(Self::Auth(auth));
             }
             tag::SUBSCRIBE => Subscribe::read(&mut reader).map(Self::Subscribe),
             tag::EQUAL => read_equal(&mut reader),
@@ -314,7 +332,7 @@ fn name(tag: u8) -> &'static str {
 /// How long the frames of this type may be, in bytes.
 fn bytes_max(tag: u8) -> usize {
     match tag {
-        tag::HELLO | tag::WELCOME | tag::RESET => GREETING_BYTES_MAX,
+        tag::HELLO | tag::WELCOME | tag::RESET | tag::AUTH => GREETING_BYTES_MAX,
         tag::SCHEMA => SCHEMA_BYTES_MAX,
         _ => FRAME_BYTES_MAX,
     }
@@ -403,10 +421,12 @@ impl Ack {
             return;
         }
         out.extend_from_slice(&self.clock_ms.to_be_bytes());
-        for Exception { index, code, message } in &self.exceptions {
+        for Exception { index, code, message, spot } in &self.exceptions {
             out.varint(u64::from(*index));
-            out.varint(code.map_or(0, |code| u64::from(code.0)));
+            let follows = if spot.is_some() { SPOT_FOLLOWS } else { 0 };
+            out.varint(code.map_or(0, |code| u64::from(code.0)) + follows);
             out.slice(message.as_bytes());
+            spot.iter().for_each(|spot| spot.encode(out));
         }
     }
 
@@ -420,9 +440,13 @@ impl Ack {
         let mut exceptions = Vec::with_capacity(count);
         for _ in 0..count {
             let index = u32::try_from(reader.varint()?).map_err(|_| Cut)?;
-            let code = u16::try_from(reader.varint()?).map_err(|_| Cut)?;
+            let code = reader.varint()?;
+            let placed = code.checked_sub(SPOT_FOLLOWS);
+            let code = u16::try_from(placed.unwrap_or(code)).map_err(|_| Cut)?;
             let code = (code != 0).then_some(Code(code));
-            exceptions.push(Exception { index, code, message: reader.str()?.into() });
+            let message = reader.str()?.into();
+            let spot = if placed.is_some() { Some(Box::new(Spot::read(reader)?)) } else { None };
+            exceptions.push(Exception { index, code, message, spot });
         }
         Ok(Self { seq, clock_ms, exceptions })
     }

@@ -1,11 +1,13 @@
 //! Reading the other side's changes: subscribe, join pages, compare digests.
 
+use std::convert::Infallible;
+
 use super::{Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Incoming, Replica, Trust};
+use crate::replica::{Delta, Incoming, Replica, Trust};
 use crate::store::Store;
 use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
@@ -65,6 +67,10 @@ impl Reading {
     /// The next subscription starts over and includes what came from here.
     pub(super) fn want_everything(&mut self) {
         self.everything = true;
+    }
+
+    pub(super) fn is_upload(&self) -> bool {
+        self.is_upload
     }
 
     pub(super) fn is_caught_up(&self) -> bool {
@@ -128,6 +134,9 @@ impl Session {
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let page = decoder.page(bytes, self.peer()?.store)?;
+        if self.is_server() {
+            self.debit(registers(&page.rows), now);
+        }
         self.join_page(replica, &page, now)?;
         self.decoder = decoder;
         Ok(())
@@ -144,7 +153,11 @@ impl Session {
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         if self.reading.awaits_start && !header.start {
             // It belongs to an earlier subscription: worth joining, but no position.
-            replica.join(now, &page.rows, Some(store), trust, None)?;
+            if self.is_judged() {
+                self.judge_upload(replica, &page.rows, now)?;
+            } else {
+                replica.join(now, &page.rows, Some(store), trust, None)?;
+            }
             self.heard_of(header.incarnation, header.at)?;
             return Ok(());
         }
@@ -159,7 +172,12 @@ impl Session {
             header.at
         };
         let cursor = Cursor { incarnation, done, at: header.at };
-        let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
+        let joined = if self.is_judged() {
+            self.judge_upload(replica, &page.rows, now)?;
+            replica.join::<[Incoming<'_>]>(now, &[], Some(store), trust, Some(cursor))?
+        } else {
+            replica.join(now, &page.rows, Some(store), trust, Some(cursor))?
+        };
         self.reading.cursor = cursor;
         if joined.registers > 0 {
             let (registers, quarantined) = (joined.registers, joined.quarantined);
@@ -300,6 +318,17 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// How many registers there are.
+pub(super) fn registers(delta: &impl Delta) -> usize {
+    let mut registers = 0;
+    let counted = delta.each::<Infallible>(|part| {
+        registers += part.changes.len();
+        Ok(())
+    });
+    counted.unwrap_or_else(|never| match never {});
+    registers
 }
 
 /// The part of a digest that SUBSCRIBE carries.

@@ -16,6 +16,7 @@ mod conflicts;
 mod copies;
 mod evict;
 mod findings;
+mod grants;
 mod hostile;
 mod refusals;
 
@@ -62,7 +63,8 @@ fn client(want: Want) -> Session {
 }
 
 fn server() -> Session {
-    let grants = Grants::everybody().grant("boss", 9);
+    // Of the same name as those without a token.
+    let grants = Grants::everybody().grant_as("", "boss", 9);
     options(Role::server(grants), Want::Live)
 }
 

@@ -60,6 +60,7 @@ impl Session {
         {
             return Err(not_authority(authority.store));
         }
+        self.check_reads()?;
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
             None => Cursor::default(),
@@ -117,7 +118,9 @@ impl Session {
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
             return Ok(None);
         }
-        let filled = fill(&mut self.encoder, replica, writing, store)?;
+        self.check_reads()?;
+        let bytes_max = self.limits().frame_bytes_max;
+        let filled = fill(&mut self.encoder, replica, writing, store, bytes_max)?;
         let own = position_of(&filled.head);
         if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
@@ -201,6 +204,7 @@ fn fill<S: Store>(
     replica: &Replica<S>,
     writing: Writing,
     receiver: StoreId,
+    bytes_max: usize,
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
     let head = replica.store().changes(writing.at, &mut |changed| {
@@ -217,7 +221,7 @@ fn fill<S: Store>(
     })?;
     match failed {
         Some(error) => Err(error.into()),
-        None if encoder.len() > FRAME_BYTES_MAX => {
+        None if encoder.len() > bytes_max.min(FRAME_BYTES_MAX) => {
             let message =
                 "a register's concurrent values are together longer than a frame: write the field once \
                            more, and that value alone remains"

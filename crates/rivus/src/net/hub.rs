@@ -73,6 +73,19 @@ impl HubOptions {
         self
     }
 
+    /// Lets in those without a token as well, with this rank. What they bring is nobody's until somebody with a name shows
+    /// it.
+    ///
+    /// ```
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::closed().grant_as("ann", "secret", 5).anonymous(0);
+    /// ```
+    #[must_use]
+    pub fn anonymous(mut self, rank: u8) -> Self {
+        self.grants = self.grants.anonymous(rank);
+        self
+    }
+
     /// Lets in those who show `token` as `subject`, a name of 1 to 255 bytes. Unlike with [`HubOptions::grant`], the token
     /// may later be replaced by another one of the same subject: a database belongs to the subject that it first
     /// connected as.
@@ -228,6 +241,22 @@ impl Drop for Hub {
 }
 
 impl Db {
+    /// Forgets which databases belong to `subject`: whoever connects with one next has it. For accounts that are renamed
+    /// or closed, and for databases that are handed on. Returns how many store and replica ids that were.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; nothing has changed.
+    ///
+    /// ```
+    /// # use rivus::{Db, Schema};
+    /// let hub = Db::memory(Schema::open())?;
+    /// assert_eq!(hub.disown("ann")?, 0);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn disown(&self, subject: &str) -> Result<usize, Error> {
+        Ok(self.lock()?.disown(subject)?)
+    }
+
     /// Serves this store at `address`, such as `127.0.0.1:7171`; port 0 takes a free one.
     ///
     /// Unless the options say otherwise the store becomes the authority of all that connect, for good.

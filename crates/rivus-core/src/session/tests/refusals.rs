@@ -143,7 +143,7 @@ fn who_merges_a_field_otherwise_is_refused_with_both_policies() {
     let options = OpenOptions { seeds: seeds(2), slot: 0, admission: Admission::Off, rank: 0 };
     let (mut a, mut b) = (device(1), Replica::open(MemoryStore::new(), other, options).unwrap());
     put(&mut b, 1000, "t", "title", "x");
-    let (SessionError::Refused { code, message } | SessionError::Goaway { code, message }) =
+    let (SessionError::Refused { code, message } | SessionError::Goaway { code, message, .. }) =
         sync_at(&mut a, &mut b, 2000).unwrap_err()
     else {
         panic!("another error");
