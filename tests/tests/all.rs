@@ -5,6 +5,7 @@
 mod crash;
 #[cfg(target_os = "linux")]
 mod fleet;
+mod hostile;
 mod process;
 mod sync;
 mod traps;

@@ -13,6 +13,7 @@ mod join;
 mod journal;
 mod judge;
 mod migrate;
+mod owners;
 mod peers;
 mod projection;
 mod propose;
@@ -50,8 +51,9 @@ pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterE
 pub use hold::Blocked;
 pub(crate) use hold::{Hold, Holding};
 pub use join::{Joined, Trust};
-pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
+pub use judge::{Principal, Pushed, Review, Taint, Verdict, Verdicts};
 pub use migrate::MigrateError;
+pub use owners::{OWNED_MAX, OwnError};
 pub use peers::position_of;
 pub use propose::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use roles::RoleError;

@@ -6,6 +6,7 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod auth;
 mod echo;
 mod fetch;
 mod grant;
@@ -17,6 +18,7 @@ mod rate;
 mod read;
 mod repair;
 mod stand;
+mod upload;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -32,9 +34,11 @@ use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
 pub use grant::{
-    Access, Authenticator, Authorizer, By, Denial, Gate, Grant, Grants, Limits, SUBJECT_BYTES_MAX, Validator,
+    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits,
+    SUBJECT_BYTES_MAX, Validator,
 };
 
+use auth::Granted;
 use echo::Echoes;
 use fetch::{Fetching, Giving};
 use lost::Telling;
@@ -190,6 +194,11 @@ pub enum SessionEvent {
     },
     /// This store is a copy and took a new id: connect again.
     Copied,
+    /// The authority has taken another token.
+    Refreshed {
+        /// The rank that it grants.
+        rank: u8,
+    },
     /// What was asked for by [`Session::fetch`] is here.
     Fetched {
         /// How many entities came.
@@ -209,6 +218,7 @@ pub struct Session {
     options: SessionOptions,
     phase: Phase,
     peer: Option<Known>,
+    granted: Granted,
     /// This side's incarnations as told in HELLO or WELCOME, and since then.
     told: Vec<(Incarnation, u64)>,
     /// The replica ids told in HELLO or WELCOME.
@@ -304,6 +314,7 @@ impl Session {
             options,
             phase,
             peer: None,
+            granted: Granted::default(),
             told: Vec::new(),
             told_replicas: BTreeSet::new(),
             told_store: StoreId::default(),
@@ -360,6 +371,7 @@ impl Session {
         if bytes.len() > FRAME_BYTES_MAX {
             return Err(WireError::TooLarge { bytes: bytes.len() }.into());
         }
+        self.check_frame(bytes, now)?;
         let first = bytes.first().copied();
         if self.phase == Phase::Open {
             // Positions and replicas were told of the store as it was then.
@@ -405,6 +417,7 @@ impl Session {
                 Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
                 Frame::Ack(ack) => self.handle_ack(replica, ack, now),
                 Frame::Synced { seq } => self.handle_synced(replica, seq),
+                Frame::Auth(auth) => self.handle_auth(replica, auth, now),
                 Frame::Fetch(entities) => self.handle_fetch(replica, entities),
                 Frame::AskSketch { count } => self.handle_ask_sketch(count),
                 Frame::Sketch(symbols) => self.handle_sketch(replica, &symbols, bytes.len()),
@@ -428,6 +441,22 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<Option<Vec<u8>>, SessionError> {
+        match self.transmit(replica, now) {
+            // Nothing is wrong on this side: the other is told, and that was it.
+            Err(error @ SessionError::Refused { code: Code::EXPIRED | Code::SCOPE, .. }) => {
+                tracing::info!(%error, "a connection may not go on");
+                self.close(&error);
+                Ok(self.control.pop_front())
+            }
+            other => other,
+        }
+    }
+
+    fn transmit<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
         if self.phase == Phase::Start {
             self.phase = Phase::Greeting;
             return Ok(Some(self.hello(replica, now)?));
@@ -437,6 +466,10 @@ impl Session {
         }
         if self.phase != Phase::Open || self.schema_due {
             return Ok(None);
+        }
+        self.check_grant(now)?;
+        if let Some(frame) = self.next_auth() {
+            return Ok(Some(frame));
         }
         self.tell_losses(replica)?;
         if let Some(frame) = self.control.pop_front() {
@@ -552,7 +585,7 @@ impl Session {
 
     fn close(&mut self, error: &SessionError) {
         if let Some((code, message)) = error.to_tell() {
-            self.end(code, &message);
+            self.end_until(code, &message, error.retry_after_ms());
         }
         self.phase = Phase::Closed;
     }
@@ -605,6 +638,12 @@ pub enum SessionError {
         /// How long it asks to wait before connecting again, in ms.
         retry_after_ms: Option<u64>,
     },
+    /// The other side sends more than it may in so short a time.
+    #[error("too many registers in too short a time: to go on in {retry_after_ms} ms")]
+    Rate {
+        /// When it may go on, in ms from now.
+        retry_after_ms: u64,
+    },
     /// This store was a copy; it has taken a new id. Connect again.
     #[error(
         "this store is a copy or a restored backup of one that has gone on; it took a new id, connect again"
@@ -635,7 +674,17 @@ impl SessionError {
         match self {
             Self::Wire(_) | Self::Role(_) => false,
             Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
-            Self::Copied | Self::NewWriter | Self::Commit(_) => true,
+            Self::Copied | Self::NewWriter | Self::Commit(_) | Self::Rate { .. } => true,
+        }
+    }
+
+    /// How long to wait before connecting again, in ms, if either side asks for that.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Goaway { retry_after_ms, .. } => *retry_after_ms,
+            Self::Rate { retry_after_ms } => Some(*retry_after_ms),
+            _ => None,
         }
     }
 
@@ -655,6 +704,7 @@ impl SessionError {
             Self::Wire(error) => Some((Code::BAD_FRAME, error.to_string())),
             Self::Refused { code, message } => Some((*code, message.clone())),
             Self::Goaway { .. } => None,
+            Self::Rate { .. } => Some((Code::RATE, self.to_string())),
             Self::NewWriter => Some((Code::CLOSED, "back in a moment".to_owned())),
             Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
             // What is wrong with the store is nobody else's business.

@@ -45,11 +45,13 @@ pub enum Table {
     Journal = 9,
     /// Entities that are evicted, with what left with them.
     Evicted = 10,
+    /// Whose stores and replicas are.
+    Owner = 11,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -61,6 +63,7 @@ impl Table {
         Self::Conflict,
         Self::Journal,
         Self::Evicted,
+        Self::Owner,
     ];
 }
 

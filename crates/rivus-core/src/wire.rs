@@ -20,12 +20,12 @@ use crate::code::Code;
 use crate::id::Incarnation;
 use crate::id::ReplicaId;
 use crate::identity::Cursor;
-use crate::replica::Losses;
+use crate::replica::{Losses, Spot};
 use crate::sketch::{Key, Symbol};
-use greeting::{check_about, check_history};
+use greeting::{check_about, check_history, check_token};
 
 pub use cbor::Policies;
-pub use greeting::{About, Hello, Reset, Welcome};
+pub use greeting::{About, Auth, Bounds, Hello, Reset, Welcome};
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -46,6 +46,9 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// The most entities that one FETCH names.
 pub const FETCH_ENTITIES_MAX: usize = 1024;
+
+/// What is added to the code of an exception if what it is about follows: codes have 16 bits.
+const SPOT_FOLLOWS: u64 = 1 << 16;
 
 /// How deep a control frame may be nested: one of this version is at most 5.
 const LEVELS_MAX: usize = 16;
@@ -93,6 +96,8 @@ pub mod tag {
     pub const FETCH: u8 = 13;
     /// Whole entities that were asked for.
     pub const FETCHED: u8 = 14;
+    /// See [`Frame::Auth`](super::Frame::Auth).
+    pub const AUTH: u8 = 16;
     /// See [`Frame::AskSketch`](super::Frame::AskSketch), [`Frame::Sketch`](super::Frame::Sketch) and
     /// [`Frame::Lacks`](super::Frame::Lacks).
     pub const SKETCH: u8 = 18;
@@ -168,6 +173,8 @@ pub struct Exception {
     pub code: Option<Code>,
     /// Why, in words, and what to do.
     pub message: Box<str>,
+    /// What of the edit it is about, if it is about a part.
+    pub spot: Option<Box<Spot>>,
 }
 
 /// A frame that needs no dictionary.
@@ -208,6 +215,8 @@ pub enum Frame {
     },
     /// See [`Reset`].
     Reset(Reset),
+    /// See [`Auth`].
+    Auth(Auth),
     /// Asks an authority for all confirmed registers of entities, by kind and id.
     Fetch(Vec<(String, String)>),
     /// Asks for the next symbols of the other's sketch (see [`sketch`](crate::sketch)).
@@ -260,6 +269,7 @@ impl Frame {
                 out.push(tag::SYNCED);
                 out.varint(*seq);
             }
+            Self::Auth(auth) => cbor::put(&mut out, tag::AUTH, auth),
             Self::Fetch(entities) => fetch::put(entities, &mut out),
             Self::AskSketch { count } => sketch::put_ask(*count, &mut out),
             Self::Sketch(symbols) => sketch::put(symbols, &mut out),
@@ -285,9 +295,7 @@ impl Frame {
             tag::HELLO => {
                 let hello: Hello = cbor::read("HELLO", body)?;
                 check_about("HELLO", &hello.about)?;
-                if hello.token.as_ref().is_some_and(|token| token.len() > TOKEN_BYTES_MAX) {
-                    return Err(WireError::Bound { what: "a token's bytes", max: TOKEN_BYTES_MAX });
-                }
+                check_token(hello.token.as_deref())?;
                 return Ok(Self::Hello(hello));
             }
             tag::WELCOME => {
@@ -305,6 +313,11 @@ impl Frame {
                 let reset: Reset = cbor::read("RESET", body)?;
                 check_history(&reset.history)?;
                 return Ok(Self::Reset(reset));
+            }
+            tag::AUTH => {
+                let auth: Auth = cbor::read("AUTH", body)?;
+                check_token(auth.token.as_deref())?;
+                return Ok(Self::Auth(auth));
             }
             tag::SUBSCRIBE => Subscribe::read(&mut reader).map(Self::Subscribe),
             tag::EQUAL => read_equal(&mut reader),
@@ -342,7 +355,7 @@ fn name(tag: u8) -> &'static str {
 /// How long the frames of this type may be, in bytes.
 fn bytes_max(tag: u8) -> usize {
     match tag {
-        tag::HELLO | tag::WELCOME | tag::RESET => GREETING_BYTES_MAX,
+        tag::HELLO | tag::WELCOME | tag::RESET | tag::AUTH => GREETING_BYTES_MAX,
         tag::SCHEMA => SCHEMA_BYTES_MAX,
         _ => FRAME_BYTES_MAX,
     }
@@ -431,10 +444,12 @@ impl Ack {
             return;
         }
         out.extend_from_slice(&self.clock_ms.to_be_bytes());
-        for Exception { index, code, message } in &self.exceptions {
+        for Exception { index, code, message, spot } in &self.exceptions {
             out.varint(u64::from(*index));
-            out.varint(code.map_or(0, |code| u64::from(code.0)));
+            let follows = if spot.is_some() { SPOT_FOLLOWS } else { 0 };
+            out.varint(code.map_or(0, |code| u64::from(code.0)) + follows);
             out.slice(message.as_bytes());
+            spot.iter().for_each(|spot| spot.encode(out));
         }
     }
 
@@ -448,9 +463,13 @@ impl Ack {
         let mut exceptions = Vec::with_capacity(count);
         for _ in 0..count {
             let index = u32::try_from(reader.varint()?).map_err(|_| Cut)?;
-            let code = u16::try_from(reader.varint()?).map_err(|_| Cut)?;
+            let code = reader.varint()?;
+            let placed = code.checked_sub(SPOT_FOLLOWS);
+            let code = u16::try_from(placed.unwrap_or(code)).map_err(|_| Cut)?;
             let code = (code != 0).then_some(Code(code));
-            exceptions.push(Exception { index, code, message: reader.str()?.into() });
+            let message = reader.str()?.into();
+            let spot = if placed.is_some() { Some(Box::new(Spot::read(reader)?)) } else { None };
+            exceptions.push(Exception { index, code, message, spot });
         }
         Ok(Self { seq, clock_ms, exceptions })
     }

@@ -68,6 +68,18 @@ impl Delta for [Incoming<'_>] {
     }
 }
 
+impl Delta for Vec<Incoming<'_>> {
+    type Address = Arc<[u8]>;
+
+    fn each<E>(&self, visit: impl FnMut(Part<'_, Self::Address>) -> Result<(), E>) -> Result<(), E> {
+        self.as_slice().each(visit)
+    }
+
+    fn latest(&self) -> Option<u64> {
+        self.as_slice().latest()
+    }
+}
+
 impl<const N: usize> Delta for [Incoming<'_>; N] {
     type Address = Arc<[u8]>;
 

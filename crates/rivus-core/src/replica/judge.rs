@@ -3,12 +3,15 @@
 //! One refused edit never holds up the others. An edit that touches an entity which a refused edit of the same
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 
-use super::read::each_entry;
-use super::{Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, unreadable};
+use super::read::{each_entry, unsettled};
+use super::{
+    Delta, Meanwhile, Origin, Part, Proposed, Refusal, Replica, STALE_RETRIES_MAX, Spot, unreadable,
+};
 use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
@@ -20,15 +23,51 @@ use crate::row::{Change, Row};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
 
+/// The scope that every edit is in.
+const SCOPE: &str = "";
+
 /// What the sender of edits may do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Principal {
+#[derive(Clone, Debug)]
+pub struct Principal<'g> {
     /// Its store.
     pub store: StoreId,
     /// Whose stamps its edits may bear.
     pub replicas: Vec<ReplicaId>,
     /// The greatest rank that its edits may bear.
     pub rank_max: u8,
+    /// What else is asked about each edit.
+    pub review: Review<'g>,
+}
+
+/// What is asked about each edit that is well made.
+#[derive(Clone, Copy)]
+pub struct Review<'g> {
+    /// Whether the sender may write into this scope.
+    pub may_write: Option<&'g dyn Fn(&str) -> bool>,
+    /// Whether the application takes the edit.
+    pub validate: Option<&'g dyn Fn(&Proposed<'_>) -> Result<(), Refusal>>,
+    /// The most registers of one edit.
+    pub registers_max: usize,
+    /// The longest value, in bytes.
+    pub value_bytes_max: usize,
+}
+
+impl Default for Review<'_> {
+    fn default() -> Self {
+        Self { may_write: None, validate: None, registers_max: usize::MAX, value_bytes_max: usize::MAX }
+    }
+}
+
+impl std::fmt::Debug for Review<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { may_write, validate, registers_max, value_bytes_max } = self;
+        f.debug_struct("Review")
+            .field("may_write", &may_write.is_some())
+            .field("validate", &validate.is_some())
+            .field("registers_max", registers_max)
+            .field("value_bytes_max", value_bytes_max)
+            .finish()
+    }
 }
 
 /// An edit as it was pushed.
@@ -57,6 +96,8 @@ pub enum Verdict {
         code: Code,
         /// Why, in words, and what to do.
         message: String,
+        /// What of the edit it is about, if it is about a part.
+        spot: Option<Spot>,
     },
 }
 
@@ -76,9 +117,17 @@ pub struct Taint {
     entities: BTreeMap<Vec<u8>, u64>,
     /// After a refusal for the clock, all later edits rest on sand.
     all: Option<u64>,
+    /// Each edit is judged by itself: its author is not going to make it anew.
+    is_off: bool,
 }
 
 impl Taint {
+    /// Holds no edit against those after it.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { is_off: true, ..Self::default() }
+    }
+
     fn forget(&mut self, heard: u64) {
         self.entities.retain(|_, answer| *answer > heard);
         self.all = self.all.filter(|answer| *answer > heard);
@@ -100,7 +149,7 @@ impl Taint {
             true => Err(()),
             false => Ok(()),
         };
-        self.all.is_some() || !self.entities.is_empty() && delta.each(tainted).is_err()
+        !self.is_off && (self.all.is_some() || !self.entities.is_empty() && delta.each(tainted).is_err())
     }
 
     fn add<D: Delta>(&mut self, delta: &D, answer: u64) {
@@ -132,7 +181,7 @@ impl<S: Store> Replica<S> {
         &mut self,
         now: Millis,
         edits: impl Iterator<Item = Pushed<D>> + Clone,
-        principal: &Principal,
+        principal: &Principal<'_>,
         note: &Peer,
         taint: &mut Taint,
         heard: u64,
@@ -162,7 +211,7 @@ impl<S: Store> Replica<S> {
         &mut self,
         now: Millis,
         edits: impl Iterator<Item = Pushed<D>>,
-        principal: &Principal,
+        principal: &Principal<'_>,
         note: &Peer,
         taint: &mut Taint,
         answer: u64,
@@ -176,8 +225,10 @@ impl<S: Store> Replica<S> {
             let exception = if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
                 Some(Verdict::Again)
             } else {
-                let objection = self.objection(now, &edit, principal)?;
-                objection.map(|(code, message)| Verdict::Refused { code, message })
+                match self.objection(now, &edit, principal)? {
+                    None => self.ask(&edit, principal.review, &mut work)?,
+                    objection => objection,
+                }
             };
             if let Some(verdict) = exception {
                 // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
@@ -246,41 +297,88 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// What the application says of an edit that is well made.
+    fn ask<D: Delta>(
+        &self,
+        edit: &Pushed<D>,
+        review: Review<'_>,
+        work: &mut Work<'_, S>,
+    ) -> Result<Option<Verdict>, CommitError> {
+        if review.may_write.is_some_and(|may_write| !may_write(SCOPE)) {
+            return Ok(Some(refused(Code::SCOPE, "writing is not granted to this account".to_owned())));
+        }
+        if let Some(too_large) = too_large(&edit.delta, review) {
+            return Ok(Some(too_large));
+        }
+        let Some(validate) = review.validate else { return Ok(None) };
+        let (work, failed) = (RefCell::new(work), RefCell::new(None));
+        let view = |kind: &str, id: &str| {
+            let Some(declared) = self.schema.kind(kind) else { return Ok(None) };
+            work.borrow_mut().view(declared, kind, id).map_err(|error| {
+                let told = unsettled(kind, id, error.clone());
+                failed.replace(Some(error));
+                told
+            })
+        };
+        let Some(proposed) = Proposed::read(edit, &view) else {
+            return Ok(Some(refused(Code::MALFORMED, "a register holds no value".to_owned())));
+        };
+        let said = validate(&proposed);
+        match (failed.take(), said) {
+            // What was said rests on nothing.
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(None),
+            (None, Err(Refusal { message, spot })) => {
+                Ok(Some(Verdict::Refused { code: Code::INVALID, message, spot }))
+            }
+        }
+    }
+
     /// Why an edit may not be accepted.
     fn objection<D: Delta>(
         &self,
         now: Millis,
         edit: &Pushed<D>,
-        principal: &Principal,
-    ) -> Result<Option<(Code, String)>, StoreError> {
+        principal: &Principal<'_>,
+    ) -> Result<Option<Verdict>, StoreError> {
         let Pushed { stamp, rank, .. } = edit;
         if !principal.replicas.contains(&stamp.replica) {
             let message = format!("the stamp names replica {}, which is not the sender's", stamp.replica);
-            return Ok(Some((Code::FOREIGN_STAMP, message)));
+            return Ok(Some(refused(Code::FOREIGN_STAMP, message)));
         }
         if self.admission.latest(self.clock.corrected(now)).is_some_and(|latest| stamp.time > latest) {
             let ms = crate::clock::whole_millis(stamp.time);
             let message = format!("the stamp says {ms} ms, the hub's clock {} ms: set the clock", now.0);
-            return Ok(Some((Code::CLOCK_SKEW, message)));
+            return Ok(Some(refused(Code::CLOCK_SKEW, message)));
         }
         if *rank > principal.rank_max {
             let message = format!("the edit claims rank {rank}, granted is {}", principal.rank_max);
-            return Ok(Some((Code::RANK, message)));
+            return Ok(Some(refused(Code::RANK, message)));
         }
         let judged = edit.delta.each(|part| {
             let kind = if *rank == 0 { self.schema.kind(part.kind) } else { None };
             let is_ranked = |address: &[u8]| kind.is_some_and(|kind| kind.is_ranked(address));
-            if part.changes.iter().any(|(address, _)| is_ranked(address.as_ref())) {
-                let message = format!("the edit writes a field of kind `{}` that needs a rank", part.kind);
-                return Err(Objection::Refused(Code::RANK, message));
-            }
             part.changes.iter().try_for_each(|(address, change)| {
-                self.object((*stamp, *rank), address.as_ref(), change, principal)
+                let address = address.as_ref();
+                let judged = if is_ranked(address) {
+                    let message = format!("a field of kind `{}` needs a rank", part.kind);
+                    Err(Objection::Refused(Code::RANK, message))
+                } else {
+                    self.object((*stamp, *rank), address, change, principal)
+                };
+                judged.map_err(|objection| match objection {
+                    Objection::Refused(code, message) => {
+                        let spot = Some(spot(part.kind, part.id, address));
+                        Objection::Placed(Verdict::Refused { code, message, spot })
+                    }
+                    placed => placed,
+                })
             })
         });
         match judged {
             Ok(()) => Ok(None),
-            Err(Objection::Refused(code, message)) => Ok(Some((code, message))),
+            Err(Objection::Placed(verdict)) => Ok(Some(verdict)),
+            Err(Objection::Refused(code, message)) => Ok(Some(refused(code, message))),
             Err(Objection::Store(error)) => Err(error),
         }
     }
@@ -291,7 +389,7 @@ impl<S: Store> Replica<S> {
         own: (Stamp, u8),
         address: &[u8],
         change: &Change<'_>,
-        principal: &Principal,
+        principal: &Principal<'_>,
     ) -> Result<(), Objection> {
         let share = Parts::parse(address).filter(|parts| parts.class == class::COUNT);
         if share.is_some_and(|parts| principal.replicas.iter().all(|own| own.0 != *parts.key)) {
@@ -329,6 +427,7 @@ enum Differs {
 /// Why a register is not accepted.
 enum Objection {
     Refused(Code, String),
+    Placed(Verdict),
     Store(StoreError),
 }
 
@@ -336,6 +435,41 @@ impl From<StoreError> for Objection {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+fn refused(code: Code, message: String) -> Verdict {
+    Verdict::Refused { code, message, spot: None }
+}
+
+/// Which field of which entity an address is of.
+fn spot(kind: &str, id: &str, address: &[u8]) -> Spot {
+    let name = Parts::parse(address).map(|parts| parts.name.to_owned());
+    Spot { kind: kind.to_owned(), id: id.to_owned(), field: name.filter(|name| !name.is_empty()) }
+}
+
+/// Why an edit is more than the authority takes.
+fn too_large(delta: &impl Delta, review: Review<'_>) -> Option<Verdict> {
+    let Review { registers_max, value_bytes_max, .. } = review;
+    let mut registers = 0;
+    let measured = delta.each(|part| {
+        registers += part.changes.len();
+        if registers > registers_max {
+            let message = format!("more than {registers_max} registers: make several edits of it");
+            return Err(refused(Code::TOO_LARGE, message));
+        }
+        part.changes.iter().try_for_each(|(address, change)| {
+            let values = change.register().into_iter().flat_map(|register| register.alive.iter());
+            let Some(bytes) =
+                values.map(|candidate| candidate.value.len()).find(|bytes| *bytes > value_bytes_max)
+            else {
+                return Ok(());
+            };
+            let message = format!("a value of {bytes} bytes: at most {value_bytes_max} are taken");
+            let spot = Some(spot(part.kind, part.id, address.as_ref()));
+            Err(Verdict::Refused { code: Code::TOO_LARGE, message, spot })
+        })
+    });
+    measured.err()
 }
 
 /// The newest instant known of a replica.

@@ -4,6 +4,7 @@
 
 use super::{Delta, Pushed};
 use crate::address::{Parts, class};
+use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Millis, whole_millis};
 use crate::store::StoreError;
 use crate::value::{self, Value};
@@ -179,10 +180,29 @@ pub struct Spot {
     pub field: Option<String>,
 }
 
+impl Spot {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.slice(self.kind.as_bytes());
+        out.slice(self.id.as_bytes());
+        out.push(u8::from(self.field.is_some()));
+        self.field.iter().for_each(|field| out.slice(field.as_bytes()));
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
+        let (kind, id) = (reader.str()?.to_owned(), reader.str()?.to_owned());
+        let field = match reader.u8()? {
+            0 => None,
+            1 => Some(reader.str()?.to_owned()),
+            _ => return Err(Cut),
+        };
+        Ok(Self { kind, id, field })
+    }
+}
+
 /// Why the application does not take an edit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// Why, in words, and what to do. Its author's device keeps at most 4 KiB of it.
+    /// Why, in words, and what to do. Its author's device is told at most 4 KiB of it.
     pub message: String,
     /// What it is about.
     pub spot: Option<Spot>,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::read::each_entry;
-use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts, unreadable};
+use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, Verdicts, unreadable};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
@@ -23,6 +23,9 @@ use crate::schema::{FieldType, Slot};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::view;
 use crate::work::{Scratch, Work, damaged};
+
+/// Ends the words of a refusal in its record if what they are about follows.
+const SPOT_FOLLOWS: u8 = 0xff;
 
 /// The authority's answer to one push.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +47,8 @@ pub struct Rejected {
     pub code: Code,
     /// Why, in words.
     pub message: String,
+    /// What of it the refusal is about, if the authority said so.
+    pub spot: Option<Spot>,
     /// What it was to do.
     pub ops: Vec<Op>,
 }
@@ -118,12 +123,12 @@ impl<S: Store> Replica<S> {
                 let kept = kept_high_water(&self.store, &waiting, &again, believable)?;
                 clock.lower(kept.max(self.evicted_high_water(believable)?));
             }
-            let refused: BTreeSet<u64> = rejected.iter().map(|(key, _, _)| *key).collect();
+            let refused: BTreeSet<u64> = rejected.iter().map(|fallen| fallen.key).collect();
             let all_from = if skewed { again.first().copied() } else { None };
             let rebuild = Rebuild { refused: &refused, again: &again, all_from, authors: &identity.replicas };
             let rebuilt;
             (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
-            fallen.extend(rebuilt.fallen.iter().map(|(key, _, _)| *key));
+            fallen.extend(rebuilt.fallen.iter().map(|fallen| fallen.key));
             rejected.extend(rebuilt.fallen);
             rejected_records(&waiting, &rejected, &mut records);
             if skewed {
@@ -153,10 +158,10 @@ impl<S: Store> Replica<S> {
             self.has_rejected = true;
             self.refusals += 1;
         }
-        for (key, code, message) in rejected {
+        for Fallen { key, code, message, spot } in rejected {
             let ops =
                 waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
-            self.events.push(Event::Rejected(Rejected { key, code, message, ops }));
+            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
         }
         Ok(fallen)
     }
@@ -180,8 +185,9 @@ impl<S: Store> Replica<S> {
                     judged.accepted.push((key, record.to_vec()));
                     return Ok(ControlFlow::Continue(()));
                 }
-                (true, Some(Verdict::Refused { code, message })) if *code != Code::CLOCK_SKEW => {
-                    judged.rejected.push((key, *code, message.clone()));
+                (true, Some(Verdict::Refused { code, message, spot })) if *code != Code::CLOCK_SKEW => {
+                    let (code, message, spot) = (*code, message.clone(), spot.clone());
+                    judged.rejected.push(Fallen { key, code, message, spot });
                 }
                 (true, Some(_)) => {
                     judged.again.insert(key);
@@ -260,7 +266,8 @@ impl<S: Store> Replica<S> {
                 Err(refused) => {
                     work = tx.into_work();
                     records.push(RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()));
-                    rebuilt.fallen.push((edit.key, Code::BASE, refused.to_string()));
+                    let (code, message) = (Code::BASE, refused.to_string());
+                    rebuilt.fallen.push(Fallen { key: edit.key, code, message, spot: None });
                     continue;
                 }
             }
@@ -439,14 +446,19 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// Edits that are not pending any more: key and reason.
-type Fallen = Vec<(u64, Code, String)>;
+/// An edit that is not pending any more, and why.
+struct Fallen {
+    key: u64,
+    code: Code,
+    message: String,
+    spot: Option<Spot>,
+}
 
 /// The outbox by what an answer says.
 #[derive(Default)]
 struct Judged {
     accepted: Vec<(u64, Vec<u8>)>,
-    rejected: Fallen,
+    rejected: Vec<Fallen>,
     again: BTreeSet<u64>,
     /// All but the accepted.
     waiting: Vec<Waiting>,
@@ -456,7 +468,7 @@ struct Judged {
 #[derive(Default)]
 struct Rebuilt {
     /// Those that no longer fit.
-    fallen: Fallen,
+    fallen: Vec<Fallen>,
     /// Whether stamps of other processes' replicas were used.
     of_others: bool,
 }
@@ -493,12 +505,17 @@ impl Waiting {
     }
 }
 
-fn rejected_records(waiting: &[Waiting], rejected: &[(u64, Code, String)], records: &mut Vec<RecordWrite>) {
-    for (key, code, message) in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
+fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records: &mut Vec<RecordWrite>) {
+    for Fallen { key, code, message, spot } in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
         let Some(edit) = waiting.iter().find(|edit| edit.key == *key) else { continue };
         let mut value = Vec::new();
         value.extend_from_slice(&code.0.to_be_bytes());
-        value.slice(message.as_bytes());
+        value.sized(|out| {
+            out.extend_from_slice(message.as_bytes());
+            // No text has this byte.
+            out.extend(spot.iter().map(|_| SPOT_FOLLOWS));
+            spot.iter().for_each(|spot| spot.encode(out));
+        });
         value.extend_from_slice(&edit.record);
         records.push(RecordWrite::put(Table::Rejected, key.to_be_bytes(), value));
     }
@@ -507,9 +524,13 @@ fn rejected_records(waiting: &[Waiting], rejected: &[(u64, Code, String)], recor
 fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
     let mut reader = Reader::new(value);
     let code = Code(u16::from_be_bytes(reader.array()?));
-    let message = reader.str()?.to_owned();
+    let why = reader.slice()?;
+    let end = why.iter().position(|byte| *byte == SPOT_FOLLOWS).unwrap_or(why.len());
+    let (message, rest) = why.split_at_checked(end).ok_or(Cut)?;
+    let message = std::str::from_utf8(message).map_err(|_| Cut)?.to_owned();
+    let spot = rest.get(1..).map(|rest| Spot::read(&mut Reader::new(rest))).transpose()?;
     let ops = Pending::decode(reader.rest())?.ops()?;
-    Ok(Rejected { key: Reader::new(key).u64()?, code, message, ops })
+    Ok(Rejected { key: Reader::new(key).u64()?, code, message, spot, ops })
 }
 
 /// The greatest time among what is kept once the edits refused for the clock are stamped anew.

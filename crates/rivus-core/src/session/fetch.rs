@@ -127,6 +127,7 @@ impl Session {
         if !self.is_server() || !replica.identity().is_authority {
             return Err(unexpected("FETCH to a side that is no authority"));
         }
+        self.check_reads()?;
         if self.giving.len() >= WAITING_MAX {
             return Err(unexpected("FETCH again before the answers to earlier ones"));
         }
@@ -139,6 +140,9 @@ impl Session {
         &mut self,
         replica: &Replica<S>,
     ) -> Result<Option<Vec<u8>>, SessionError> {
+        if !self.giving.is_empty() {
+            self.check_reads()?;
+        }
         let Some(names) = self.giving.front_mut() else { return Ok(None) };
         while !self.encoder.is_full()
             && let Some((kind, id)) = names.pop_front()

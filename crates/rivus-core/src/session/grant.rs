@@ -16,10 +16,13 @@ use crate::clock::Millis;
 use crate::code::Code;
 use crate::edit::EDIT_BYTES_MAX;
 use crate::replica::{Proposed, Refusal};
-use crate::wire::{FRAME_BYTES_MAX, page};
+use crate::wire::{Bounds, FRAME_BYTES_MAX, PAGE_BYTES_AIM, page};
 
 /// The longest name of a principal, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 255;
+
+/// The least that a hub has to take in one frame, in bytes: a page, and a row beyond its aim.
+pub const FRAME_BYTES_LEAST: usize = 2 * PAGE_BYTES_AIM;
 
 /// What a token grants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,9 +76,10 @@ pub enum Access {
     Read,
     /// To change it by an edit that is judged.
     Write,
-    /// To bring back, unjudged, what the hub may have lost: a device uploads what it has confirmed when it meets the hub
-    /// for the first time and after the hub was restored. Authors and ranks are taken as they come, so whoever may do
-    /// this may write as anybody.
+    /// To bring back, unjudged, what the hub may have lost: a device uploads what it holds when it meets the hub for the
+    /// first time and after the hub was restored. Authors and ranks are taken as they come, so whoever may do this may
+    /// write as anybody. Of others the hub takes what they wrote themselves, and judges it as it does edits. Without an
+    /// [`Authorizer`] everybody may, unless there is a [`Validator`] or a limit that is not the usual one.
     Restore,
 }
 
@@ -171,11 +175,11 @@ fn name_of(token: &str) -> String {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// The longest frame, in bytes after decompression; at most, and by default,
-    /// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
+    /// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX), at least [`FRAME_BYTES_LEAST`].
     pub frame_bytes_max: usize,
     /// The longest value, in its canonical bytes; by default as much as an edit may have.
     pub value_bytes_max: usize,
-    /// The most registers of one edit, and of one frame with a single edit.
+    /// The most registers of one edit, and of one push.
     pub registers_max: usize,
     /// The most scopes of one connection.
     pub scopes_max: usize,
@@ -192,6 +196,36 @@ impl Default for Limits {
             registers_max: page::REGISTERS_MAX,
             scopes_max: SCOPES_MAX,
             registers_per_second: None,
+        }
+    }
+}
+
+impl Limits {
+    /// What WELCOME tells: only what differs from the usual.
+    pub(super) fn tell(self) -> Option<Bounds> {
+        let usual = Self::default();
+        let other = |own: usize, usual: usize| (own != usual).then_some(own as u64);
+        let bounds = Bounds {
+            frame_bytes_max: other(self.frame_bytes_max, usual.frame_bytes_max),
+            value_bytes_max: other(self.value_bytes_max, usual.value_bytes_max),
+            registers_max: other(self.registers_max, usual.registers_max),
+            scopes_max: other(self.scopes_max, usual.scopes_max),
+            registers_per_second: self.registers_per_second,
+        };
+        (bounds != Bounds::default()).then_some(bounds)
+    }
+
+    pub(super) fn told(bounds: Bounds) -> Self {
+        let usual = Self::default();
+        let own = |told: Option<u64>, usual: usize| {
+            told.map_or(usual, |told| usize::try_from(told).unwrap_or(usize::MAX))
+        };
+        Self {
+            frame_bytes_max: own(bounds.frame_bytes_max, usual.frame_bytes_max),
+            value_bytes_max: own(bounds.value_bytes_max, usual.value_bytes_max),
+            registers_max: own(bounds.registers_max, usual.registers_max),
+            scopes_max: own(bounds.scopes_max, usual.scopes_max),
+            registers_per_second: bounds.registers_per_second,
         }
     }
 }
@@ -253,11 +287,47 @@ impl Gate {
         Ok(grant)
     }
 
-    /// Takes no more than this.
+    /// Takes no more than this. A frame may always have [`FRAME_BYTES_LEAST`].
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
-        let limits = Limits { frame_bytes_max: limits.frame_bytes_max.min(FRAME_BYTES_MAX), ..limits };
-        Self { limits, ..self }
+        let frame_bytes_max = limits.frame_bytes_max.clamp(FRAME_BYTES_LEAST, FRAME_BYTES_MAX);
+        let registers_max = limits.registers_max.clamp(1, page::REGISTERS_MAX);
+        Self { limits: Limits { frame_bytes_max, registers_max, ..limits }, ..self }
+    }
+
+    pub(super) fn bounds(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn allows(&self, subject: &str, access: Access, scope: &str) -> bool {
+        let usual = Limits { registers_per_second: None, ..self.limits } == Limits::default();
+        match &self.authorizer {
+            Some(authorizer) => authorizer.allows(subject, access, scope),
+            // Who looks at edits, or limits them, does not mean to let any pass by.
+            None => access != Access::Restore || self.validator.is_none() && usual,
+        }
+    }
+
+    /// Whether the application looks at edits.
+    pub(super) fn is_validating(&self) -> bool {
+        self.validator.is_some()
+    }
+
+    pub(super) fn validate(&self, subject: &str, edit: &Proposed<'_>) -> Result<(), Refusal> {
+        self.validator.as_ref().map_or(Ok(()), |validator| validator.validate(subject, edit))
+    }
+
+    /// Takes what registers cost, or says after how many ms the payer is in credit again.
+    pub(super) fn charge(&self, payer: &str, registers: usize, now: Millis) -> Result<(), u64> {
+        let per_second = self.limits.registers_per_second;
+        per_second.map_or(Ok(()), |per_second| self.rate.take(payer, registers, per_second, now))
+    }
+
+    /// Takes what registers cost from a payer in credit or not.
+    pub(super) fn debit(&self, payer: &str, registers: usize, now: Millis) {
+        if let Some(per_second) = self.limits.registers_per_second {
+            self.rate.debit(payer, registers, per_second, now);
+        }
     }
 }
 

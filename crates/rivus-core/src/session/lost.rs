@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Session, SessionError, unexpected};
+use super::{Access, Session, SessionError, unexpected};
 use crate::id::ReplicaId;
 use crate::replica::{Losses, Replica};
 use crate::store::Store;
@@ -24,7 +24,8 @@ impl Session {
             return Ok(());
         }
         let marker = replica.losses_marker();
-        if self.telling.looked == Some(marker) {
+        // They tell what the winners wrote.
+        if self.telling.looked == Some(marker) || !self.allows(Access::Read) {
             return Ok(());
         }
         for author in self.peer()?.about.replicas() {

@@ -1,6 +1,8 @@
 //! The greeting: who the two are, whether they belong together, and who starts with what.
 
-use super::{Known, Phase, Role, Session, SessionError, SessionEvent, Want, not_authority, unexpected};
+use super::{
+    Known, Phase, Role, Session, SessionError, SessionEvent, Want, auth, not_authority, unexpected,
+};
 use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
@@ -59,10 +61,8 @@ impl Session {
             );
             return Err(SessionError::Refused { code: Code::VERSION, message });
         }
-        let Role::Server { gate } = &self.options.role else { return Err(unexpected("HELLO to a client")) };
-        let grant = gate.admit(hello.token.as_deref(), now)?;
-        let rank = grant.rank;
-        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
+        let grant = self.admit(hello.token.as_deref(), &hello.about, now)?;
+        let (rank, expires_in_ms) = (grant.rank, auth::left(&grant, now));
         let identity = replica.identity();
         if let Some(authority) = identity.authority {
             return Err(not_authority(authority.store));
@@ -70,6 +70,7 @@ impl Session {
         let is_authority = identity.is_authority;
         let about = self.about(replica, now)?;
         let store = hello.about.store();
+        self.own(replica, store, &hello.about.replicas())?;
         let known = self.contradiction(replica, &hello.about)?;
         // A client that has been opened more often than a greeting can tell, or that another process has moved
         // since, looks into its own history.
@@ -81,6 +82,8 @@ impl Session {
             is_authority,
             rank,
             known,
+            bounds: self.gate().and_then(|gate| gate.bounds().tell()),
+            expires_in_ms,
         };
         self.send(&Frame::Welcome(welcome));
         if contradicts && store == replica.identity().store {
@@ -171,6 +174,8 @@ impl Session {
             rank: welcome.rank,
             capabilities: welcome.capabilities,
         };
+        self.hear_bounds(welcome.bounds);
+        self.hear_end(welcome.expires_in_ms, now);
         self.opened(replica, peer, now)?;
         // Nothing binds this store to another whose schema has not been found to agree.
         if self.schema_due { Ok(()) } else { self.settle(replica, now) }

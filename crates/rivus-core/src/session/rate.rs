@@ -37,6 +37,11 @@ impl Bucket {
         let level = self.level.saturating_add(elapsed_ms.saturating_mul(per_second));
         Self { level: level.min(full(per_second)), at: now }
     }
+
+    fn without(self, registers: usize) -> Self {
+        let cost = i64::try_from(registers).unwrap_or(i64::MAX).saturating_mul(1000);
+        Self { level: self.level.saturating_sub(cost), ..self }
+    }
 }
 
 fn full(per_second: i64) -> i64 {
@@ -65,9 +70,17 @@ impl Rate {
             buckets.insert(who.to_owned(), bucket);
             return Err(u64::try_from(wait_ms).unwrap_or(u64::MAX));
         }
-        let cost = i64::try_from(registers).unwrap_or(i64::MAX).saturating_mul(1000);
-        buckets.insert(who.to_owned(), Bucket { level: bucket.level.saturating_sub(cost), ..bucket });
+        buckets.insert(who.to_owned(), bucket.without(registers));
         Ok(())
+    }
+
+    /// Takes `registers` out of somebody's bucket, in credit or not.
+    pub(super) fn debit(&self, who: &str, registers: usize, per_second: u32, now: Millis) {
+        let per_second = i64::from(per_second.max(1));
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(who) {
+            *bucket = bucket.refilled(per_second, now).without(registers);
+        }
     }
 }
 

@@ -81,6 +81,10 @@ impl Reading {
         self.everything = true;
     }
 
+    pub(super) fn is_upload(&self) -> bool {
+        self.is_upload
+    }
+
     pub(super) fn is_caught_up(&self) -> bool {
         matches!(self.state, State::CaughtUp(_))
     }
@@ -156,6 +160,9 @@ impl Session {
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let page = decoder.page(bytes, self.peer()?.store)?;
+        if self.is_server() {
+            self.debit(registers(&page.rows), now);
+        }
         self.join_page(replica, &page, now)?;
         self.decoder = decoder;
         Ok(())
@@ -172,7 +179,11 @@ impl Session {
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         if self.reading.awaits_start && !header.start {
             // It belongs to an earlier subscription: worth joining, but no position.
-            replica.join(now, &page.rows, Some(store), trust, None)?;
+            if self.is_judged() {
+                self.judge_upload(replica, &page.rows, now)?;
+            } else {
+                replica.join(now, &page.rows, Some(store), trust, None)?;
+            }
             self.heard_of(header.incarnation, header.at)?;
             return Ok(());
         }
@@ -187,7 +198,12 @@ impl Session {
             header.at
         };
         let cursor = Cursor { incarnation, done, at: header.at };
-        let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
+        let joined = if self.is_judged() {
+            self.judge_upload(replica, &page.rows, now)?;
+            replica.join::<[Incoming<'_>]>(now, &[], Some(store), trust, Some(cursor))?
+        } else {
+            replica.join(now, &page.rows, Some(store), trust, Some(cursor))?
+        };
         self.note_echoes(replica, &page.rows, joined.registers)?;
         self.reading.cursor = cursor;
         if joined.registers > 0 {
@@ -337,6 +353,17 @@ impl Session {
         self.events.push_back(SessionEvent::Diverged { ours, theirs: checkpoint.digest });
         self.handle_difference(replica)
     }
+}
+
+/// How many registers there are.
+pub(super) fn registers(delta: &impl Delta) -> usize {
+    let mut registers = 0;
+    let counted = delta.each::<Infallible>(|part| {
+        registers += part.changes.len();
+        Ok(())
+    });
+    counted.unwrap_or_else(|never| match never {});
+    registers
 }
 
 /// The part of a digest that SUBSCRIBE carries.

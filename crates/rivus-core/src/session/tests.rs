@@ -17,6 +17,7 @@ mod copies;
 mod engine;
 mod evict;
 mod findings;
+mod grants;
 mod hostile;
 mod refusals;
 mod repair;
@@ -65,7 +66,8 @@ fn client(want: Want) -> Session {
 }
 
 fn server() -> Session {
-    let grants = Grants::everybody().grant("boss", 9);
+    // Of the same name as those without a token.
+    let grants = Grants::everybody().grant_as("", "boss", 9);
     options(Role::server(grants), Want::Live)
 }
 

@@ -79,6 +79,7 @@ impl Session {
         {
             return Err(not_authority(authority.store));
         }
+        self.check_reads()?;
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
             None => Cursor::default(),
@@ -137,7 +138,9 @@ impl Session {
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
             return Ok(None);
         }
-        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes)?;
+        self.check_reads()?;
+        let bytes_max = self.limits().frame_bytes_max;
+        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes, bytes_max)?;
         if !filled.more {
             self.echoes.clear();
         }
@@ -227,6 +230,7 @@ fn fill<S: Store>(
     writing: Writing,
     receiver: StoreId,
     echoes: &Echoes,
+    bytes_max: usize,
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
     let mut registers = 0;
@@ -247,7 +251,7 @@ fn fill<S: Store>(
     })?;
     match failed {
         Some(error) => Err(error.into()),
-        None if encoder.len() > FRAME_BYTES_MAX => {
+        None if encoder.len() > bytes_max.min(FRAME_BYTES_MAX) => {
             let message =
                 "a register's concurrent values are together longer than a frame: write the field once \
                            more, and that value alone remains"

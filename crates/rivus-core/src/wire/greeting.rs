@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{REPLICAS_MAX, WireError, cbor};
+use super::{REPLICAS_MAX, TOKEN_BYTES_MAX, WireError, cbor};
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::{INCARNATIONS_TOLD, Position};
 
@@ -53,6 +53,48 @@ pub struct Welcome {
     /// a copy or a restored backup.
     #[n(5)]
     pub known: Option<Reset>,
+    /// What it takes, where that is less than usual.
+    #[n(6)]
+    pub bounds: Option<Bounds>,
+    /// After how many ms the grant ends, if it does: another token is due before, by AUTH.
+    #[n(7)]
+    pub expires_in_ms: Option<u64>,
+}
+
+/// What a server takes of one connection. What is not told is as usual.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Bounds {
+    /// The longest frame, in bytes after decompression.
+    #[n(0)]
+    pub frame_bytes_max: Option<u64>,
+    /// The longest value, in bytes.
+    #[n(1)]
+    pub value_bytes_max: Option<u64>,
+    /// The most registers of an edit and of a push.
+    #[n(2)]
+    pub registers_max: Option<u64>,
+    /// The most scopes.
+    #[n(3)]
+    pub scopes_max: Option<u64>,
+    /// The most registers in a second, of all connections of one account.
+    #[n(4)]
+    pub registers_per_second: Option<u32>,
+}
+
+/// A client shows another token; a server answers what that grants.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Auth {
+    /// From a client: what grants access from now on.
+    #[n(0)]
+    pub token: Option<String>,
+    /// From a server: the rank that the client's edits may bear from now on.
+    #[n(1)]
+    pub rank: Option<u8>,
+    /// From a server: after how many ms the grant ends, if it does.
+    #[n(2)]
+    pub expires_in_ms: Option<u64>,
 }
 
 /// What both sides tell of themselves.
@@ -186,6 +228,13 @@ pub(super) fn check_about(frame: &'static str, about: &About) -> Result<(), Wire
         return Err(WireError::Bound { what: "replica ids", max: REPLICAS_MAX });
     }
     check_history(&about.history)
+}
+
+pub(super) fn check_token(token: Option<&str>) -> Result<(), WireError> {
+    if token.is_none_or(|token| token.len() <= TOKEN_BYTES_MAX) {
+        return Ok(());
+    }
+    Err(WireError::Bound { what: "a token's bytes", max: TOKEN_BYTES_MAX })
 }
 
 pub(super) fn check_history(history: &[(u64, u64)]) -> Result<(), WireError> {

@@ -149,6 +149,12 @@ impl RowEncoder {
         self.shape.len() + self.stamps.len() + self.values.len()
     }
 
+    /// How many registers the frame has so far.
+    #[must_use]
+    pub fn registers(&self) -> usize {
+        self.registers
+    }
+
     /// Whether nothing was written yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -256,18 +256,47 @@ fn control() -> impl Strategy<Value = Frame> {
     let hello = (any::<[u16; 2]>(), any::<u64>(), about(), proptest::option::of(text), any::<bool>());
     let welcome =
         (any::<u16>(), number(), about(), any::<bool>(), any::<u8>(), proptest::option::of(reset()));
+    let limits = (
+        proptest::option::of((option(number()), option(number()), proptest::option::of(any::<u32>()))),
+        option(number()),
+    );
     let policy = (text, proptest::option::of(text), text);
-    let exception =
-        (any::<u32>(), proptest::option::of(1..=u16::MAX), text).prop_map(|(index, code, message)| {
-            Exception { index, code: code.map(Code), message: message.into() }
+    let exception = (
+        any::<u32>(),
+        proptest::option::of(1..=u16::MAX),
+        text,
+        proptest::option::of((text, text, proptest::option::of(text))),
+    )
+        .prop_map(|(index, code, message, spot)| {
+            let spot = spot.map(|(kind, id, field)| Box::new(Spot { kind, id, field }));
+            Exception { index, code: code.map(Code), message: message.into(), spot }
         });
     prop_oneof![
         hello.prop_map(|([version_min, version_max], capabilities, about, token, offers)| {
             Frame::Hello(Hello { version_min, version_max, capabilities, about, token, offers })
         }),
-        welcome.prop_map(|(version, capabilities, about, is_authority, rank, known)| {
-            Frame::Welcome(Welcome { version, capabilities, about, is_authority, rank, known })
-        }),
+        (welcome, limits).prop_map(
+            |((version, capabilities, about, is_authority, rank, known), (bounds, expires_in_ms))| {
+                let bounds = bounds.map(|(frame_bytes_max, registers_max, registers_per_second)| Bounds {
+                    frame_bytes_max,
+                    registers_max,
+                    registers_per_second,
+                    ..Bounds::default()
+                });
+                Frame::Welcome(Welcome {
+                    version,
+                    capabilities,
+                    about,
+                    is_authority,
+                    rank,
+                    known,
+                    bounds,
+                    expires_in_ms,
+                })
+            }
+        ),
+        (proptest::option::of(text), proptest::option::of(any::<u8>()), option(number()))
+            .prop_map(|(token, rank, expires_in_ms)| Frame::Auth(Auth { token, rank, expires_in_ms })),
         (any::<u16>(), text, option(number())).prop_map(|(code, message, retry_after_ms)| Frame::Goaway {
             code: Code(code),
             message,

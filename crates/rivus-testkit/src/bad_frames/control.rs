@@ -1,6 +1,7 @@
 //! Control frames: cut, of wrong types, beyond their bounds.
 
 use rivus_core::address::ID_BYTES_MAX;
+use rivus_core::code::Code;
 use rivus_core::id::ReplicaId;
 use rivus_core::sketch::SYMBOLS_MAX;
 use rivus_core::wire::{
@@ -198,6 +199,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     types(all);
     bounds(all);
     bad_sketches(all);
+    auth(all);
     for Sound { name, state, parts } in &packed() {
         let mut bad = |fault: String, bytes: Vec<u8>| {
             all.push(BadFrame {
@@ -240,7 +242,8 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
         if *name == "ACK" {
             bad("more exceptions than bytes".to_owned(), parts.with("count", &varint(1 << 40)).bytes());
             bad("an index beyond 32 bits".to_owned(), parts.with("index", &varint(1 << 32)).bytes());
-            bad("a code beyond 16 bits".to_owned(), parts.with("code", &varint(1 << 16)).bytes());
+            bad("a code beyond 16 bits".to_owned(), parts.with("code", &varint(1 << 17)).bytes());
+            bad("a spot that is not there".to_owned(), parts.with("code", &varint((1 << 16) + 407)).bytes());
             bad("a message that is not UTF-8".to_owned(), parts.with("message", &[0xff, 0xff]).bytes());
             bad("a message longer than the frame".to_owned(), parts.with("message length", &[3]).bytes());
             let many = [&[0x0a, 6][..], &varint(131_073), &[0; 8 + 3 * 131_073]].concat();
@@ -383,6 +386,27 @@ fn value_of(parts: &Parts, at: usize) -> Vec<u8> {
 }
 
 /// Sound CBOR that breaks the frame's own bounds.
+/// Tokens on an open connection.
+fn auth(all: &mut Vec<BadFrame>) {
+    let mut bad = |fault: &str, state: State, bytes: &[u8], expect: Expect| {
+        let name = format!("AUTH: {fault}");
+        all.push(BadFrame { name, state, bytes: [&[0x10], bytes].concat(), expect });
+    };
+    let hub = State::AuthorityOpen;
+    bad("cut short", hub, b"\xa1\x00", Expect::Cbor("AUTH"));
+    bad("no map", hub, b"\x80", Expect::Cbor("AUTH"));
+    bad("a token that is a number", hub, b"\xa1\x00\x01", Expect::Cbor("AUTH"));
+    bad("a byte too many", hub, b"\xa1\x00\x64boss\x00", malformed("AUTH"));
+    let long = [&b"\xa1\x00\x79"[..], &4097_u16.to_be_bytes(), &[b'x'; TOKEN_BYTES_MAX + 1]].concat();
+    bad("too long a token", hub, &long, bound("a token's bytes", TOKEN_BYTES_MAX));
+    bad("no token", hub, b"\xa0", Expect::Refused(Code::UNEXPECTED, "AUTH without a token"));
+    bad("a token of nobody", hub, b"\xa1\x00\x64boss", Expect::Refused(Code::UNAUTHORISED, "grants nothing"));
+    let nothing = Expect::Refused(Code::UNEXPECTED, "AUTH that grants nothing");
+    bad("no rank", State::ClientPushed, b"\xa0", nothing);
+    let order = Expect::Refused(Code::UNEXPECTED, "out of order");
+    bad("before HELLO", State::AuthorityGreeting, b"\xa1\x00\x64boss", order);
+}
+
 fn bounds(all: &mut Vec<BadFrame>) {
     let incarnations = |count: u8| {
         let mut out = vec![0x02, 0x98, count];
@@ -478,7 +502,7 @@ fn bounds(all: &mut Vec<BadFrame>) {
         huge,
         too_large,
     );
-    for tag in [0, 15, 16, 64, 100, 127] {
+    for tag in [0, 15, 17, 64, 100, 127] {
         let name = format!("a frame of the unknown type {tag}");
         add(&name, State::AuthorityOpen, vec![tag, 0], Expect::Wire(WireError::UnknownFrame { tag }));
     }

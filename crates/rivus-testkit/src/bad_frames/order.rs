@@ -146,8 +146,17 @@ fn greetings(all: &mut Vec<BadFrame>) {
     bad("HELLO of the same store", server, hello(1, about(9, 1), None), Code::SAME_STORE, "same store");
     let welcome = |version: u16| {
         let about = about(7, 5);
-        Frame::Welcome(Welcome { version, capabilities: 0, about, is_authority: false, rank: 0, known: None })
-            .encode()
+        Frame::Welcome(Welcome {
+            version,
+            capabilities: 0,
+            about,
+            is_authority: false,
+            rank: 0,
+            known: None,
+            bounds: None,
+            expires_in_ms: None,
+        })
+        .encode()
     };
     let client = State::ClientGreeting;
     bad("WELCOME in a later version", client, welcome(VERSION + 1), Code::VERSION, "version 2");
@@ -282,7 +291,7 @@ fn pushing(all: &mut Vec<BadFrame>) {
     for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
         bad(&format!("ACK of nothing, {state:?}"), state, ack(None), "ACK of nothing");
     }
-    let of = |index| Exception { index, code: Some(Code::RANK), message: "no".into() };
+    let of = |index| Exception { index, code: Some(Code::RANK), message: "no".into(), spot: None };
     bad("ACK of an edit that was not pushed", State::ClientPushed, ack(Some(of(1))), "not pushed");
     bad("ACK of edit 2^32 - 1", State::ClientPushed, ack(Some(of(u32::MAX))), "not pushed");
     let known = Position { incarnation: Incarnation(90), seq: 1 };

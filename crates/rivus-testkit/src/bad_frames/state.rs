@@ -196,6 +196,8 @@ pub(super) fn welcome(fingerprint: u128, is_authority: bool) -> Vec<u8> {
         is_authority,
         rank: 0,
         known: None,
+        bounds: None,
+        expires_in_ms: None,
     })
     .encode()
 }

@@ -150,7 +150,7 @@ async fn a_sync_exchanges_the_registers_that_differ_and_counts_them() {
     join_from(store, &other, &hub);
     let report = device.sync(&remote).await.unwrap();
     assert!(report.diverged && report.verified && !report.peer.is_empty(), "{report:?}");
-    assert!((1..10).contains(&report.repaired) && report.received == report.repaired, "{report:?}");
+    assert!((1..10).contains(&report.repaired) && report.pulled.received == report.repaired, "{report:?}");
     assert!(report.bytes_sent + report.bytes_received < 3000, "{report:?}");
     assert_eq!(device.get::<Note>("n").unwrap().unwrap().text, "lost");
     let report = device.sync(&remote).await.unwrap();

@@ -114,6 +114,22 @@ impl Drop for Hub {
 }
 
 impl Db {
+    /// Forgets which databases belong to `subject`: whoever connects with one next has it. For accounts that are renamed
+    /// or closed, and for databases that are handed on. Returns how many store and replica ids that were.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; nothing has changed.
+    ///
+    /// ```
+    /// # use rivus::{Db, Schema};
+    /// let hub = Db::memory(Schema::open())?;
+    /// assert_eq!(hub.disown("ann")?, 0);
+    /// # Ok::<(), rivus::Error>(())
+    /// ```
+    pub fn disown(&self, subject: &str) -> Result<usize, Error> {
+        Ok(self.lock()?.disown(subject)?)
+    }
+
     /// Serves this store at `address`, such as `127.0.0.1:7171`; port 0 takes a free one.
     ///
     /// Unless the options say otherwise the store becomes the authority of all that connect, for good.

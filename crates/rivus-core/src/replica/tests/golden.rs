@@ -131,7 +131,7 @@ fn rejecting() -> Device {
         ControlFlow::Continue(())
     };
     device.pending(0, visit).unwrap();
-    let refused = Verdict::Refused { code: Code::RANK, message: "no".to_owned() };
+    let refused = Verdict::Refused { code: Code::RANK, message: "no".to_owned(), spot: None };
     let verdicts = Verdicts { seq: 1, exceptions: vec![(edits[0].0, refused)] };
     device.verdicts(Millis(3000), &Answer { edits, verdicts, clock: Millis(3000) }).unwrap();
     device

@@ -279,7 +279,17 @@ fn frames_of_strangers_and_of_later_versions_are_bounded() {
         About::new(StoreId(1), replicas, &history, 99, 0, 0)
     };
     let welcome = |about: About, known: Option<Reset>| {
-        let frame = Welcome { version: 1, capabilities: 0, about, is_authority: true, rank: 0, known };
+        let (bounds, expires_in_ms) = (None, None);
+        let frame = Welcome {
+            version: 1,
+            capabilities: 0,
+            about,
+            is_authority: true,
+            rank: 0,
+            known,
+            bounds,
+            expires_in_ms,
+        };
         Frame::decode(&Frame::Welcome(frame).encode()).is_ok()
     };
     assert!(welcome(about(REPLICAS_MAX, 32), None));
@@ -302,7 +312,7 @@ fn frames_of_strangers_and_of_later_versions_are_bounded() {
 #[test]
 fn an_ack_names_as_many_edits_as_a_frame_may_hold_registers() {
     let ack = |count: usize| {
-        let exception = Exception { index: 0, code: None, message: "".into() };
+        let exception = Exception { index: 0, code: None, message: "".into(), spot: None };
         let frame = Frame::Ack(Ack { seq: 1, clock_ms: 0, exceptions: vec![exception; count] });
         Frame::decode(&frame.encode()).map(|read| read == frame)
     };
@@ -317,7 +327,7 @@ fn types_that_may_be_ignored_are_and_others_are_refused() {
         match first {
             tag::LOST | tag::HEARD | tag::SKETCH => assert!(read.is_err(), "{first}"),
             tag::OPTIONAL.. => assert_eq!(read, Ok(Frame::Ignored)),
-            tag::COMPRESSED | tag::DELTA | tag::PUSH | tag::FETCHED | 15.. => {
+            tag::COMPRESSED | tag::DELTA | tag::PUSH | tag::FETCHED | 15 | 17.. => {
                 assert_eq!(read, Err(WireError::UnknownFrame { tag: first }));
             }
             _ => assert!(read.is_err(), "{first}"),

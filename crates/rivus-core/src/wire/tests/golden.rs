@@ -51,7 +51,31 @@ fn control() -> Vec<(&'static str, Frame)> {
         is_authority: true,
         rank: 9,
         known: Some(reset()),
+        bounds: None,
+        expires_in_ms: None,
     };
+    let bounds = Bounds {
+        frame_bytes_max: Some(1 << 20),
+        value_bytes_max: Some(65_536),
+        registers_max: Some(1000),
+        scopes_max: Some(16),
+        registers_per_second: Some(500),
+    };
+    let bounded =
+        Welcome { known: None, bounds: Some(bounds), expires_in_ms: Some(60_000), ..welcome.clone() };
+    let spot = Spot { kind: "task".to_owned(), id: "t1".to_owned(), field: Some("title".to_owned()) };
+    let spot = |field| Some(Box::new(Spot { field, ..spot.clone() }));
+    let placed = vec![
+        Exception {
+            index: 0,
+            code: Some(Code::INVALID),
+            message: "no".into(),
+            spot: spot(Some("title".to_owned())),
+        },
+        Exception { index: 1, code: Some(Code::INVALID), message: "no".into(), spot: spot(None) },
+    ];
+    let shown = Auth { token: Some("boss".to_owned()), ..Auth::default() };
+    let granted = Auth { token: None, rank: Some(9), expires_in_ms: Some(60_000) };
     let policy =
         |field: Option<&str>| ("task".to_owned(), field.map(str::to_owned), "set, add wins".to_owned());
     let cursor = Cursor { incarnation: Incarnation::default(), done: 300, at: 305 };
@@ -59,8 +83,8 @@ fn control() -> Vec<(&'static str, Frame)> {
         Subscribe { cursor, incarnation: Some(1), live: true, everything: false, digest: Some(0xabcd) };
     let read = Some(Cursor { incarnation: Incarnation(8), done: 5, at: 6 });
     let refused = vec![
-        Exception { index: 0, code: None, message: "".into() },
-        Exception { index: 3, code: Some(Code::RANK), message: "no".into() },
+        Exception { index: 0, code: None, message: "".into(), spot: None },
+        Exception { index: 3, code: Some(Code::RANK), message: "no".into(), spot: None },
     ];
     let symbols = vec![
         Symbol { keys: 0x0102_0304_0506_0708, checks: 0x0a0b_0c0d, count: 300 },
@@ -69,6 +93,7 @@ fn control() -> Vec<(&'static str, Frame)> {
     vec![
         ("hello", Frame::Hello(hello)),
         ("welcome", Frame::Welcome(welcome)),
+        ("welcome_bounds", Frame::Welcome(bounded)),
         ("goaway", goaway(Code::SCHEMA, None)),
         ("goaway_retry", goaway(Code::RATE, Some(1500))),
         ("schema", Frame::Schema(Policies::new(&[policy(None), policy(Some("tags"))]))),
@@ -79,6 +104,9 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("checkpoint_read", Frame::Checkpoint(Checkpoint { seq: 300, digest: 0xbeef, count: 4, read })),
         ("ack", Frame::Ack(Ack { seq: 300, clock_ms: 0, exceptions: Vec::new() })),
         ("ack_exceptions", Frame::Ack(Ack { seq: 300, clock_ms: 1_700_000_000_000, exceptions: refused })),
+        ("ack_spot", Frame::Ack(Ack { seq: 300, clock_ms: 1_700_000_000_000, exceptions: placed })),
+        ("auth", Frame::Auth(shown)),
+        ("auth_granted", Frame::Auth(granted)),
         ("synced", Frame::Synced { seq: 300 }),
         ("reset", Frame::Reset(reset())),
         ("fetch", Frame::Fetch(vec![("task".to_owned(), "t1".to_owned()), ("".to_owned(), "ü".to_owned())])),

@@ -1,0 +1,104 @@
+//! What a client brings back who may not do so unjudged.
+//!
+//! An upload is made of registers, not of edits. Those that bear one stamp of the sender's are taken for the edit that
+//! they once were, and judged as if that was pushed.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::push::Asked;
+use super::{Access, Session, SessionError, SessionEvent, unexpected};
+use crate::clock::{Millis, Stamp};
+use crate::register::{Alive, Candidate, Register, Saw, Seen};
+use crate::replica::{Delta, Incoming, Principal, Pushed, Replica, Taint};
+use crate::row::Change;
+use crate::store::Store;
+
+/// One register with a single candidate, of which nothing is borrowed.
+struct Kept {
+    kind: Arc<str>,
+    id: Arc<str>,
+    address: Arc<[u8]>,
+    rank: u8,
+    saw: Option<Saw>,
+    value: Vec<u8>,
+    floor: Stamp,
+    seen: Vec<Seen>,
+}
+
+impl Kept {
+    fn incoming(&self, stamp: Stamp) -> Incoming<'_> {
+        let only = Candidate { stamp, rank: self.rank, saw: self.saw, value: &self.value };
+        let register =
+            Register { floor: self.floor, alive: Alive::from(vec![only]), seen: self.seen.clone() };
+        let change = Change::Join { register, source: None };
+        let (kind, id) = (Arc::clone(&self.kind), Arc::clone(&self.id));
+        Incoming { kind, id, changes: vec![(Arc::clone(&self.address), change)] }
+    }
+}
+
+impl Session {
+    /// Whether what comes is an upload of somebody who may not bring back what others wrote.
+    pub(super) fn is_judged(&self) -> bool {
+        self.reading.is_upload() && !self.allows(Access::Restore)
+    }
+
+    /// Judges a page of such an upload. What is refused, and what others wrote, is passed over: the sender hears of it
+    /// by the digest alone.
+    pub(super) fn judge_upload<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        rows: &impl Delta,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let gate = self.gate().cloned().ok_or_else(|| unexpected("an upload to a client"))?;
+        let subject = self.subject().to_owned();
+        let peer = self.peer()?;
+        let replicas = peer.about.replicas();
+        let mut kept: BTreeMap<Stamp, Vec<Kept>> = BTreeMap::new();
+        let mut foreign = 0;
+        let read = rows.each::<Infallible>(|part| {
+            let (kind, id): (Arc<str>, Arc<str>) = (part.kind.into(), part.id.into());
+            for (address, change) in part.changes {
+                let Some((register, only)) = change.register().and_then(|register| match &*register.alive {
+                    [only] if replicas.contains(&only.stamp.replica) => Some((register, only)),
+                    _ => None,
+                }) else {
+                    foreign += 1;
+                    continue;
+                };
+                kept.entry(only.stamp).or_default().push(Kept {
+                    kind: Arc::clone(&kind),
+                    id: Arc::clone(&id),
+                    address: address.as_ref().into(),
+                    rank: only.rank,
+                    saw: only.saw,
+                    value: only.value.to_vec(),
+                    floor: register.floor,
+                    seen: register.seen.clone(),
+                });
+            }
+            Ok(())
+        });
+        read.unwrap_or_else(|never| match never {});
+        let edits = (0..).zip(&kept).filter_map(|(number, (stamp, registers))| {
+            let first = registers.first()?;
+            let delta: Vec<_> = registers.iter().map(|register| register.incoming(*stamp)).collect();
+            Some(Pushed { number, stamp: *stamp, rank: first.rank, saw: first.saw, delta })
+        });
+        let asked = Asked { gate: &gate, subject: &subject };
+        let (may_write, validate) = (asked.may_write(), asked.validate());
+        let review = asked.review(&may_write, &validate);
+        let principal =
+            Principal { store: peer.store, replicas: replicas.clone(), rank_max: peer.rank, review };
+        let remembered = peer.remembered(replica.peer(peer.store)?);
+        let verdicts = replica.judge(now, edits, &principal, &remembered, &mut Taint::off(), 0, 1)?;
+        let excepted = verdicts.exceptions.len();
+        if excepted + foreign > 0 {
+            tracing::warn!(subject, excepted, foreign, "parts of an upload were not taken");
+        }
+        self.events.push_back(SessionEvent::Judged { accepted: kept.len() - excepted, excepted });
+        Ok(())
+    }
+}
