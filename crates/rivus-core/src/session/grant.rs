@@ -142,7 +142,7 @@ impl Grants {
     #[must_use]
     pub fn grant_as(mut self, subject: impl Into<String>, token: impl Into<String>, rank: u8) -> Self {
         let mut subject = subject.into();
-        subject.truncate(subject.floor_char_boundary(SUBJECT_BYTES_MAX));
+        cut(&mut subject, SUBJECT_BYTES_MAX);
         self.tokens.insert(token.into(), (subject, rank));
         self
     }
@@ -163,6 +163,12 @@ impl Authenticator for Grants {
         let (subject, rank) = found.ok_or_else(|| Denial::unauthorised("the token grants nothing"))?;
         Ok(Grant { subject: subject.clone(), rank: *rank, expires: None })
     }
+}
+
+/// Leaves at most so many bytes of a text.
+pub(super) fn cut(text: &mut String, bytes: usize) {
+    let end = (0..=bytes.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
 }
 
 /// The name of those who show a token that no name was given for. It tells nobody the token.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
+use super::grant::cut;
 use super::read::registers;
 use super::{Access, Ack, Gate, Limits, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
@@ -542,7 +543,7 @@ fn exception((index, verdict): (u64, Verdict), room: &mut usize) -> Exception {
     let Verdict::Refused { code, mut message, spot } = verdict else {
         return Exception { index, code: None, message: Box::default(), spot: None };
     };
-    message.truncate(message.floor_char_boundary(REASON_BYTES_MAX));
+    cut(&mut message, REASON_BYTES_MAX);
     let field = |spot: &Spot| spot.field.as_ref().map_or(0, String::len);
     let named = spot.as_ref().map_or(0, |spot| spot.kind.len() + spot.id.len() + field(spot));
     let Some(left) = room.checked_sub(message.len() + named) else {

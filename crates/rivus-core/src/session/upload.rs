@@ -90,8 +90,7 @@ impl Session {
         let asked = Asked { gate: &gate, subject: &subject };
         let (may_write, validate) = (asked.may_write(), asked.validate());
         let review = asked.review(&may_write, &validate);
-        let principal =
-            Principal { store: peer.store, replicas: replicas.clone(), rank_max: peer.rank, review };
+        let principal = Principal { store: peer.store, replicas, rank_max: peer.rank, review };
         let remembered = peer.remembered(replica.peer(peer.store)?);
         let verdicts = replica.judge(now, edits, &principal, &remembered, &mut Taint::off(), 0, 1)?;
         let excepted = verdicts.exceptions.len();
