@@ -122,13 +122,13 @@ pub fn conversation(judged: bool) -> [Vec<Vec<u8>>; 2] {
 #[must_use]
 pub fn mending(judged: bool) -> [Vec<Vec<u8>>; 2] {
     let (mut a, mut b) = (replica(1), if judged { hub() } else { replica(2) });
-    meet(&mut a, &mut b);
+    talk(&mut a, &mut b, 0);
     let stamp = Stamp { generation: 0, time: 9, replica: ReplicaId::from_u128(3) };
     let register = Register::plain(Candidate { stamp, rank: 0, saw: None, value: &[0xf5] });
     let changes = vec![(address::field("lost").into(), Change::Join { register, source: Some(StoreId(1)) })];
     let lost = [Incoming { kind: "task".into(), id: "shared".into(), changes }];
     b.join(NOW, &lost, None, Trust::Authority, None).expect("memory does not fail");
-    let said = meet(&mut a, &mut b);
+    let said = talk(&mut a, &mut b, 0);
     assert!(
         said.iter().flatten().any(|frame| frame.first() == Some(&tag::REPAIR)),
         "registers are exchanged"
@@ -137,6 +137,11 @@ pub fn mending(judged: bool) -> [Vec<Vec<u8>>; 2] {
 }
 
 fn meet(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>) -> [Vec<Vec<u8>>; 2] {
+    talk(a, b, 6)
+}
+
+/// Eight rounds, after the first of which both edit.
+fn talk(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>, edits: i64) -> [Vec<Vec<u8>>; 2] {
     let (mut s, mut t) = (session(client()), session(server()));
     let mut said = [Vec::new(), Vec::new()];
     for round in 0..8 {
@@ -148,7 +153,7 @@ fn meet(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>) -> [Vec<Vec<
             s.handle(a, &frame, NOW).expect("honest frames are taken");
             said[1].push(frame);
         }
-        if round < 6 {
+        if round < edits {
             edit(a, "mine", round);
             edit(b, "yours", round);
         }

@@ -155,10 +155,11 @@ pub fn difference(ours: &[Symbol], theirs: &[Symbol]) -> Option<Difference> {
         let Some(cell) = cells.get(at).copied() else { continue };
         let Some(key) = cell.only() else { continue };
         left = left.checked_sub(1)?;
-        let is_new = if cell.count > 0 { found.theirs.insert(key) } else { found.ours.insert(key) };
-        if !is_new {
-            return None;
-        }
+        if cell.count > 0 {
+            found.theirs.insert(key)
+        } else {
+            found.ours.insert(key)
+        };
         for place in key.places() {
             let Some(other) = cells.get_mut(place) else { break };
             other.keys ^= key.0;

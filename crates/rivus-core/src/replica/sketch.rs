@@ -16,6 +16,9 @@ use crate::work::damaged;
 /// Addresses and registers of one entity, ascending.
 type Found<'r> = Vec<(&'r [u8], Register<'r>)>;
 
+/// Takes kind, id, and what was found there.
+pub(crate) type Visit<'v> = dyn FnMut(&str, &str, &[(&[u8], Register<'_>)]) -> ControlFlow<()> + 'v;
+
 impl<S: Store> Replica<S> {
     /// The sketch of the confirmed registers.
     ///
@@ -43,7 +46,7 @@ impl<S: Store> Replica<S> {
         &self,
         keys: &mut BTreeSet<Key>,
         after: u64,
-        visit: &mut dyn FnMut(&str, &str, &[(&[u8], Register<'_>)]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<Option<u64>, StoreError> {
         if keys.is_empty() {
             return Ok(None);
