@@ -47,7 +47,7 @@ codes! {
     SAME_STORE = 202, false, "SAME_STORE";
     /// The store was a copy and has taken a new id: connect again.
     COPIED = 203, true, "COPIED";
-    /// Both declare a field, differently.
+    /// Both declare a field, differently; or a peer names a version of the rules beyond what is believed.
     SCHEMA = 300, false, "SCHEMA";
     /// A stamp beyond the authority's clock and drift.
     CLOCK_SKEW = 400, true, "CLOCK_SKEW";

@@ -48,8 +48,8 @@ pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts};
 pub use migrate::MigrateError;
 pub use peers::position_of;
 pub use roles::RoleError;
-pub use rules::Unresolved;
 use rules::ruled;
+pub use rules::{EPOCH_AHEAD_MAX, Unresolved};
 pub use verdict::{Answer, Rejected};
 pub use verify::Verification;
 
