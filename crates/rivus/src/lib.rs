@@ -104,7 +104,7 @@ pub use crate::fields::Fields;
 pub use crate::journal::{LogFilter, UndoError, Undone};
 pub use crate::machine::{derived_id, new_id};
 pub use crate::net::{Connection, ConnectionState, Grants, Hub, HubOptions, Remote, SyncError, SyncReport};
-pub use crate::projection::{QueryRows, QuerySubscription};
+pub use crate::projection::{QueryParams, QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
