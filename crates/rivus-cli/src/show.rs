@@ -33,17 +33,22 @@ pub(crate) fn entity(global: &Global, kind: &str, id: &str, out: &mut Output) ->
     let written = Written::of(&db, kind, id, &view)?;
     let (kind, id) = (printable(kind), printable(id));
     if view.deleted {
-        let stamp = written.life;
-        let by = stamp.map(|stamp| format!(" by {} at {}", writer(stamp), when(stamp))).unwrap_or_default();
+        let by = match (written.rules.get(&None), written.life) {
+            (Some(rule), _) => format!(" by {}", by_rule(rule)),
+            (None, Some(stamp)) => format!(" by {} at {}", writer(stamp), when(stamp)),
+            (None, None) => String::new(),
+        };
         writeln!(out, "{kind} `{id}` is DELETED{by}; a revival would show:")?;
     } else {
         writeln!(out, "{kind} `{id}`")?;
     }
     let mut table = Table::new(["field", "value", "written by", "when"], [30, 60, 10, 24]);
     for (field, shown) in &view.fields {
-        let (by, at) = match written.fields.get(field) {
-            Some(stamp) => (writer(*stamp), when(*stamp)),
-            None => Default::default(),
+        let (by, at) = match (written.rules.get(&Some(field.clone())), written.fields.get(field)) {
+            // Nobody wrote that: `explain` tells what is in the registers.
+            (Some(rule), _) => (by_rule(rule), String::new()),
+            (None, Some(stamp)) => (writer(*stamp), when(*stamp)),
+            (None, None) => Default::default(),
         };
         table.push([printable(field), table::shown(shown), by, at]);
         for beside in written.beside.get(field).into_iter().flatten() {
@@ -152,6 +157,8 @@ struct Written {
     /// The other writes that are still in the running.
     beside: BTreeMap<String, Vec<Beside>>,
     life: Option<Stamp>,
+    /// The rules that show something else, by field; `None` for whether the entity shows.
+    rules: BTreeMap<Option<String>, String>,
 }
 
 struct Beside {
@@ -161,7 +168,10 @@ struct Beside {
 
 impl Written {
     fn of(db: &Db, kind: &str, id: &str, view: &View) -> Result<Self> {
-        let mut written = Self::default();
+        let explained = db.explain(kind, id, None)?.map(|found| found.fields).unwrap_or_default();
+        let overlays = explained.into_iter().flat_map(|field| field.overlays);
+        let rules = overlays.map(|overlay| (overlay.field, overlay.rule)).collect();
+        let mut written = Self { rules, ..Self::default() };
         let declared = db.schema().kind(kind);
         db.registers(kind, id, |parts, state| {
             let register = &state.shown;
@@ -200,6 +210,10 @@ impl Written {
         });
         self.beside.insert(field.to_owned(), beside.collect());
     }
+}
+
+fn by_rule(rule: &str) -> String {
+    format!("rule `{}`", printable(rule))
 }
 
 fn value_text(candidate: &Candidate<'_>) -> String {

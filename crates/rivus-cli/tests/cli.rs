@@ -694,6 +694,36 @@ fn resolved(field: &Value) -> Value {
 }
 
 #[test]
+fn what_a_rule_shows_bears_the_name_of_the_rule_and_of_no_writer() {
+    let place = Place::new();
+    let schema = r#"{"kinds":{"entry":{"fields":{"user":{},"start":{},"stop":{},"project":{}},"rules":[
+        {"rule":"at_most_one","name":"one running","group":["user"],"holds":{"field":"stop","is":"null"},
+         "open_field":"stop","order_field":"start"},
+        {"rule":"reference","name":"of a project","field":"project","to":"project","on_gone":"cascade"}]},
+        "project":{"fields":{"name":{}}}}}"#;
+    place.write("s.json", schema);
+    let ok = |args: &[&str]| place.ok(&[&["--schema", "s.json"], args].concat());
+    ok(&["put", "project", "p", "name=x"]);
+    ok(&["put", "entry", "a", "user=u", "start=1", "stop=null", "project=p"]);
+    ok(&["put", "entry", "b", "user=u", "start=7", "stop=null"]);
+    let shown = ok(&["show", "entry", "a"]);
+    let line = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap().trim_end().to_owned();
+    assert!(line("stop").contains('7') && line("stop").ends_with("rule `one running`"), "{shown}");
+    assert!(!line("start").contains("rule"), "{shown}");
+    let explained = ok(&["explain", "entry", "a", "stop"]);
+    let at = |text: &str| explained.find(text).unwrap_or_else(|| panic!("no `{text}` in {explained}"));
+    assert!(at("stop shows 7") < at("null written by"), "{explained}");
+    assert!(
+        explained.contains("rule `one running` shows 7 in place of null on account of `b`"),
+        "{explained}"
+    );
+    ok(&["delete", "project", "p"]);
+    assert!(ok(&["show", "entry", "a"]).contains("DELETED by rule `of a project`"));
+    ok(&["delete", "entry", "b"]);
+    assert!(!ok(&["show", "entry", "b"]).contains("rule `"), "a user deleted it");
+}
+
+#[test]
 fn what_explain_prints_for_programs_is_enough_to_resolve_it_again() {
     let place = Place::new();
     let (_hub, url) = two_devices(&place);

@@ -51,7 +51,7 @@ codes! {
     OWNER = 204, false, "OWNER";
     /// The token was granted something once and is no more: show a fresh one.
     EXPIRED = 206, false, "EXPIRED";
-    /// Both declare a field, differently.
+    /// Both declare a field, differently; or a peer names a version of the rules beyond what is believed.
     SCHEMA = 300, false, "SCHEMA";
     /// A stamp beyond the authority's clock and drift.
     CLOCK_SKEW = 400, true, "CLOCK_SKEW";

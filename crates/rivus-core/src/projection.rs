@@ -218,7 +218,7 @@ impl Layout {
 fn policies(kind: &Kind) -> String {
     let fields: Vec<_> = kind.fields().collect();
     let groups: Vec<_> = kind.groups().collect();
-    format!("{FORM} {:?} {fields:?} {groups:?}", kind.life)
+    format!("{FORM} {:?} {} {fields:?} {groups:?}", kind.life, kind.aliases)
 }
 
 /// Which form of cells this version makes: tables of another form are made anew.

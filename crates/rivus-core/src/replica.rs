@@ -57,8 +57,8 @@ pub use owners::{OWNED_MAX, OwnError};
 pub use peers::position_of;
 pub use propose::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use roles::RoleError;
-pub use rules::Unresolved;
 use rules::ruled;
+pub use rules::{EPOCH_AHEAD_MAX, Unresolved};
 pub use verdict::{Answer, Rejected};
 pub use verify::Verification;
 

@@ -111,8 +111,8 @@ impl Db {
     /// Creates an entity with all its fields.
     ///
     /// # Errors
-    /// [`EditError::Exists`] if one of this id is held, even if it shows as deleted; [`Error::Field`] if a field
-    /// cannot be stored; others as [`Db::apply`].
+    /// [`EditError::Exists`] if one of this id is held, [`EditError::Deleted`] if it shows as deleted: revive it, or take
+    /// another id; [`Error::Field`] if a field cannot be stored; others as [`Db::apply`].
     ///
     /// ```
     /// # use rivus::{Db, EditError, Entity, Error};

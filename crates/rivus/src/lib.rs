@@ -112,7 +112,7 @@ pub use crate::net::{
     ErrorClass, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase, Proposed, ProposedEntity,
     Pulled, Pushed, Reaction, Refusal, Remote, Spot, SyncError, SyncReport, SyncState, Validator, Why, Write,
 };
-pub use crate::projection::{QueryRows, QuerySubscription};
+pub use crate::projection::{QueryParams, QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
 pub use crate::rejections::{Blocked, Rejection};
 pub use crate::save::{Changed, Saved};

@@ -72,7 +72,7 @@ impl Db {
 
     /// Runs a query over the tables now, and again whenever an entity of one of these kinds changes.
     ///
-    /// See [`QuerySubscription`].
+    /// See [`QuerySubscription`], and [`QueryParams`] for what takes the places of `?1`, `?2` and so on.
     ///
     /// # Errors
     /// [`EditError::UndeclaredKind`]; those of [`Db::read_connection`]. What is wrong with the query itself comes out
@@ -96,13 +96,13 @@ impl Db {
     /// assert_eq!(found.rows, [["t1".to_owned().into(), "write".to_owned().into()]]);
     /// # Ok::<(), rivus::Error>(())
     /// ```
-    pub fn subscribe_query<P: Into<SqlValue>>(
+    pub fn subscribe_query(
         &self,
         kinds: &[&str],
         sql: &str,
-        params: impl IntoIterator<Item = P>,
+        params: impl QueryParams,
     ) -> Result<QuerySubscription<QueryRows>, Error> {
-        let (sql, params) = (sql.to_owned(), params.into_iter().map(Into::into).collect::<Vec<SqlValue>>());
+        let (sql, params) = (sql.to_owned(), params.values());
         self.subscribe_query_with(kinds, move |conn| {
             let mut query = conn.prepare_cached(&sql)?;
             let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
@@ -158,6 +158,71 @@ impl Db {
     }
 }
 
+/// What takes the places of `?1`, `?2` and so on in a query: `[]` or `()` for none, an array, a tuple where types differ
+/// (up to eight each), or a `Vec` of any length.
+///
+/// ```
+/// # use rivus::{Db, Schema};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("app.db");
+/// let schema = Schema::builder().kind("task", |kind| kind.value("title").value("done")).build()?;
+/// let db = Db::builder().schema(schema).project("task").open(&path)?;
+/// let all = db.subscribe_query(&["task"], "SELECT id FROM view_task", [])?;
+/// let sql = "SELECT id FROM view_task WHERE title = ?1 AND done = ?2";
+/// let some = db.subscribe_query(&["task"], sql, ("write".to_owned(), false))?;
+/// # Ok::<(), rivus::Error>(())
+/// ```
+pub trait QueryParams {
+    /// In order.
+    fn values(self) -> Vec<SqlValue>;
+}
+
+impl QueryParams for () {
+    fn values(self) -> Vec<SqlValue> {
+        Vec::new()
+    }
+}
+
+// For this length alone, so that `[]` needs no type.
+impl QueryParams for [SqlValue; 0] {
+    fn values(self) -> Vec<SqlValue> {
+        Vec::new()
+    }
+}
+
+impl<P: Into<SqlValue>> QueryParams for Vec<P> {
+    fn values(self) -> Vec<SqlValue> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+macro_rules! query_params {
+    ($($len:literal: $($name:ident $at:tt),+;)+) => {$(
+        impl<P: Into<SqlValue>> QueryParams for [P; $len] {
+            fn values(self) -> Vec<SqlValue> {
+                self.map(Into::into).into()
+            }
+        }
+
+        impl<$($name: Into<SqlValue>),+> QueryParams for ($($name,)+) {
+            fn values(self) -> Vec<SqlValue> {
+                vec![$(self.$at.into()),+]
+            }
+        }
+    )+};
+}
+
+query_params! {
+    1: A 0;
+    2: A 0, B 1;
+    3: A 0, B 1, C 2;
+    4: A 0, B 1, C 2, D 3;
+    5: A 0, B 1, C 2, D 3, E 4;
+    6: A 0, B 1, C 2, D 3, E 4, F 5;
+    7: A 0, B 1, C 2, D 3, E 4, F 5, G 6;
+    8: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7;
+}
+
 /// What a query found; see [`Db::subscribe_query`].
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct QueryRows {
@@ -198,6 +263,8 @@ impl<T: Clone + PartialEq> QuerySubscription<T> {
                 Poll::Ready(Some(Ok(Event::Changed { kind, .. }))) => {
                     self.is_due |= self.kinds.contains(&kind);
                 }
+                // Any view may be another one.
+                Poll::Ready(Some(Ok(Event::Rules { .. }))) => self.is_due = true,
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(_lagged))) => self.is_due = true,
                 Poll::Ready(None) => return false,

@@ -59,6 +59,9 @@ impl<'t, 's> Transaction<'t, 's> {
         if presence == Presence::Evicted {
             return Err(evicted::<T>(id));
         }
+        if presence == Presence::Deleted {
+            return Err(EditError::Deleted { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
+        }
         if presence != Presence::Absent {
             return Err(EditError::Exists { kind: T::KIND.to_owned(), id: id.to_owned() }.into());
         }

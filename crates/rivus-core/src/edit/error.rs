@@ -51,7 +51,7 @@ pub enum EditError {
         /// The operation.
         tried: &'static str,
     },
-    /// An edit of an entity that shows as deleted.
+    /// An edit, or an insert, of an entity that shows as deleted.
     #[error("{kind} `{id}` is deleted: revive it first")]
     Deleted {
         /// The kind.

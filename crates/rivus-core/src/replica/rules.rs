@@ -35,6 +35,14 @@ impl std::fmt::Display for Unresolved {
     }
 }
 
+/// How far above its own version of the rules a store believes a peer's. Whoever comes to know of a later version
+/// evaluates no rules until it is updated, so nobody may name one that no update reaches. Dates written as numbers lie
+/// within.
+pub const EPOCH_AHEAD_MAX: u32 = 100_000_000;
+
+/// How far above its own version a store tells others of one: less than they believe, even if their own is older.
+const EPOCH_TOLD_MAX: u32 = EPOCH_AHEAD_MAX / 2;
+
 /// How many rows are looked at for one commit of the index.
 const ROWS_AT_ONCE: usize = 10_000;
 
@@ -62,13 +70,23 @@ impl<S: Store> Replica<S> {
         Work::with(&self.store, ruled, Scratch::default())
     }
 
-    /// The version of the rules that this store has heard of: what it tells others.
+    /// The version of the rules that this store has heard of.
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.cover.epoch.max(self.schema.epoch())
     }
 
-    /// Notes a version of the rules that somebody told of.
+    /// The version of the rules that this store tells others.
+    pub(crate) fn epoch_told(&self) -> u32 {
+        self.epoch().min(self.schema.epoch().saturating_add(EPOCH_TOLD_MAX))
+    }
+
+    /// Whether a peer may name this version of the rules.
+    pub(crate) fn believes_epoch(&self, epoch: u32) -> bool {
+        epoch <= self.schema.epoch().saturating_add(EPOCH_AHEAD_MAX)
+    }
+
+    /// Notes a version of the rules that somebody told of, whatever it is: one that is believed.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed.

@@ -7,7 +7,7 @@ use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
 use crate::identity::{INCARNATIONS_TOLD, Position, fork, knows};
-use crate::replica::{Replica, RoleError};
+use crate::replica::{EPOCH_AHEAD_MAX, Replica, RoleError};
 use crate::store::Store;
 use crate::wire::{About, Frame, Hello, Policies, Reset, VERSION, Welcome, capability};
 
@@ -45,7 +45,7 @@ impl Session {
         let fingerprint = replica.schema().fingerprint();
         let about =
             About::new(identity.store, identity.all_replicas(), &self.told, head.seq, fingerprint, now.0);
-        Ok(about.with_epoch(replica.epoch()))
+        Ok(about.with_epoch(replica.epoch_told()))
     }
 
     pub(super) fn handle_hello<S: Store>(
@@ -274,12 +274,9 @@ impl Session {
         peer: Known,
         now: Millis,
     ) -> Result<(), SessionError> {
+        hear_epoch(replica, &peer)?;
         // What was set aside and is due by now counts as held.
         replica.release(now)?;
-        // Any device may tell an authority anything, and everybody would hear of it.
-        if peer.is_authority || !replica.identity().is_authority && replica.identity().authority.is_none() {
-            replica.hear_epoch(peer.about.epoch.unwrap_or(0))?;
-        }
         if peer.about.fingerprint() != replica.schema().fingerprint() {
             self.schema_due = true;
             let policies = replica.schema().policies();
@@ -339,4 +336,23 @@ impl Session {
         }
         self.start_over(replica, reset, now)
     }
+}
+
+/// Takes over which version of the rules the other knows of. An authority is believed, peers within a bound.
+fn hear_epoch<S: Store>(replica: &mut Replica<S>, peer: &Known) -> Result<(), SessionError> {
+    let epoch = peer.about.epoch.unwrap_or(0);
+    let ours = replica.identity();
+    // Any device may tell an authority anything, and everybody would hear of it.
+    if !peer.is_authority && (ours.is_authority || ours.authority.is_some()) {
+        return Ok(());
+    }
+    if !peer.is_authority && !replica.believes_epoch(epoch) {
+        let message = format!(
+            "the other side knows of rules of version {epoch}, more than {EPOCH_AHEAD_MAX} above this program's \
+             {}: give the schemas epochs that are counted up, or update this program",
+            replica.schema().epoch()
+        );
+        return Err(SessionError::Refused { code: Code::SCHEMA, message });
+    }
+    Ok(replica.hear_epoch(epoch)?)
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use rivus::replay::{Direct, Script, StoreChoice, Transport, WebSocket};
 use rivus_core::canary::{Canary, switch};
 
 use super::*;
@@ -46,6 +47,38 @@ fn the_same_seed_shows_the_same() {
     let first = hashes();
     assert_eq!(first, hashes());
     assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), first.len(), "different seeds differ");
+}
+
+/// What `rivus replay` prints, and says on the side.
+fn replayed(text: &str, store: StoreChoice, transport: &mut dyn Transport) -> (String, String) {
+    let script = Script::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let (mut out, mut refused) = (Vec::new(), Vec::new());
+    rivus::replay::run(&script, store, transport, &mut out, &mut refused, &mut |_, _| {}).unwrap();
+    (String::from_utf8(out).unwrap(), String::from_utf8(refused).unwrap())
+}
+
+#[test]
+fn scripts_with_rules_print_the_same_on_every_store_and_transport() {
+    let count: u64 = crate::env::number("RIVUS_REPLAY_SCRIPTS", 40);
+    let first: u64 = crate::env::number("RIVUS_SEED", 1);
+    let mut websocket = WebSocket::new().unwrap();
+    let (mut bytes, mut overlays) = (0, 0);
+    for seed in first..first + count {
+        let text = replay_script(&Plan::new(seed)).unwrap();
+        let usual = replayed(&text, StoreChoice::Memory, &mut Direct);
+        let others = [
+            ("memory, websocket", replayed(&text, StoreChoice::Memory, &mut websocket)),
+            ("sqlite, direct", replayed(&text, StoreChoice::Sqlite, &mut Direct)),
+            ("sqlite, websocket", replayed(&text, StoreChoice::Sqlite, &mut websocket)),
+        ];
+        for (how, other) in others {
+            assert_eq!(other, usual, "seed {seed}, {how}:\n{text}");
+        }
+        bytes += usual.0.len();
+        overlays += usual.0.matches("\"rule\":").count();
+    }
+    println!("{count} scripts from seed {first}: {bytes} bytes each way, {overlays} overlays");
+    assert!(overlays as u64 > count, "rules show something: {overlays}");
 }
 
 #[test]

@@ -228,8 +228,17 @@ fn an_entity_exists_once() {
     let db = with_task();
     let exists = Err(Error::Edit(EditError::Exists { kind: "task".into(), id: "t1".into() }));
     assert_eq!(db.insert(&task()), exists);
+}
+
+#[test]
+fn an_insert_of_a_deleted_id_says_that_it_is_deleted_and_what_to_do() {
+    let db = with_task();
     db.delete::<Task>("t1").unwrap();
-    assert_eq!(db.insert(&task()), exists);
+    let deleted = EditError::Deleted { kind: "task".into(), id: "t1".into() };
+    assert_eq!(db.insert(&task()), Err(Error::Edit(deleted.clone())));
+    assert_eq!(deleted.to_string(), "task `t1` is deleted: revive it first");
+    db.revive::<Task>("t1").unwrap();
+    assert_eq!(db.get::<Task>("t1").unwrap(), Some(task()));
 }
 
 #[test]
