@@ -72,7 +72,7 @@ class Schema:
 
     def fingerprint(self) -> bytes:
         """Of the declarations. One that differs from the other side's only has the policies compared."""
-        text = json.dumps({"kinds": self.kinds}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps({"kinds": _canonical(self.kinds)}, separators=(",", ":"), ensure_ascii=False)
         return xxhash.xxh3_128_digest(text.encode(), seed=0)
 
     def policies(self) -> list[list[str | None]]:
@@ -99,6 +99,23 @@ class Schema:
                 return f"set, {self.option(kind, name, 'wins', 'add')} wins{ranked}"
             case other:
                 return other + ranked
+
+
+_KIND_KEYS: Final = ("life", "open", "aliases", "fields", "groups")
+_FIELD_KEYS: Final = ("type", "margin_ms", "resolver", "wins", "authority", "on_conflict", "was", "default")
+
+
+def _canonical(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Names rising, keys in the page's order; the defaults are thought to be left out already."""
+    out: dict[str, Any] = {}
+    for name in sorted(kinds):
+        kind = {key: kinds[name][key] for key in _KIND_KEYS if key in kinds[name]}
+        if fields := kind.get("fields"):
+            kind["fields"] = {f: {key: fields[f][key] for key in _FIELD_KEYS if key in fields[f]} for f in sorted(fields)}
+        if groups := kind.get("groups"):
+            kind["groups"] = {group: groups[group] for group in sorted(groups)}
+        out[name] = kind
+    return out
 
 
 # ---------------------------------------------------------------- the store
