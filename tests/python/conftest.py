@@ -42,9 +42,10 @@ SCHEMA: dict[str, Any] = {
 
 def binary() -> Path:
     """The `rivus` that `cargo build` made, unless RIVUS_BIN names one."""
-    if named := os.environ.get("RIVUS_BIN"):
-        return Path(named)
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "rivus"
+    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "rivus"
+    path = Path(os.environ.get("RIVUS_BIN", built))
+    assert path.is_file(), f"{path} is not there: run `cargo build`, or name a binary in RIVUS_BIN"
+    return path
 
 
 class Hub:
@@ -58,9 +59,8 @@ class Hub:
 
     def start(self) -> None:
         line = self._command("hub", "serve", "--listen", "127.0.0.1:0", *self.options)
-        log = open(self.folder / "hub.log", "a")
-        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True)
-        log.close()
+        with open(self.folder / "hub.log", "a") as log:
+            self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         assert first, "the hub did not start: " + (self.folder / "hub.log").read_text()
@@ -74,7 +74,7 @@ class Hub:
 
     def run(self, device: str, *args: str) -> Any:
         """A command of the command line on a device's file ("hub" for the hub's own)."""
-        done = subprocess.run(self._command(device, *args), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self._command(device, *args), check=False, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout.strip() else None
 

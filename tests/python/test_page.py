@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from rivus_client import cbor, wire
 from rivus_client.cbor import BadBytes
 from rivus_client.register import LOWEST, Candidate, Header, Register, Saw, Stamp, digest_of, join, units, write
@@ -22,7 +23,7 @@ def examples() -> list[tuple[str, bytes]]:
     """Who sends, and the bytes, of each frame in the page's last section."""
     named = {"replica 1": REPLICA, "replica 2": bytes(15) + b"\x02", "fingerprint": bytes(range(16))}
     out: list[tuple[str, bytearray]] = []
-    for line in re.findall(r"^(?:[CS] .*|  .*)$", PAGE.split("## Examples")[1], re.M):
+    for line in re.findall(r"^(?:[CS] .*|  .*)$", PAGE.split("## Examples")[1], re.MULTILINE):
         if not line.startswith(" "):
             out.append((line[0], bytearray()))
         for hexes, name in re.findall(r"([0-9a-f]{2})(?= |$)|\((?:16 bytes: )?([a-z0-9 ]+)\)", _before_words(line[2:])):
@@ -111,7 +112,9 @@ def test_rows_of_every_form_are_read_as_they_were_written(seed: int) -> None:
 
     def header() -> Header:
         saw = Saw(bytes([draw.randrange(4)]) * 8, draw.randrange(1000)) if draw.random() < 0.3 else None
-        stamp = Stamp(draw.choice([0, 0, 7]), units(draw.randrange(5_000, 9_000)) + draw.randrange(9), draw.choice(replicas))
+        stamp = Stamp(
+            draw.choice([0, 0, 7]), units(draw.randrange(5_000, 9_000)) + draw.randrange(9), draw.choice(replicas)
+        )
         return Header(stamp, draw.choice([0, 0, 5]), saw)
 
     headers = [header() for _ in range(6)]
@@ -120,7 +123,10 @@ def test_rows_of_every_form_are_read_as_they_were_written(seed: int) -> None:
         for entity in {("task", f"t{draw.randrange(9)}") for _ in range(5)}:
             registers = {}
             for name in {f"f{draw.randrange(40)}" for _ in range(12)}:
-                parts = [write(None, draw.choice(headers), draw.choice([0, 3000, None]), cbor.encode(draw.random())) for _ in "ab"]
+                parts = [
+                    write(None, draw.choice(headers), draw.choice([0, 3000, None]), cbor.encode(draw.random()))
+                    for _ in "ab"
+                ]
                 # Equal stamps with other content, or two headers of one stamp, come from copies alone.
                 register = parts[0] if draw.random() < 0.7 else join(parts[0], parts[1])
                 registers[address(1, name)] = register
@@ -134,7 +140,12 @@ def test_rows_of_every_form_are_read_as_they_were_written(seed: int) -> None:
 def test_all_eight_forms_are_written_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
     forms: list[int] = []
     state = RowReader._state
-    monkeypatch.setattr(RowReader, "_state", lambda self, form: forms.append(form) or state(self, form))
+
+    def noting(self: RowReader, form: int) -> Register:
+        forms.append(form)
+        return state(self, form)
+
+    monkeypatch.setattr(RowReader, "_state", noting)
     a, b = (Header(Stamp(0, units(ms), REPLICA)) for ms in (9000, 9001))
     other = Header(Stamp(0, units(9002), bytes(16)[:15] + b"\x02"))
     registers = {
@@ -143,7 +154,9 @@ def test_all_eight_forms_are_written_and_read(monkeypatch: pytest.MonkeyPatch) -
     }
     registers[address(1, "g")] = write(None, a, 5000, b"\xf5")
     registers[address(1, "h")] = join(registers[address(1, "e")], write(None, other, None, b"\xf4"))
-    registers[address(1, "i")] = write(registers[address(1, "h")], Header(Stamp(0, units(9010), bytes(16))), None, b"\xf4")
+    registers[address(1, "i")] = write(
+        registers[address(1, "h")], Header(Stamp(0, units(9010), bytes(16))), None, b"\xf4"
+    )
     registers[address(1, "j")] = write(None, Header(Stamp(3, 5, REPLICA), 9), None, b"\xf6")
     page = Page(False, False, False, 1, None, [(T1, registers)])
     assert wire.read_page(Coder(), wire.write_page(Coder(), page)[1:]) == page

@@ -56,7 +56,9 @@ def encode(value: Any) -> bytes:
         case list() | tuple():
             return _head(4, len(value)) + b"".join(encode(item) for item in value)
         case dict():
-            pairs = sorted(((encode(key), encode(item)) for key, item in value.items()), key=lambda p: (len(p[0]), p[0]))
+            pairs = sorted(
+                ((encode(key), encode(item)) for key, item in value.items()), key=lambda p: (len(p[0]), p[0])
+            )
             return _head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
         case Later(tag, content):
             return _head(6, tag) + encode(content)

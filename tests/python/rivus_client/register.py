@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import xxhash
@@ -83,7 +84,7 @@ class Register:
         if not self.candidates:
             raise BadBytes("a register without candidates")
         stamps = [candidate.stamp for candidate in self.candidates]
-        if any(a >= b for a, b in zip(stamps, stamps[1:])):
+        if any(a >= b for a, b in pairwise(stamps)):
             raise BadBytes("candidates that do not rise")
         replicas = {stamp.replica for stamp in stamps}
         if len(replicas) != len(stamps):

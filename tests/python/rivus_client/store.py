@@ -111,7 +111,9 @@ def _canonical(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name in sorted(kinds):
         kind = {key: kinds[name][key] for key in _KIND_KEYS if key in kinds[name]}
         if fields := kind.get("fields"):
-            kind["fields"] = {f: {key: fields[f][key] for key in _FIELD_KEYS if key in fields[f]} for f in sorted(fields)}
+            kind["fields"] = {
+                f: {key: fields[f][key] for key in _FIELD_KEYS if key in fields[f]} for f in sorted(fields)
+            }
         if groups := kind.get("groups"):
             kind["groups"] = {group: groups[group] for group in sorted(groups)}
         out[name] = kind
@@ -157,6 +159,7 @@ class Store:
     head: int = 0
     clock_correction_ms: int = 0
     high_water: int = 0
+    rank: int = 0
     authority: int | None = None
     authority_head: int = 0
     cursor: Cursor = START
@@ -205,7 +208,9 @@ class Store:
                 self._digest = (self._digest + digest_of(*entity, addr, new)) % (1 << 128)
                 held[addr] = new
                 believable = units(self.now_ms() + DRIFT_MS)
-                self.high_water = max([self.high_water, *(t for c in new.candidates if (t := c.stamp.time) <= believable)])
+                self.high_water = max(
+                    [self.high_water, *(t for c in new.candidates if (t := c.stamp.time) <= believable)]
+                )
             self.row_seqs[entity] = self._next_seq()
 
     def _next_seq(self) -> int:
@@ -243,7 +248,8 @@ class Store:
         if correct_ms is not None:
             self.clock_correction_ms += correct_ms
             self.high_water = max(
-                (c.stamp.time for regs in self.confirmed.values() for r in regs.values() for c in r.candidates), default=0
+                (c.stamp.time for regs in self.confirmed.values() for r in regs.values() for c in r.candidates),
+                default=0,
             )
         # What rests on a refused edit was made on a view that is gone: it is made again from its operations.
         self.pending = []
@@ -277,7 +283,9 @@ class Store:
         rows = []
         for entity, changed in changes:
             old = shown[entity]
-            rows.append((entity, {addr: write(old.get(addr), header, margin, value) for addr, margin, value in changed}))
+            rows.append(
+                (entity, {addr: write(old.get(addr), header, margin, value) for addr, margin, value in changed})
+            )
         self.edit_count += 1
         self._next_seq()
         pending = Pending(Edit(self.edit_count, rows), ops)
@@ -291,7 +299,7 @@ class Store:
         if newest is not None:
             generation = newest.generation + (newest.time >= self.high_water)
         saw = Saw(self.cursor.incarnation, self.cursor.done) if self.cursor != START else None
-        return Header(Stamp(generation, self.high_water, self.replica), saw=saw)
+        return Header(Stamp(generation, self.high_water, self.replica), self.rank, saw)
 
     def _changes(self, entity: Entity, ops: list[Op]) -> list[tuple[bytes, int | None, bytes]]:
         """Address, margin and value of each register that the operations write."""
@@ -327,7 +335,13 @@ class Store:
                 case ("inc", name, by):
                     share = address(4, name, self.replica)
                     # Two increments of one edit add up; the share holds the replica's running total.
-                    old = out[share][1] if share in out else registers[share].newest.value if share in registers else b"\x00"
+                    old = (
+                        out[share][1]
+                        if share in out
+                        else registers[share].newest.value
+                        if share in registers
+                        else b"\x00"
+                    )
                     put(share, 0, cbor.decode(old) + by)
                 case _:
                     raise EditError(f"no operation {op!r}")
@@ -438,5 +452,3 @@ def restamped(pending: Pending, change: Callable[[Header], Header]) -> Pending:
             written[addr] = replace(register, floor=floor, candidates=(replace(candidate, header=header),))
         rows.append((entity, written))
     return Pending(replace(pending.edit, entities=rows), pending.ops)
-
-
