@@ -187,6 +187,20 @@ def test_a_lie_about_what_was_seen_is_refused(hub: Hub, store: Store) -> None:
     assert store.view("task", "t1") is None
 
 
+def test_values_of_another_type_show_as_the_page_says(hub: Hub, store: Store) -> None:
+    store.edit("task", "t1", ("set", "title", "x"), ("inc", "views", 4), ("add", "tags", "a"), ("set", "best", 1))
+    entity, registers = store.pending[0].edit.entities[0]
+    odd = {0: b"\xf6", 1: b"\xf7", 3: b"\x80", 4: b"\x61x"}
+    rows = {}
+    for addr, register in registers.items():
+        value = register.newest.value if b"best" in addr else odd[addr[0]]
+        rows[addr] = replace(register, candidates=(replace(register.newest, value=value),))
+    store.pending[0].edit = replace(store.pending[0].edit, entities=[(entity, rows)])
+    assert sync(store, hub.url).accepted == 1
+    assert store.view("task", "t1") == hub.show("hub", "task", "t1") == {"best": 1, "views": 0}
+    agree(hub, store)
+
+
 def test_a_clock_that_is_ahead_is_corrected_and_the_edits_stamped_anew(hub: Hub) -> None:
     ahead = fresh()
     true_clock = ahead.clock

@@ -160,11 +160,10 @@ def digest_of(kind: str, id_: str, address: bytes, register: Register) -> int:
 def _floor(stamp: Stamp, margin_ms: int | None) -> Stamp:
     if margin_ms == 0:
         return stamp
-    if margin_ms is None or stamp.time < units(margin_ms):
+    if margin_ms is None:
         return LOWEST
-    return Stamp(stamp.generation, stamp.time - units(margin_ms) + 1, bytes(16))
+    return Stamp(stamp.generation, max(stamp.time + 1 - units(margin_ms), 0), bytes(16))
 
 
 def _content_order(candidate: Candidate) -> tuple[object, ...]:
-    value = decode(candidate.value)
-    return (candidate.header.rank, order_key(value) if candidate.value != b"\xf7" else ())
+    return (candidate.header.rank, order_key(decode(candidate.value)))

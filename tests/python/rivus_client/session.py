@@ -426,9 +426,8 @@ class Session:
         replica, last, _, lost = wire.read_lost(body)
         if replica not in self.store.replicas:
             raise BadBytes("LOST about a replica that was not named")
-        known = self.store.heard.get(replica, 0)
-        self.store.conflicts += [write for write in lost if write.number > known]
-        self.store.heard[replica] = max(known, last)
+        # A hub that was set back counts anew, so a conflict is known by what it says, not by its number.
+        self.store.conflicts += [write for write in lost if write not in self.store.conflicts]
         self.send(bytes([Type.HEARD]) + replica + varint(last))
 
 

@@ -168,7 +168,6 @@ class Store:
     pending: list[Pending] = field(default_factory=list)
     edit_count: int = 0
     rejected: list[tuple[Pending, int, str]] = field(default_factory=list)
-    heard: dict[bytes, int] = field(default_factory=dict)
     conflicts: list[LostWrite] = field(default_factory=list)
     _digest: int = 0
     _count: int = 0
@@ -335,14 +334,8 @@ class Store:
                 case ("inc", name, by):
                     share = address(4, name, self.replica)
                     # Two increments of one edit add up; the share holds the replica's running total.
-                    old = (
-                        out[share][1]
-                        if share in out
-                        else registers[share].newest.value
-                        if share in registers
-                        else b"\x00"
-                    )
-                    put(share, 0, cbor.decode(old) + by)
+                    held = _total(registers[share]) if share in registers else 0
+                    put(share, 0, (cbor.decode(out[share][1]) if share in out else held) + by)
                 case _:
                     raise EditError(f"no operation {op!r}")
         if out and LIFE not in out:
@@ -380,7 +373,7 @@ class Store:
         life = self.shown(entity).get(LIFE)
         if life is None:
             return False
-        lives = [candidate.value == b"\xf5" for candidate in life.candidates]
+        lives = [candidate.value != b"\xf4" for candidate in life.candidates]
         match self.schema.life(entity[0]):
             case "edit-revives":
                 return any(lives)
@@ -399,22 +392,21 @@ class Store:
             prefix, key = split_address(addr)
             class_, name, register = addr[0], prefix[3:].decode(), registers[addr]
             if class_ == 1:
-                out[name] = self._resolve(kind, name, register.candidates)
+                if (value := self._resolve(kind, name, register.candidates)) is not ABSENT:
+                    out[name] = value
             elif class_ == 2:
-                members = cbor.decode(register.newest.value)
+                value = cbor.decode(register.newest.value)
+                members = value if isinstance(value, dict) else {}
                 out |= {member: members[member] for member in self.schema.members(kind, name) if member in members}
             elif class_ == 3 and self.schema.type_of(kind, name) == "set":
                 adds = [candidate.value == b"\xf5" for candidate in register.candidates]
                 wins = self.schema.option(kind, name, "wins", "add")
-                keys = out.setdefault(name, [])
                 if any(adds) if wins == "add" else all(adds):
-                    keys.append(key.decode())
-            elif class_ == 3:
-                entries = out.setdefault(name, {})
-                if register.newest.value != b"\xf7":
-                    entries[key.decode()] = cbor.decode(register.newest.value)
+                    out.setdefault(name, []).append(key.decode())
+            elif class_ == 3 and register.newest.value != b"\xf7":
+                out.setdefault(name, {})[key.decode()] = cbor.decode(register.newest.value)
             elif class_ == 4:
-                out[name] = out.get(name, 0) + cbor.decode(register.newest.value)
+                out[name] = out.get(name, 0) + _total(register)
         return out
 
     def _resolve(self, kind: str, name: str, candidates: tuple[Candidate, ...]) -> Any:
@@ -438,6 +430,12 @@ class Store:
                 return values[max(index for key, index in by_value if key == least)]
             case _:
                 return values[-1]
+
+
+def _total(register: Register) -> int:
+    """A replica's running total: any value but an integer counts 0."""
+    value = cbor.decode(register.newest.value)
+    return value if type(value) is int else 0
 
 
 def restamped(pending: Pending, change: Callable[[Header], Header]) -> Pending:
