@@ -13,7 +13,7 @@ import pytest
 
 from conftest import SCHEMA, Hub
 from rivus_client.session import Counts, Gone, Session, sync
-from rivus_client.store import Schema, Store, restamped
+from rivus_client.store import LIFE, Schema, Store, restamped
 from rivus_client.wire import Code, Type
 
 HOUR_MS = 3_600_000
@@ -199,6 +199,21 @@ def test_values_of_another_type_show_as_the_page_says(hub: Hub, store: Store) ->
     assert sync(store, hub.url).accepted == 1
     assert store.view("task", "t1") == hub.show("hub", "task", "t1") == {"best": 1, "views": 0}
     agree(hub, store)
+
+
+def test_of_two_writes_of_one_stamp_the_greater_bytes_stay_everywhere(hub: Hub, store: Store) -> None:
+    store.edit("task", "t1", ("set", "title", 1))
+    copy = fresh()
+    copy.replicas = list(store.replicas)
+    copy.edit("task", "t1", ("set", "title", -1))
+    stamp = store.pending[0].edit.entities[0][1][LIFE].newest.stamp
+    forge(copy, 0, lambda h: replace(h, stamp=stamp))
+    sync(store, hub.url)
+    sync(copy, hub.url)
+    sync(store, hub.url)
+    assert store.view("task", "t1") == copy.view("task", "t1") == hub.show("hub", "task", "t1") == {"title": -1}
+    agree(hub, store)
+    agree(hub, copy)
 
 
 def test_a_clock_that_is_ahead_is_corrected_and_the_edits_stamped_anew(hub: Hub) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import xxhash
 
-from .cbor import BadBytes, decode, order_key
+from .cbor import BadBytes
 
 UNITS_A_SECOND: Final = 1 << 32
 
@@ -165,5 +165,6 @@ def _floor(stamp: Stamp, margin_ms: int | None) -> Stamp:
     return Stamp(stamp.generation, max(stamp.time + 1 - units(margin_ms), 0), bytes(16))
 
 
-def _content_order(candidate: Candidate) -> tuple[object, ...]:
-    return (candidate.header.rank, order_key(decode(candidate.value)))
+def _content_order(candidate: Candidate) -> tuple[int, bytes]:
+    """Of two writes of one stamp the greater stays, by its bytes."""
+    return (candidate.header.rank, candidate.value)
