@@ -23,6 +23,7 @@ VERSION: Final = 1
 ZSTD: Final = 1
 PUSHES_MAX: Final = 4
 EDITS_A_PUSH: Final = 256
+PUSH_ROUNDS_MAX: Final = 20
 PAGE_BYTES: Final = 256 << 10
 WAIT_S: Final = 20.0
 
@@ -257,7 +258,9 @@ class Session:
     def push(self) -> None:
         """Brings every pending edit to the hub; each has its verdict afterwards."""
         store = self.store
-        while store.pending:
+        for _ in range(PUSH_ROUNDS_MAX):
+            if not store.pending:
+                return
             batch = store.pending[:]
             for start in range(0, len(batch), EDITS_A_PUSH):
                 while len(self._pushes) >= PUSHES_MAX:
@@ -266,6 +269,7 @@ class Session:
                     break
                 self.send_push(batch[start : start + EDITS_A_PUSH])
             self._drain()
+        raise BadBytes(f"edits without a verdict after {PUSH_ROUNDS_MAX} rounds")
 
     def send_push(self, edits: list[Pending]) -> None:
         """One PUSH, of edits as they are, honest or not."""
