@@ -56,7 +56,9 @@ def encode(value: Any) -> bytes:
         case list() | tuple():
             return _head(4, len(value)) + b"".join(encode(item) for item in value)
         case dict():
-            pairs = sorted(((encode(key), encode(item)) for key, item in value.items()), key=lambda p: (len(p[0]), p[0]))
+            pairs = sorted(
+                ((encode(key), encode(item)) for key, item in value.items()), key=lambda p: (len(p[0]), p[0])
+            )
             return _head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
         case Later(tag, content):
             return _head(6, tag) + encode(content)
@@ -110,10 +112,11 @@ def order_key(value: Any) -> tuple[Any, ...]:
         case list():
             return (6, [order_key(item) for item in value])
         case dict():
-            pairs = sorted(((key.encode(), item) for key, item in value.items()), key=lambda p: (len(p[0]), p[0]))
-            return (7, [(key, order_key(item)) for key, item in pairs])
+            return (7, [(key.encode(), order_key(value[key])) for key in sorted(value, key=str.encode)])
         case Later(tag, content):
             return (8, tag, content)
+        case _ if value is ABSENT:
+            return (-1,)
     raise TypeError(f"no value of the wire: {value!r}")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import xxhash
 
-from .cbor import BadBytes, decode, order_key
+from .cbor import BadBytes
 
 UNITS_A_SECOND: Final = 1 << 32
 
@@ -83,7 +84,7 @@ class Register:
         if not self.candidates:
             raise BadBytes("a register without candidates")
         stamps = [candidate.stamp for candidate in self.candidates]
-        if any(a >= b for a, b in zip(stamps, stamps[1:])):
+        if any(a >= b for a, b in pairwise(stamps)):
             raise BadBytes("candidates that do not rise")
         replicas = {stamp.replica for stamp in stamps}
         if len(replicas) != len(stamps):
@@ -159,11 +160,11 @@ def digest_of(kind: str, id_: str, address: bytes, register: Register) -> int:
 def _floor(stamp: Stamp, margin_ms: int | None) -> Stamp:
     if margin_ms == 0:
         return stamp
-    if margin_ms is None or stamp.time < units(margin_ms):
+    if margin_ms is None:
         return LOWEST
-    return Stamp(stamp.generation, stamp.time - units(margin_ms) + 1, bytes(16))
+    return Stamp(stamp.generation, max(stamp.time + 1 - units(margin_ms), 0), bytes(16))
 
 
-def _content_order(candidate: Candidate) -> tuple[object, ...]:
-    value = decode(candidate.value)
-    return (candidate.header.rank, order_key(value) if candidate.value != b"\xf7" else ())
+def _content_order(candidate: Candidate) -> tuple[int, bytes]:
+    """Of two writes of one stamp the greater stays, by its bytes."""
+    return (candidate.header.rank, candidate.value)

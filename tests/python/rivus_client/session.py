@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
@@ -21,6 +23,7 @@ VERSION: Final = 1
 ZSTD: Final = 1
 PUSHES_MAX: Final = 4
 EDITS_A_PUSH: Final = 256
+PUSH_ROUNDS_MAX: Final = 20
 PAGE_BYTES: Final = 256 << 10
 WAIT_S: Final = 20.0
 
@@ -78,39 +81,47 @@ class Session:
         self._caught_up = False
         self._fetched: list[tuple[Entity, Registers]] = []
         self._asked = 0
+        self.is_cut = False
         self._everything = False
         self._repaired = False
         self._skip_pages = False
         self._peer_zstd = False
         self._told_incarnation: int | None = None
-        self._ws: ClientConnection = dial(url, compression=None, max_size=wire.FRAME_MAX + 1024, open_timeout=WAIT_S)
+        self._socket = ExitStack()
+        dialled = dial(url, compression=None, max_size=wire.FRAME_MAX + 1024, open_timeout=WAIT_S)
+        self._ws: ClientConnection = self._socket.enter_context(dialled)
         try:
             self._greet(token)
         except BaseException:
-            self._ws.close()
+            self._socket.close()
             raise
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
-            self._ws.close()
+            self._socket.close()
 
     def close(self, code: int = Code.CLOSED, message: str = "") -> None:
         self._control(Type.GOAWAY, {0: int(code), 1: message})
-        self._ws.close()
+        self._socket.close()
 
     def cut(self) -> None:
         """Ends the connection without a word, as a network does."""
-        self._ws.socket.close()
+        self.is_cut = True
+        self._ws.socket.shutdown(socket.SHUT_RDWR)
 
     # ------------------------------------------------------------ frames
 
     def send(self, frame: bytes) -> None:
-        self._ws.send(wire.compress(frame) if self._peer_zstd else frame)
+        # What the other side said before it went is read next.
+        with suppress(ConnectionClosed):
+            self._ws.send(wire.compress(frame) if self._peer_zstd else frame)
 
     def recv(self, timeout: float = WAIT_S) -> tuple[int, bytes]:
         """The next frame's type and body."""
@@ -148,6 +159,7 @@ class Session:
             raise BadBytes(f"frame {kind} before WELCOME")
         welcome = cbor.decode_control(body)
         self.rank: int = welcome[4]
+        store.rank = self.rank
         self._peer_zstd = bool(welcome[1] & ZSTD)
         about = welcome[2]
         self.hub_id: int = about[0]
@@ -209,10 +221,10 @@ class Session:
         store = self.store
         self._control(Type.RESET, {0: int.from_bytes(cursor.incarnation, "big"), 1: cursor.at, 2: []})
         store.cursor, store.authority_head, self._everything = START, 0, True
-        kind, body = self.recv()
+        kind, _ = self.recv()
         if kind == Type.SUBSCRIBE:
             self._upload()
-            kind, body = self.recv()
+            kind, _ = self.recv()
         if kind != Type.SYNCED:
             raise BadBytes(f"frame {kind} in place of SYNCED")
 
@@ -246,7 +258,9 @@ class Session:
     def push(self) -> None:
         """Brings every pending edit to the hub; each has its verdict afterwards."""
         store = self.store
-        while store.pending:
+        for _ in range(PUSH_ROUNDS_MAX):
+            if not store.pending:
+                return
             batch = store.pending[:]
             for start in range(0, len(batch), EDITS_A_PUSH):
                 while len(self._pushes) >= PUSHES_MAX:
@@ -255,6 +269,7 @@ class Session:
                     break
                 self.send_push(batch[start : start + EDITS_A_PUSH])
             self._drain()
+        raise BadBytes(f"edits without a verdict after {PUSH_ROUNDS_MAX} rounds")
 
     def send_push(self, edits: list[Pending]) -> None:
         """One PUSH, of edits as they are, honest or not."""
@@ -415,9 +430,8 @@ class Session:
         replica, last, _, lost = wire.read_lost(body)
         if replica not in self.store.replicas:
             raise BadBytes("LOST about a replica that was not named")
-        known = self.store.heard.get(replica, 0)
-        self.store.conflicts += [write for write in lost if write.number > known]
-        self.store.heard[replica] = max(known, last)
+        # A hub that was set back counts anew, so a conflict is known by what it says, not by its number.
+        self.store.conflicts += [write for write in lost if write not in self.store.conflicts]
         self.send(bytes([Type.HEARD]) + replica + varint(last))
 
 

@@ -72,7 +72,7 @@ class Schema:
 
     def fingerprint(self) -> bytes:
         """Of the declarations. One that differs from the other side's only has the policies compared."""
-        text = json.dumps({"kinds": self.kinds}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps({"kinds": _canonical(self.kinds)}, separators=(",", ":"), ensure_ascii=False)
         return xxhash.xxh3_128_digest(text.encode(), seed=0)
 
     def policies(self) -> list[list[str | None]]:
@@ -99,6 +99,25 @@ class Schema:
                 return f"set, {self.option(kind, name, 'wins', 'add')} wins{ranked}"
             case other:
                 return other + ranked
+
+
+_KIND_KEYS: Final = ("life", "open", "aliases", "fields", "groups")
+_FIELD_KEYS: Final = ("type", "margin_ms", "resolver", "wins", "authority", "on_conflict", "was", "default")
+
+
+def _canonical(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Names rising, keys in the page's order; the defaults are thought to be left out already."""
+    out: dict[str, Any] = {}
+    for name in sorted(kinds):
+        kind = {key: kinds[name][key] for key in _KIND_KEYS if key in kinds[name]}
+        if fields := kind.get("fields"):
+            kind["fields"] = {
+                f: {key: fields[f][key] for key in _FIELD_KEYS if key in fields[f]} for f in sorted(fields)
+            }
+        if groups := kind.get("groups"):
+            kind["groups"] = {group: groups[group] for group in sorted(groups)}
+        out[name] = kind
+    return out
 
 
 # ---------------------------------------------------------------- the store
@@ -140,6 +159,7 @@ class Store:
     head: int = 0
     clock_correction_ms: int = 0
     high_water: int = 0
+    rank: int = 0
     authority: int | None = None
     authority_head: int = 0
     cursor: Cursor = START
@@ -148,7 +168,6 @@ class Store:
     pending: list[Pending] = field(default_factory=list)
     edit_count: int = 0
     rejected: list[tuple[Pending, int, str]] = field(default_factory=list)
-    heard: dict[bytes, int] = field(default_factory=dict)
     conflicts: list[LostWrite] = field(default_factory=list)
     _digest: int = 0
     _count: int = 0
@@ -188,7 +207,9 @@ class Store:
                 self._digest = (self._digest + digest_of(*entity, addr, new)) % (1 << 128)
                 held[addr] = new
                 believable = units(self.now_ms() + DRIFT_MS)
-                self.high_water = max([self.high_water, *(t for c in new.candidates if (t := c.stamp.time) <= believable)])
+                self.high_water = max(
+                    [self.high_water, *(t for c in new.candidates if (t := c.stamp.time) <= believable)]
+                )
             self.row_seqs[entity] = self._next_seq()
 
     def _next_seq(self) -> int:
@@ -226,7 +247,8 @@ class Store:
         if correct_ms is not None:
             self.clock_correction_ms += correct_ms
             self.high_water = max(
-                (c.stamp.time for regs in self.confirmed.values() for r in regs.values() for c in r.candidates), default=0
+                (c.stamp.time for regs in self.confirmed.values() for r in regs.values() for c in r.candidates),
+                default=0,
             )
         # What rests on a refused edit was made on a view that is gone: it is made again from its operations.
         self.pending = []
@@ -260,7 +282,9 @@ class Store:
         rows = []
         for entity, changed in changes:
             old = shown[entity]
-            rows.append((entity, {addr: write(old.get(addr), header, margin, value) for addr, margin, value in changed}))
+            rows.append(
+                (entity, {addr: write(old.get(addr), header, margin, value) for addr, margin, value in changed})
+            )
         self.edit_count += 1
         self._next_seq()
         pending = Pending(Edit(self.edit_count, rows), ops)
@@ -274,7 +298,7 @@ class Store:
         if newest is not None:
             generation = newest.generation + (newest.time >= self.high_water)
         saw = Saw(self.cursor.incarnation, self.cursor.done) if self.cursor != START else None
-        return Header(Stamp(generation, self.high_water, self.replica), saw=saw)
+        return Header(Stamp(generation, self.high_water, self.replica), self.rank, saw)
 
     def _changes(self, entity: Entity, ops: list[Op]) -> list[tuple[bytes, int | None, bytes]]:
         """Address, margin and value of each register that the operations write."""
@@ -310,8 +334,8 @@ class Store:
                 case ("inc", name, by):
                     share = address(4, name, self.replica)
                     # Two increments of one edit add up; the share holds the replica's running total.
-                    old = out[share][1] if share in out else registers[share].newest.value if share in registers else b"\x00"
-                    put(share, 0, cbor.decode(old) + by)
+                    held = _total(registers[share]) if share in registers else 0
+                    put(share, 0, (cbor.decode(out[share][1]) if share in out else held) + by)
                 case _:
                     raise EditError(f"no operation {op!r}")
         if out and LIFE not in out:
@@ -349,7 +373,7 @@ class Store:
         life = self.shown(entity).get(LIFE)
         if life is None:
             return False
-        lives = [candidate.value == b"\xf5" for candidate in life.candidates]
+        lives = [candidate.value != b"\xf4" for candidate in life.candidates]
         match self.schema.life(entity[0]):
             case "edit-revives":
                 return any(lives)
@@ -368,22 +392,21 @@ class Store:
             prefix, key = split_address(addr)
             class_, name, register = addr[0], prefix[3:].decode(), registers[addr]
             if class_ == 1:
-                out[name] = self._resolve(kind, name, register.candidates)
+                if (value := self._resolve(kind, name, register.candidates)) is not ABSENT:
+                    out[name] = value
             elif class_ == 2:
-                members = cbor.decode(register.newest.value)
+                value = cbor.decode(register.newest.value)
+                members = value if isinstance(value, dict) else {}
                 out |= {member: members[member] for member in self.schema.members(kind, name) if member in members}
             elif class_ == 3 and self.schema.type_of(kind, name) == "set":
                 adds = [candidate.value == b"\xf5" for candidate in register.candidates]
                 wins = self.schema.option(kind, name, "wins", "add")
-                keys = out.setdefault(name, [])
                 if any(adds) if wins == "add" else all(adds):
-                    keys.append(key.decode())
-            elif class_ == 3:
-                entries = out.setdefault(name, {})
-                if register.newest.value != b"\xf7":
-                    entries[key.decode()] = cbor.decode(register.newest.value)
+                    out.setdefault(name, []).append(key.decode())
+            elif class_ == 3 and register.newest.value != b"\xf7":
+                out.setdefault(name, {})[key.decode()] = cbor.decode(register.newest.value)
             elif class_ == 4:
-                out[name] = out.get(name, 0) + cbor.decode(register.newest.value)
+                out[name] = out.get(name, 0) + _total(register)
         return out
 
     def _resolve(self, kind: str, name: str, candidates: tuple[Candidate, ...]) -> Any:
@@ -409,6 +432,12 @@ class Store:
                 return values[-1]
 
 
+def _total(register: Register) -> int:
+    """A replica's running total: any value but an integer counts 0."""
+    value = cbor.decode(register.newest.value)
+    return value if type(value) is int else 0
+
+
 def restamped(pending: Pending, change: Callable[[Header], Header]) -> Pending:
     """The same edit under another header, as a dishonest client makes one."""
     rows = []
@@ -421,5 +450,3 @@ def restamped(pending: Pending, change: Callable[[Header], Header]) -> Pending:
             written[addr] = replace(register, floor=floor, candidates=(replace(candidate, header=header),))
         rows.append((entity, written))
     return Pending(replace(pending.edit, entities=rows), pending.ops)
-
-

@@ -647,7 +647,6 @@ def read_fetched(coder: Coder, body: bytes) -> tuple[bool, list[tuple[Entity, Re
 class LostWrite:
     """A write that lost to one whose author had not seen it."""
 
-    number: int
     hidden: bool
     kind: str
     id: str
@@ -663,12 +662,11 @@ def read_lost(body: bytes) -> tuple[bytes, int, int, list[LostWrite]]:
     reader = Reader(body)
     replica, last, dropped, count = reader.take(16), reader.varint(), reader.varint(), reader.varint()
     lost = []
-    for index in range(count):
+    for _ in range(count):
         one = Reader(reader.slice())
         hidden = one.byte() == 1
         kind, id_, address, value, winner = one.text(), one.text(), one.slice(), one.slice(), one.slice()
-        number = last - count + 1 + index
-        lost.append(LostWrite(number, hidden, kind, id_, address, value, winner, one.plain_stamp(), one.plain_stamp()))
+        lost.append(LostWrite(hidden, kind, id_, address, value, winner, one.plain_stamp(), one.plain_stamp()))
         one.end()
     reader.end()
     return replica, last, dropped, lost
