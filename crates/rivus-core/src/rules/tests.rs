@@ -216,7 +216,7 @@ fn a_peer_cannot_name_rules_of_a_version_that_no_update_reaches() {
         let hello = Hello { version_min, version_max, capabilities: 0, about, token: None, offers: true };
         let seeds =
             Seeds { store: StoreId(7), replica: ReplicaId::from_u128(7), incarnation: Incarnation(7) };
-        let role = Role::Server { grants: Grants::everybody() };
+        let role = Role::server(Grants::everybody());
         let options = SessionOptions { role, want: Want::Live, offers: true, seeds, capabilities: 0 };
         Session::new(options).handle(one, &Frame::Hello(hello).encode(), Millis(1))
     };
