@@ -28,6 +28,10 @@ PAGE_BYTES: Final = 256 << 10
 WAIT_S: Final = 20.0
 
 
+SPOT: Final = 65_536
+"""Added to a verdict's code where it says what it is about."""
+
+
 class Gone(Exception):
     """The other side ended the connection: GOAWAY's code and message, or none."""
 
@@ -307,7 +311,12 @@ class Session:
             hub_clock = int.from_bytes(reader.take(8), "big", signed=True)
         for _ in range(count):
             index, code = reader.varint(), reader.varint()
-            exceptions[index] = (code, reader.text())
+            message = reader.text()
+            if code >= SPOT:
+                code -= SPOT
+                place = f"{reader.text()} {reader.text()}"
+                message += f" ({place}.{reader.text()})" if reader.byte() else f" ({place})"
+            exceptions[index] = (code, message)
         reader.end()
         if not self._pushes:
             raise BadBytes("an ACK of nothing")

@@ -19,6 +19,8 @@ from .cbor import BadBytes
 from .register import LOWEST, UNITS_A_SECOND, Candidate, Header, Moment, Register, Saw, Stamp
 
 FRAME_MAX: Final = 32 << 20
+ANEW: Final = 32
+"""In the flags of a frame of rows: its sender's memory starts anew with it."""
 COMPRESS_FROM: Final = 512
 EDITS_NAMED: Final = 16
 U64: Final = (1 << 64) - 1
@@ -236,14 +238,19 @@ class Dictionary(Generic[T]):
 class Coder:
     """The memory of one direction of a connection."""
 
-    kinds: Dictionary[str] = field(default_factory=lambda: Dictionary(4_096, 1 << 20))
-    fields: Dictionary[bytes] = field(default_factory=lambda: Dictionary(65_536, 4 << 20))
-    replicas: Dictionary[bytes] = field(default_factory=lambda: Dictionary(65_536, 4 << 20))
-    incarnations: Dictionary[bytes] = field(default_factory=lambda: Dictionary(4_096, 1 << 20))
-    entities: Dictionary[Entity] = field(default_factory=lambda: Dictionary(65_536, 8 << 20))
+    kinds: Dictionary[str] = field(default_factory=lambda: Dictionary(1_024, 128 << 10))
+    fields: Dictionary[bytes] = field(default_factory=lambda: Dictionary(8_192, 512 << 10))
+    replicas: Dictionary[bytes] = field(default_factory=lambda: Dictionary(8_192, 128 << 10))
+    incarnations: Dictionary[bytes] = field(default_factory=lambda: Dictionary(1_024, 8 << 10))
+    entities: Dictionary[Entity] = field(default_factory=lambda: Dictionary(16_384, 1 << 20))
     ms: int = 0
     rest: int = 0
     done: int = 0
+
+    def heed(self, flags: int) -> None:
+        """Forgets everything, if the flags of a frame say that its sender has."""
+        if flags & ANEW:
+            vars(self).update(vars(Coder()))
 
     def push_entity(self, entity: Entity) -> None:
         kind, id_ = (part.encode() for part in entity)
@@ -609,6 +616,7 @@ class Page:
 def read_page(coder: Coder, body: bytes) -> Page:
     reader = Reader(body)
     flags = reader.byte()
+    coder.heed(flags)
     at = reader.varint()
     incarnation = reader.take(8) if flags & 2 else None
     entities = RowReader(coder, reader.take(reader.left())).entities()
@@ -634,12 +642,14 @@ def write_push(coder: Coder, heard: int, head: int, incarnation: bytes | None, e
 def read_push(coder: Coder, body: bytes) -> tuple[int, int, bytes | None, list[Edit]]:
     reader = Reader(body)
     flags = reader.byte()
+    coder.heed(flags)
     heard, head = reader.varint(), reader.varint()
     incarnation = reader.take(8) if flags & 2 else None
     return heard, head, incarnation, RowReader(coder, reader.take(reader.left())).edits()
 
 
 def read_fetched(coder: Coder, body: bytes) -> tuple[bool, list[tuple[Entity, Registers]]]:
+    coder.heed(body[0])
     return bool(body[0] & 1), RowReader(coder, body[1:]).entities()
 
 
