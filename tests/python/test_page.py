@@ -66,7 +66,7 @@ def test_control_frames_are_made_again(kind: Type) -> None:
 
 def test_hello_means_what_the_page_says() -> None:
     about = {0: 1, 1: REPLICA, 2: [[0x101, 1]], 3: 1, 4: bytes(range(16)), 5: 1000}
-    assert cbor.decode_control(frame(Type.HELLO)[1:]) == {0: 1, 1: 1, 2: 3, 3: about, 5: True}
+    assert cbor.decode_control(frame(Type.HELLO)[1:]) == {0: 1, 1: 1, 2: 7, 3: about, 5: True}
 
 
 def test_the_delta_is_read_and_made_again() -> None:
