@@ -292,7 +292,15 @@ impl<H: Host> Pump<H> {
 
     /// The next frame. An error ends the session, but what it has left to say is still sent.
     async fn transmit(&mut self, failed: &mut Option<SyncError>) -> Result<Option<Vec<u8>>, SyncError> {
-        match self.blocking(|session, replica, now| session.poll_transmit(replica, now)).await? {
+        let waits = self.gate.as_ref().and_then(Gate::unseen);
+        let poll = move |session: &mut Session, replica: &mut Replica<H::Store>, now| {
+            // An edit that was committed since the last look is told of before the replica is free.
+            if waits.is_some_and(|edits| edits.has_changed().unwrap_or(false)) {
+                session.hold_pushes(true);
+            }
+            session.poll_transmit(replica, now)
+        };
+        match self.blocking(poll).await? {
             Ok(frame) => Ok(frame),
             Err(error) => {
                 failed.get_or_insert(error.into());
