@@ -140,7 +140,7 @@ async fn one_field_of_ten_thousand_is_one_register_on_the_wire() -> Result {
         let c = Db::memory(schema()?)?;
         c.sync(&remote).await?;
         a.sync(&remote).await?;
-        assert_eq!(c.sync(&remote).await?.received, 1);
+        assert_eq!(c.sync(&remote).await?.pulled.received, 1);
     }
     Ok(())
 }
