@@ -341,6 +341,12 @@ impl Gate {
         }
     }
 
+    /// Tells of edits that no look has noted yet, if such have to wait.
+    pub(super) fn unseen(&self) -> Option<watch::Receiver<u64>> {
+        let waits = self.live && self.levers.borrow().debounce.is_some();
+        waits.then(|| self.edits.clone())
+    }
+
     pub(super) fn batch_edits(&self) -> usize {
         self.levers.borrow().batch_edits
     }

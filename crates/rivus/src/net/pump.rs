@@ -337,7 +337,15 @@ impl<H: Host> Pump<H> {
 
     /// The next frame. An error ends the session, but what it has left to say is still sent.
     async fn transmit(&mut self, failed: &mut Option<SyncError>) -> Result<Option<Vec<u8>>, SyncError> {
-        match self.blocking(self.length, |session, replica, now| session.poll_transmit(replica, now)).await? {
+        let waits = self.gate.as_ref().and_then(Gate::unseen);
+        let poll = move |session: &mut Session, replica: &mut Replica<H::Store>, now| {
+            // An edit that was committed since the last look is told of before the replica is free.
+            if waits.is_some_and(|edits| edits.has_changed().unwrap_or(false)) {
+                session.hold_pushes(true);
+            }
+            session.poll_transmit(replica, now)
+        };
+        match self.blocking(self.length, poll).await? {
             Ok(frame) => {
                 let long = frame.as_ref().is_some_and(|frame| frame.len() > MOMENT_BYTES_MAX);
                 self.length = if long { Length::Unknown } else { Length::Moment };
