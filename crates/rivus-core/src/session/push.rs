@@ -380,7 +380,7 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let (store, rank_max) = self.peer().map(|peer| (peer.store, peer.rank))?;
-        let gate = self.gate().cloned().ok_or_else(|| unexpected("a push to a client"))?;
+        let gate = self.gate().cloned().ok_or_else(|| unexpected("a push to a side that judges nothing"))?;
         let subject = self.subject().to_owned();
         if !self.is_server() || !replica.identity().is_authority {
             return Err(unexpected("a push to a side that judges nothing"));
