@@ -105,11 +105,12 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let events = self.replica.poll_events();
-        if events.iter().any(|event| matches!(event, Event::Changed { .. })) {
-            self.shared.changes.send_modify(|changes| *changes += 1);
-        }
+        // First, so that whoever wakes knows that the edit may have to wait for more of them.
         if events.iter().any(|event| matches!(event, Event::Changed { origin: Origin::Local, .. })) {
             self.shared.sync.edits.send_modify(|edits| *edits += 1);
+        }
+        if events.iter().any(|event| matches!(event, Event::Changed { .. })) {
+            self.shared.changes.send_modify(|changes| *changes += 1);
         }
         for event in events {
             // Nobody listens: then nobody misses it.

@@ -34,6 +34,14 @@ fn has(db: &Db, id: &str) -> bool {
     db.view("task", id).unwrap().is_some()
 }
 
+/// Waits until a commit makes it true.
+async fn until(db: &Db, mut done: impl FnMut() -> bool) {
+    let mut events = db.subscribe();
+    while !done() {
+        events.next().await;
+    }
+}
+
 async fn serve(hub: &Db) -> Hub {
     hub.serve("127.0.0.1:0", HubOptions::open()).await.unwrap()
 }
@@ -112,7 +120,8 @@ async fn the_classes_of_a_report_add_up_to_what_was_offered() -> Result {
     put(&a, "low1", "x");
     put(&a, "low2", "x");
     put(&a, "shared", "two");
-    put(&b, "shared", "three");
+    // Later by the clock, whatever that shows.
+    b.force_set("task", "shared", [("title", "three".into())])?;
     b.sync(&plain).await?;
     let report = a.sync_once(&plain).await;
     adds_up(&report);
@@ -254,9 +263,7 @@ async fn the_state_says_what_is_pending_and_synced_only_when_nothing_is() -> Res
     assert!(!state.synced && state.connected && state.pending_since.is_some(), "{state:?}");
     assert_eq!(a.delivery(&edited)?, Delivery::Local);
     put(&hub, "h", "x");
-    while !has(&a, "h") {
-        states.changed().await.unwrap();
-    }
+    until(&a, || has(&a, "h")).await;
     assert!(!has(&hub, "t") && !states.borrow().synced, "edits are held back, changes come");
     drop(pause);
     let state = states.wait_for(|state| state.synced).await.unwrap().clone();
@@ -282,9 +289,7 @@ async fn with_downloads_paused_edits_go_and_nothing_comes() -> Result {
     assert!(has(&hub, "t") && !has(&a, "h"));
     drop(pause);
     connection.synced().await?;
-    while !has(&a, "h") {
-        states.changed().await.unwrap();
-    }
+    until(&a, || has(&a, "h")).await;
     Ok(())
 }
 
@@ -335,9 +340,7 @@ async fn a_periodic_device_keeps_edits_for_the_round_and_live_ones_for_the_end_o
     put(&a, "u", "x");
     states.wait_for(|state| state.pending == 1).await.unwrap();
     put(&hub, "h", "x");
-    while !has(&a, "h") {
-        states.changed().await.unwrap();
-    }
+    until(&a, || has(&a, "h")).await;
     assert!(!has(&hub, "u"), "a page passed, the edit waits");
     let (quiet, most) = (LONG, Duration::from_millis(1));
     a.set_levers(|levers| levers.debounce = Some(Debounce { quiet, most }));
@@ -350,11 +353,11 @@ async fn a_periodic_device_keeps_edits_for_the_round_and_live_ones_for_the_end_o
 async fn a_connection_that_has_used_up_its_bytes_waits_for_the_next_period() -> Result {
     let (hub, a) = (open(), open());
     let served = serve(&hub).await;
-    let text: String = (0..6000).map(|_| rivus::new_id()).collect();
     for n in 0..8 {
-        put(&hub, &format!("h{n}"), &format!("{n}{text}"));
+        let text: String = (0..6000).map(|_| rivus::new_id()).collect();
+        put(&hub, &format!("h{n}"), &text);
     }
-    a.set_levers(|levers| levers.budget = Some(Budget { bytes: 150_000, per: LONG }));
+    a.set_levers(|levers| levers.budget = Some(Budget { bytes: 40_000, per: LONG }));
     let connection = a.connect(to(&served));
     let mut states = connection.states();
     states.wait_for(|state| state.why == Some(Why::Budget)).await.unwrap();
@@ -424,10 +427,42 @@ async fn a_job_in_the_background_says_what_came_of_it() -> Result {
     put(&hub, "h", "x");
     assert_eq!(a.run_once(&remote, LONG).await, Background::NewData);
     put(&a, "t", "x");
-    assert_eq!(a.run_once(&remote, Duration::ZERO).await, Background::Failed);
+    // Somebody who takes the call and never says a word.
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = Remote::new(format!("ws://{}", mute.local_addr().unwrap()));
+    assert_eq!(a.run_once(&nobody, Duration::from_millis(50)).await, Background::Failed);
     assert_eq!(a.run_once(&remote, LONG).await, Background::NoData, "nothing new came");
     assert!(has(&hub, "t"));
     served.shutdown().await;
     assert_eq!(a.run_once(&remote, LONG).await, Background::Failed);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_write_is_retried_or_discarded_and_exported_meanwhile() -> Result {
+    let (hub, a) = (open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::closed().grant("boss", 9).grant("plain", 0)).await?;
+    let (boss, plain) = (to(&served).token("boss"), to(&served).token("plain"));
+    a.sync(&boss).await?;
+    put(&a, "t", "x");
+    put(&a, "u", "x");
+    let edited = put(&a, "v", "x");
+    let report = a.sync_once(&plain).await;
+    assert_eq!((report.pushed.rejected.get("RANK"), report.error), (Some(&3), None), "a refusal is no error");
+    assert_eq!(a.delivery(&edited)?, Delivery::Rejected);
+    let rejections = a.rejections()?;
+    let found: Vec<_> = rejections.iter().map(|r| (r.code, r.id.as_str(), r.field.as_deref())).collect();
+    assert_eq!(found, ["t", "u", "v"].map(|id| (Code::RANK, id, Some("title"))));
+    assert!(!has(&a, "t"), "it was taken back");
+    let json = serde_json::to_value(a.export_pending()?).unwrap();
+    assert_eq!(json["rejected"][0]["ops"][0]["action"]["put"]["title"], "x", "{json}");
+    a.retry_rejected(rejections[0].key)?;
+    assert!(a.discard_rejected(rejections[1].key)?);
+    put(&a, "v", "y");
+    assert!(a.rejections()?.is_empty());
+    assert_eq!(serde_json::to_value(a.export_pending()?).unwrap()["pending"].as_array().unwrap().len(), 2);
+    adds_up(&a.sync_once(&plain).await);
+    assert!(has(&hub, "t") && !has(&hub, "u") && has(&hub, "v"));
+    assert_eq!(a.status()?.digest, hub.status()?.digest);
     Ok(())
 }

@@ -322,10 +322,23 @@ impl Gate {
 
     /// Whether edits are held back now.
     pub(super) fn holds(&mut self) -> bool {
-        if self.due().is_some_and(|due| due <= Instant::now()) {
+        self.note_edits();
+        if self.due().is_none_or(|due| due <= Instant::now()) {
             self.waiting = None;
         }
         !self.pushes || self.pauses.borrow().uploads > 0 || self.waiting.is_some()
+    }
+
+    /// Lets edits wait that were made since the last look. Asked before anything is sent, whatever woke the session.
+    fn note_edits(&mut self) {
+        if !self.edits.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.edits.mark_unchanged();
+        if self.live && self.levers.borrow().debounce.is_some() {
+            let now = Instant::now();
+            self.waiting = Some((self.waiting.map_or(now, |(first, _)| first), now));
+        }
     }
 
     pub(super) fn batch_edits(&self) -> usize {
@@ -341,19 +354,66 @@ impl Gate {
 
     /// Waits until something has changed.
     pub(super) async fn changed(&mut self) {
-        let edited = tokio::select! {
-            changed = self.levers.changed() => changed.map(|()| false),
-            changed = self.pauses.changed() => changed.map(|()| false),
-            changed = self.edits.changed(), if self.live => changed.map(|()| true),
-        };
-        match edited {
-            Ok(true) if self.levers.borrow().debounce.is_some() => {
-                let now = Instant::now();
-                self.waiting = Some((self.waiting.map_or(now, |(first, _)| first), now));
+        let changed = tokio::select! {
+            changed = self.levers.changed() => changed,
+            changed = self.pauses.changed() => changed,
+            changed = self.edits.changed(), if self.live => {
+                // Not seen yet: that is noted before the next frame.
+                self.edits.mark_changed();
+                changed
             }
-            Ok(_) => {}
+        };
+        if changed.is_err() {
             // The database is gone: nothing will change any more.
-            Err(_) => std::future::pending().await,
+            std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(control: &Control) -> Gate {
+        Gate::new(control, true, true, true)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edits_wait_for_quiet_and_at_most_for_the_longest_wait() {
+        let control = Control::default();
+        let (quiet, most) = (Duration::from_millis(300), Duration::from_secs(1));
+        control.levers.send_modify(|levers| levers.debounce = Some(Debounce { quiet, most }));
+        let mut gate = gate(&control);
+        let (start, step) = (Instant::now(), Duration::from_millis(200));
+        assert!(!gate.holds(), "what was pending goes at once");
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            control.edits.send_modify(|edits| *edits += 1);
+            held.push(gate.holds());
+            tokio::time::advance(step).await;
+        }
+        assert_eq!(
+            held,
+            [true, true, true, true, true, false, true],
+            "a second after the first, typing or not"
+        );
+        assert_eq!(gate.due(), Some(start + step * 6 + quiet));
+        tokio::time::advance(quiet).await;
+        assert!(!gate.holds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lever_that_is_pulled_back_lets_go_what_waits() {
+        let control = Control::default();
+        let wait = Duration::from_secs(3600);
+        control.levers.send_modify(|levers| levers.debounce = Some(Debounce { quiet: wait, most: wait }));
+        let mut gate = gate(&control);
+        control.edits.send_modify(|edits| *edits += 1);
+        assert!(gate.holds());
+        control.levers.send_modify(|levers| levers.debounce = None);
+        gate.changed().await;
+        assert!(!gate.holds() && !gate.is_shut());
+        control.levers.send_modify(|levers| levers.mode = Mode::Periodic { every: wait });
+        assert!(gate.is_shut(), "a live session ends");
     }
 }
