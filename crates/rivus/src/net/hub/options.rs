@@ -87,6 +87,19 @@ impl HubOptions {
         self
     }
 
+    /// Lets in those without a token as well, with this rank. What they bring is nobody's until somebody with a name shows
+    /// it.
+    ///
+    /// ```
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::closed().grant_as("ann", "secret", 5).anonymous(0);
+    /// ```
+    #[must_use]
+    pub fn anonymous(mut self, rank: u8) -> Self {
+        self.grants = self.grants.anonymous(rank);
+        self
+    }
+
     /// Lets in those who show `token` as `subject`, a name of 1 to 255 bytes. Unlike with [`HubOptions::grant`], the token
     /// may later be replaced by another one of the same subject: a database belongs to the subject that it first
     /// connected as.
