@@ -433,7 +433,7 @@ fn failures_say_what_to_do_and_have_their_exit_code() {
         assert_eq!(told.code, 2, "{usage:?}: {}", told.err);
     }
     let told = place.fails(2, &["serve", "--listen", "0.0.0.0:0"]);
-    assert!(told.contains("--grant TOKEN=RANK, or --open"), "{told}");
+    assert!(told.contains("--grant TOKEN=RANK"), "{told}");
 }
 
 #[test]
