@@ -1,8 +1,6 @@
 //! The greeting: who the two are, whether they belong together, and who starts with what.
 
-use super::{
-    Known, Phase, Role, Session, SessionError, SessionEvent, Want, auth, not_authority, unexpected,
-};
+use super::{Known, Phase, Role, Session, SessionError, SessionEvent, Want, auth, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{DRIFT_DEFAULT_MS, Millis};
 use crate::code::Code;
