@@ -5,5 +5,6 @@
 mod crash;
 #[cfg(target_os = "linux")]
 mod fleet;
+mod leader;
 mod process;
 mod sync;

@@ -156,6 +156,7 @@ impl StateJson {
             ConnectionState::Connecting => ("connecting", None),
             ConnectionState::Live { synced: Some(_) } => ("synced", None),
             ConnectionState::Live { synced: None } => ("exchanging", None),
+            ConnectionState::Following => ("following", None),
             ConnectionState::Waiting { error } => ("waiting", Some(error.to_string())),
             _ => ("closed", None),
         };
@@ -197,6 +198,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 Origin::Remote(store) => ("remote", format!("from store {store}")),
                 Origin::Withdrawn => ("withdrawn", "an edit was refused and taken back".to_owned()),
                 Origin::Evicted => ("evicted", "evicted, the hub has it".to_owned()),
+                Origin::OtherProcess => ("other-process", "by another process".to_owned()),
             };
             let text = format!("{} `{}` changed: {from}", printable(kind), printable(id));
             return Ok(out.say(text, &ChangedJson { changed: EntityJson { kind, id, origin } })?);
@@ -211,6 +213,9 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 "conflict {number}: a write of {} `{}` {} was lost: see `conflicts`",
                 place.0, place.1, place.2
             )
+        }
+        Event::Swayed { kind } => {
+            format!("by another process: rules may show others of {} otherwise", printable(kind))
         }
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))

@@ -8,6 +8,7 @@ mod client;
 mod error;
 pub(crate) mod fetch;
 mod hub;
+mod leader;
 mod packing;
 pub(crate) mod pump;
 

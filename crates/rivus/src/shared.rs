@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use crate::Error;
 use crate::any_store::AnyStore;
 use crate::machine::TimeSource;
+use crate::others::Watch;
 
 /// A replica and everybody who waits for it to change.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<Event>,
     /// How many times what this store has to tell others has changed.
     pub(crate) changes: watch::Sender<u64>,
+    /// Who looks for commits of other processes.
+    pub(crate) watch: Watch,
 }
 
 impl Shared {
@@ -40,6 +43,7 @@ impl Shared {
             clock,
             events: broadcast::Sender::new(EVENTS_MAX),
             changes: watch::Sender::new(0),
+            watch: Watch::default(),
         }
     }
 

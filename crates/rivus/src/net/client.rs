@@ -107,6 +107,9 @@ impl From<&str> for Remote {
 pub enum ConnectionState {
     /// Dialling, or shaking hands.
     Connecting,
+    /// Another process, or another opening of the file in this one, has the connection: this one takes over when that
+    /// ends.
+    Following,
     /// Connected.
     Live {
         /// The head of this store up to which each side has everything of the other; `None` while they exchange.
@@ -129,6 +132,7 @@ pub enum ConnectionState {
 #[must_use = "the connection ends when this is dropped"]
 pub struct Connection {
     db: Db,
+    remote: Remote,
     state: watch::Receiver<ConnectionState>,
     stop: watch::Sender<bool>,
     asks: Arc<Asks>,
@@ -148,20 +152,23 @@ impl Connection {
         self.state.clone()
     }
 
-    /// Waits until each side has everything that the other had when this was called.
+    /// Waits until each side has everything that the other had when this was called. While another process has the
+    /// connection, this syncs once by itself.
     ///
     /// # Errors
-    /// [`Error::Sync`] if the connection was given up, [`Error::Store`] if the store cannot be read.
+    /// [`Error::Sync`] if the connection was given up, or another has it and this sync fails; [`Error::Store`] if the store cannot be read.
     pub async fn synced(&self) -> Result<(), Error> {
         let head = self.db.head_seq().await?;
         let mut states = self.state.clone();
         let reached = states.wait_for(|state| match state {
             ConnectionState::Live { synced } => synced.is_some_and(|up_to| up_to >= head),
-            ConnectionState::Stopped { .. } => true,
+            ConnectionState::Stopped { .. } | ConnectionState::Following => true,
             _ => false,
         });
         match reached.await.map(|state| state.clone()) {
             Ok(ConnectionState::Live { .. }) => Ok(()),
+            // What the leader has exchanged is not known here.
+            Ok(ConnectionState::Following) => self.db.sync(&self.remote).await.map(drop),
             Ok(ConnectionState::Stopped { error: Some(error) }) => Err(error.into()),
             _ => Err(SyncError::Broken("the connection was closed".to_owned()).into()),
         }
@@ -231,6 +238,9 @@ impl Db {
     /// Connects to another store and stays connected: changes go both ways as they come. Redials by itself, after
     /// growing, jittered pauses.
     ///
+    /// Of several processes that connect from one file to one address one does, and syncs for all: the others follow
+    /// ([`ConnectionState::Following`]), and one takes over within a second when it ends, however that ends.
+    ///
     /// # Panics
     /// Outside a tokio runtime.
     ///
@@ -252,12 +262,12 @@ impl Db {
         let (stop, stopped) = stop_never();
         let db = self.clone();
         let asks: Arc<Asks> = Arc::default();
-        let asked = Arc::clone(&asks);
+        let (asked, to) = (Arc::clone(&asks), remote.clone());
         let task = tokio::spawn(async move {
             db.stay_connected(remote, state, &asked, stopped).await;
             asked.close();
         });
-        Connection { db: self.clone(), state: states, stop, asks, task }
+        Connection { db: self.clone(), remote: to, state: states, stop, asks, task }
     }
 
     async fn head_seq(&self) -> Result<u64, Error> {
@@ -274,6 +284,12 @@ impl Db {
         mut stop: watch::Receiver<bool>,
     ) {
         let state = Arc::new(state);
+        let _listening = self.shared.listen();
+        let following = || drop(state.send_replace(ConnectionState::Following));
+        let Some(_turn) = super::leader::turn(&self, &remote, asks, &mut stop, following).await else {
+            state.send_replace(ConnectionState::Stopped { error: None });
+            return;
+        };
         let mut pauses = pauses();
         loop {
             state.send_replace(ConnectionState::Connecting);

@@ -151,6 +151,7 @@ impl Db {
 async fn accept(db: Db, listener: TcpListener, options: HubOptions, mut stop: watch::Receiver<bool>) {
     let free = Arc::new(Semaphore::new(options.connections_max));
     let mut connections = JoinSet::new();
+    let _listening = db.shared.listen();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
