@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rivus::{Action, ConnectionState, Db, HubOptions, Op, Remote, Shown};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// After so long a test has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,38 +59,30 @@ impl Live {
     }
 }
 
-/// Passes connections on to a hub, and counts them.
-#[derive(Default)]
-struct Counts {
-    open: AtomicUsize,
-    ever: AtomicUsize,
-}
-
-impl Counts {
-    fn of(&self) -> (usize, usize) {
-        (self.open.load(Ordering::SeqCst), self.ever.load(Ordering::SeqCst))
-    }
-}
-
-async fn counted(hub: std::net::SocketAddr) -> (String, Arc<Counts>) {
-    let counts = Arc::new(Counts::default());
+/// Passes connections on to a hub, and tells how many there are.
+async fn counted(hub: std::net::SocketAddr) -> (String, watch::Receiver<usize>) {
+    let (count, counted) = watch::channel(0);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    let counting = Arc::clone(&counts);
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
-            let counts = Arc::clone(&counting);
-            counts.open.fetch_add(1, Ordering::SeqCst);
-            counts.ever.fetch_add(1, Ordering::SeqCst);
+            let count = count.clone();
+            count.send_modify(|open| *open += 1);
             tokio::spawn(async move {
                 if let Ok(mut far) = TcpStream::connect(hub).await {
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                 }
-                counts.open.fetch_sub(1, Ordering::SeqCst);
+                count.send_modify(|open| *open -= 1);
             });
         }
     });
-    (url, counts)
+    (url, counted)
+}
+
+/// Waits until there is one connection: a leader that meets a new writer makes its own anew.
+async fn is_one(open: &mut watch::Receiver<usize>) {
+    let one = tokio::time::timeout(PATIENCE, open.wait_for(|open| *open == 1)).await;
+    assert!(one.is_ok_and(|open| open.is_ok()), "not one connection for both");
 }
 
 /// Waits until a database holds what is looked for; it looks again at each change.
@@ -99,11 +90,13 @@ async fn holds(db: &Db, what: impl Fn(&Db) -> bool) {
     let mut events = db.subscribe();
     let found = async {
         while !what(db) {
-            let next = std::future::poll_fn(|cx| futures_core::Stream::poll_next(std::pin::Pin::new(&mut events), cx));
+            let next = std::future::poll_fn(|cx| {
+                futures_core::Stream::poll_next(std::pin::Pin::new(&mut events), cx)
+            });
             next.await;
         }
     };
-    tokio::time::timeout(PATIENCE, found).await.expect("it comes in time");
+    assert!(tokio::time::timeout(PATIENCE, found).await.is_ok(), "it does not come in time");
 }
 
 fn has(db: &Db, id: &str) -> bool {
@@ -116,7 +109,7 @@ async fn of_two_processes_one_connects_for_both_and_the_other_takes_over_when_it
     let file = folder.path().join("app.db");
     let hub = Db::memory(rivus_tests::schema()).unwrap();
     let served = hub.serve("127.0.0.1:0", HubOptions::open()).await.unwrap();
-    let (url, counts) = counted(served.address()).await;
+    let (url, mut open) = counted(served.address()).await;
 
     let mut leader = Live::start(&file, &url);
     leader.says("state synced");
@@ -125,7 +118,7 @@ async fn of_two_processes_one_connects_for_both_and_the_other_takes_over_when_it
     for round in 1..=3 {
         let mut follower = Live::start(&file, &url);
         follower.says("state following");
-        assert_eq!(counts.of(), (1, round), "one connection, for both");
+        is_one(&mut open).await;
 
         let id = |who: &str| format!("{who}{round}");
         follower.put(&id("f"));
@@ -136,7 +129,7 @@ async fn of_two_processes_one_connects_for_both_and_the_other_takes_over_when_it
         hub.put("task", &id("h"), [("n", 1.into())]).unwrap();
         leader.says(&format!("changed {} remote", id("h")));
         follower.says(&format!("changed {} other", id("h")));
-        assert_eq!(counts.of(), (1, round), "the follower has not connected for that");
+        is_one(&mut open).await;
 
         let killed = Instant::now();
         leader.kill();
@@ -169,7 +162,8 @@ async fn edits_of_two_processes_survive_the_end_of_the_one_that_connects() {
     // In the middle of it.
     leader.says("acked l20 1");
     let rest = leader.kill();
-    let acked = rest.iter().filter_map(|line| line.strip_prefix("acked ")?.strip_suffix(" 1").map(str::to_owned));
+    let acked =
+        rest.iter().filter_map(|line| line.strip_prefix("acked ")?.strip_suffix(" 1").map(str::to_owned));
     let mut all: BTreeSet<String> = acked.collect();
     all.extend((0..=20).map(|n| format!("l{n}")));
     all.extend((0..60).map(|n| format!("f{n}")));
