@@ -165,6 +165,7 @@ impl StateJson {
 
     fn text(&self) -> String {
         match &self.error {
+            None if self.state == "following" => "following: another process syncs this database".to_owned(),
             Some(error) => format!("{}: {error}; trying again", self.state),
             None => self.state.to_owned(),
         }

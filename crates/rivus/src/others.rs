@@ -169,3 +169,41 @@ impl From<rivus_sqlite::SqliteStore> for AnyStore {
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many runs of own seqs are remembered. What is forgotten is told twice.
 const RUNS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Db, Schema};
+
+    #[test]
+    fn the_last_runs_of_own_seqs_are_known_and_join() {
+        let mut own = Own::default();
+        own.note(3, 2);
+        own.note(3, 0);
+        own.note(5, 2);
+        own.note(9, 1);
+        assert_eq!(own.runs, [(2, 5), (9, 9)]);
+        assert_eq!([1, 2, 5, 6, 9, 10].map(|seq| own.contains(seq)), [false, true, true, false, true, false]);
+        for seq in 1..=1000 {
+            own.note(10 + 2 * seq, 1);
+        }
+        assert_eq!((own.runs.len(), own.contains(2010), own.contains(9)), (RUNS_MAX, true, false));
+    }
+
+    #[tokio::test]
+    async fn connections_are_woken_by_what_other_openings_commit_and_not_after_they_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = [0, 1].map(|_| Db::open(folder.path().join("app.db"), Schema::open()).unwrap());
+        let mut changes = one.shared.changes.subscribe();
+        let listening = one.shared.listen();
+        other.put("task", "t", [("n", 1.into())]).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+        drop((changes, listening));
+        assert!(!one.shared.is_heard());
+        // Whoever listens then is told again.
+        let mut changes = one.shared.changes.subscribe();
+        one.shared.look();
+        other.put("task", "t", [("n", 2.into())]).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+    }
+}

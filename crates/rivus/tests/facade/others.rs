@@ -23,8 +23,7 @@ fn put(db: &Db, id: &str) {
 }
 
 async fn next(events: &mut Subscription) -> Event {
-    let event = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
-    event.expect("it comes in time").unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap().unwrap().unwrap()
 }
 
 /// Everything that is heard of notes up to the last.
@@ -81,7 +80,7 @@ async fn a_query_runs_again_when_another_process_makes_a_rule_show_otherwise() {
     let mut running = other.subscribe_query(&["entry"], sql, [0_i64; 0]).unwrap();
     let mut found = async || {
         let found = tokio::time::timeout(Duration::from_secs(20), running.next()).await;
-        found.expect("it comes in time").unwrap().unwrap().rows
+        found.unwrap().unwrap().unwrap().rows
     };
     assert_eq!(found().await, [["a".to_owned().into()]]);
     start(&one, "b", 2);
@@ -89,6 +88,19 @@ async fn a_query_runs_again_when_another_process_makes_a_rule_show_otherwise() {
     let changed = Event::Changed { kind: "entry".into(), id: "b".into(), origin: Origin::OtherProcess };
     assert_eq!(next(&mut events).await, changed);
     assert_eq!(next(&mut events).await, Event::Swayed { kind: "entry".into() }, "`a` is shown stopped now");
+}
+
+#[tokio::test]
+async fn who_looks_for_others_holds_no_database_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = two(&folder);
+    let mut events = one.subscribe();
+    put(&other, "a");
+    assert!(matches!(next(&mut events).await, Event::Changed { origin: Origin::OtherProcess, .. }));
+    drop(one);
+    while let Some(event) = tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap() {
+        assert!(event.is_ok());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
