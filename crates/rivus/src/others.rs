@@ -198,6 +198,10 @@ mod tests {
         let listening = one.shared.listen();
         other.put("task", "t", [("n", 1.into())]).unwrap();
         tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+        // Commits that write no rows count as well: here the ids of a third opening.
+        changes.mark_unchanged();
+        let _third = Db::open(folder.path().join("app.db"), Schema::open()).unwrap();
+        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
         drop((changes, listening));
         assert!(!one.shared.is_heard());
         // Whoever listens then is told again.
