@@ -6,6 +6,7 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod fleet;
 mod hostile;
+mod leader;
 mod process;
 mod sync;
 mod traps;

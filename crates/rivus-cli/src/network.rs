@@ -142,6 +142,7 @@ impl StateJson {
         let name = match state.phase {
             Phase::Connecting => "connecting",
             Phase::Waiting => "waiting",
+            Phase::Following => "following",
             Phase::Paused => "paused",
             Phase::Stopped => "closed",
             Phase::Idle => "idle",
@@ -157,6 +158,9 @@ impl StateJson {
             self.pending.map_or_else(String::new, |edits| format!(", {} pending", count(edits, "edit")));
         match &self.error {
             Some(error) => format!("{}{pending}: {error}; trying again", self.state),
+            None if self.state == "following" => {
+                format!("following: another process syncs this database{pending}")
+            }
             None => format!("{}{pending}", self.state),
         }
     }
@@ -189,6 +193,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 Origin::Remote(store) => ("remote", format!("from store {store}")),
                 Origin::Withdrawn => ("withdrawn", "an edit was refused and taken back".to_owned()),
                 Origin::Evicted => ("evicted", "evicted, the hub has it".to_owned()),
+                Origin::OtherProcess => ("other-process", "by another process".to_owned()),
             };
             let text = format!("{} `{}` changed: {from}", printable(kind), printable(id));
             return Ok(out.say(text, &ChangedJson { changed: EntityJson { kind, id, origin } })?);
@@ -203,6 +208,9 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 "conflict {number}: a write of {} `{}` {} was lost: see `conflicts`",
                 place.0, place.1, place.2
             )
+        }
+        Event::Swayed { kind } => {
+            format!("by another process: rules may show others of {} otherwise", printable(kind))
         }
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))

@@ -511,6 +511,25 @@ fn a_live_connection_tells_what_comes_and_sends_what_other_processes_write() {
 }
 
 #[test]
+fn of_two_live_commands_on_one_file_one_connects_and_the_other_takes_over() {
+    let place = Place::new();
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    let first = place.start(&["--db", "a.db", "live", &url]);
+    while first.next_with("state")["state"] != "synced" {}
+    let second = place.start(&["--db", "a.db", "live", &url]);
+    while second.next_with("state")["state"] != "following" {}
+
+    place.ok(&["--db", "hub.db", "put", "task", "t1", "title=from the hub's file"]);
+    assert_eq!(first.next_with("changed")["changed"]["origin"], "remote");
+    assert_eq!(second.next_with("changed")["changed"]["origin"], "other-process");
+    assert_eq!(first.end().0, 0);
+    while second.next_with("state")["state"] != "synced" {}
+    assert_eq!(second.end().0, 0);
+    assert_eq!(hub.end().0, 0);
+}
+
+#[test]
 fn a_replay_prints_the_same_on_every_store_and_transport() {
     let place = Place::new();
     place.write(

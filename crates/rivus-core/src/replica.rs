@@ -13,6 +13,7 @@ mod join;
 mod journal;
 mod judge;
 mod migrate;
+mod others;
 mod owners;
 mod peers;
 mod projection;
@@ -53,6 +54,7 @@ pub(crate) use hold::{Hold, Holding};
 pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Review, Taint, Verdict, Verdicts};
 pub use migrate::MigrateError;
+pub use others::Noticed;
 pub use owners::{OWNED_MAX, OwnError};
 pub use peers::position_of;
 pub use propose::{Proposed, ProposedEntity, Refusal, Spot, Write};
@@ -130,6 +132,9 @@ pub enum Origin {
     Withdrawn,
     /// It was evicted: it is not at hand any more, and not deleted.
     Evicted,
+    /// Another process, or another opening of the file in this one, has committed it: an edit of its own, or what it
+    /// has received.
+    OtherProcess,
 }
 
 /// Something that an application may want to know.
@@ -144,6 +149,12 @@ pub enum Event {
         id: String,
         /// Whose doing it was.
         origin: Origin,
+    },
+    /// Another process, or another opening of the file, has committed, and rules may show any entity of this kind
+    /// otherwise: read again those that are shown.
+    Swayed {
+        /// The kind.
+        kind: String,
     },
     /// One stamp was met with two contents: somebody copied a database and both copies wrote.
     Clash {

@@ -291,6 +291,14 @@ impl Rules {
         if self.kinds.is_empty() { None } else { self.kinds.get(kind) }
     }
 
+    /// The kinds of which other entities may decide what shows.
+    pub(crate) fn laid_across(&self) -> impl Iterator<Item = &str> {
+        let is_across =
+            |rule: &usize| !matches!(self.stratum(*rule).what, What::Bound { .. } | What::Expr { .. });
+        let kinds = self.kinds.iter().filter(move |(_, watch)| watch.lay.iter().any(is_across));
+        kinds.map(|(kind, _)| kind.as_str())
+    }
+
     fn stratum(&self, at: usize) -> &Stratum {
         #[expect(clippy::expect_used, reason = "positions are made with the strata, which never change")]
         self.strata.get(at).expect("a rule's position is valid")

@@ -12,6 +12,7 @@
 
 mod fault;
 mod file;
+mod lead;
 mod slot;
 mod store;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use rusqlite;
 use rusqlite::Connection;
 
 use crate::fault::fault;
+pub use crate::lead::Lead;
 use crate::slot::Slot;
 
 /// When a commit is on the disk.

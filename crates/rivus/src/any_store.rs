@@ -3,11 +3,14 @@
 use rivus_core::store::{Batch, Chunk, CommitError, MemoryStore, Store, StoreError};
 use rivus_sqlite::SqliteStore;
 
+use crate::others::Own;
+
 /// A store of either kind.
 #[derive(Debug)]
 pub(crate) enum AnyStore {
     Memory(Box<MemoryStore>),
-    Sqlite(SqliteStore),
+    /// With the seqs that commits through it took.
+    Sqlite(SqliteStore, Own),
 }
 
 /// Calls the method of whichever store it is.
@@ -15,7 +18,7 @@ macro_rules! each {
     ($store:expr, $inner:ident => $call:expr) => {
         match $store {
             AnyStore::Memory($inner) => $call,
-            AnyStore::Sqlite($inner) => $call,
+            AnyStore::Sqlite($inner, _) => $call,
         }
     };
 }
@@ -28,7 +31,12 @@ impl Store for AnyStore {
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
-        each!(self, store => store.commit(batch))
+        let rows = batch.rows.len() as u64;
+        let seq = each!(self, store => store.commit(batch))?;
+        if let Self::Sqlite(_, own) = self {
+            own.note(seq, rows);
+        }
+        Ok(seq)
     }
 
     fn projects(&self) -> bool {

@@ -208,7 +208,7 @@ impl Builder {
         let schema = self.whole_schema()?;
         let store = SqliteStore::open(path, self.sqlite)?;
         let slot = store.slot();
-        self.start(AnyStore::Sqlite(store), slot, schema)
+        self.start(store.into(), slot, schema)
     }
 
     /// Opens a database in memory: it is gone with its last handle.

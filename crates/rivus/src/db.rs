@@ -25,8 +25,8 @@ use crate::{Builder, Entity, Error, Fields, Status, Subscription, Transaction};
 /// for another thread which does so waits for ever. If a closure panics, nothing has changed and the database goes
 /// on.
 ///
-/// Several processes, and several openings in one process, may share a file. They see each other's commits, but
-/// a [`Subscription`] tells only of those made through its own opening.
+/// Several processes, and several openings in one process, may share a file. They see each other's commits, and a
+/// [`Subscription`] tells of those too, within a quarter of a second, as of [`Origin::OtherProcess`](crate::Origin).
 ///
 /// ```
 /// use rivus::{Db, Entity};
@@ -436,7 +436,9 @@ impl Db {
     /// # Ok::<(), rivus::Error>(())
     /// ```
     pub fn subscribe(&self) -> Subscription {
-        Subscription::new(self.shared.events.subscribe())
+        let events = self.shared.events.subscribe();
+        self.shared.look();
+        Subscription::new(events)
     }
 
     /// The edits that the authority refused and that were taken back, with the reasons, oldest first.

@@ -57,6 +57,7 @@ mod fields;
 mod journal;
 mod machine;
 mod net;
+mod others;
 mod overlays;
 mod projection;
 mod reference;

@@ -15,6 +15,7 @@ mod hub;
 #[cfg(feature = "jwt")]
 pub(crate) mod jwt;
 mod keep;
+mod leader;
 mod levers;
 mod packing;
 pub(crate) mod pump;

@@ -43,7 +43,7 @@ impl Db {
         // What other programs have written is then in the tables, too.
         replica.follow()?;
         match replica.store() {
-            AnyStore::Sqlite(store) => Ok(store.read_connection()?),
+            AnyStore::Sqlite(store, _) => Ok(store.read_connection()?),
             AnyStore::Memory(_) => Err(rivus_core::projection::ProjectionError::NoTables.into()),
         }
     }
@@ -236,8 +236,7 @@ pub struct QueryRows {
 /// the last handle of the database is gone.
 ///
 /// The query runs when the stream is polled, on that thread, once for all changes since it ran last, and sees whole
-/// transactions. Like a [`Subscription`] it hears of changes that were made through its own opening of the file,
-/// syncs among them. An error does not end it: the query runs again at the next change.
+/// transactions. Like a [`Subscription`] it hears of changes of other processes, too, a little later. An error does not end it: the query runs again at the next change.
 ///
 /// [`Db::subscribe_query`] has an example.
 #[must_use = "the query does not run unless the stream is polled"]
@@ -260,7 +259,7 @@ impl<T: Clone + PartialEq> QuerySubscription<T> {
     fn take_events(&mut self, context: &mut Context<'_>) -> bool {
         loop {
             match Pin::new(&mut self.events).poll_next(context) {
-                Poll::Ready(Some(Ok(Event::Changed { kind, .. }))) => {
+                Poll::Ready(Some(Ok(Event::Changed { kind, .. } | Event::Swayed { kind }))) => {
                     self.is_due |= self.kinds.contains(&kind);
                 }
                 // Any view may be another one.

@@ -17,6 +17,7 @@ use crate::Error;
 use crate::any_store::AnyStore;
 use crate::machine::TimeSource;
 use crate::net::Control;
+use crate::others::Watch;
 
 /// A replica and everybody who waits for it to change.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) changes: watch::Sender<u64>,
     /// Everything about syncing.
     pub(crate) sync: Arc<Control>,
+    /// Who looks for commits of other processes.
+    pub(crate) watch: Watch,
 }
 
 impl Shared {
@@ -48,6 +51,7 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS_MAX),
             changes: watch::Sender::new(0),
             sync: Arc::default(),
+            watch: Watch::default(),
         }
     }
 

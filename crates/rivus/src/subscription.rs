@@ -13,7 +13,9 @@ use tokio::sync::broadcast::error::RecvError;
 /// The events of a database from the moment of [`Db::subscribe`](crate::Db::subscribe) on, as a [`Stream`]; it
 /// ends when the last handle of the database is gone.
 ///
-/// There is one [`Event::Changed`] per transaction and entity whose view it may have changed, with its origin. A
+/// There is one [`Event::Changed`] per transaction and entity whose view it may have changed, with its origin. Of what
+/// another process has committed to the file, there is one for each entity that it wrote, and an [`Event::Swayed`] for
+/// each kind that rules may show otherwise since; what a sync in that process refused or lost, it alone is told. A
 /// subscriber that is too slow never holds up a writer: it loses the oldest events and gets a [`Lagged`] in their
 /// place.
 ///

@@ -24,7 +24,7 @@ impl Db {
     /// ```
     pub fn verify(&self) -> Result<Verification, Error> {
         let replica = self.lock()?;
-        if let AnyStore::Sqlite(store) = replica.store() {
+        if let AnyStore::Sqlite(store, _) = replica.store() {
             store.integrity_check()?;
         }
         Ok(replica.verify()?)
@@ -50,7 +50,7 @@ impl Db {
     /// Where the file is, unless the database is in memory.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         match self.lock().ok()?.store() {
-            AnyStore::Sqlite(store) => store.path().map(Path::to_owned),
+            AnyStore::Sqlite(store, _) => store.path().map(Path::to_owned),
             AnyStore::Memory(_) => None,
         }
     }
@@ -74,7 +74,7 @@ impl Db {
     /// ```
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         match self.lock()?.store() {
-            AnyStore::Sqlite(store) => Ok(store.backup_to(path)?),
+            AnyStore::Sqlite(store, _) => Ok(store.backup_to(path)?),
             AnyStore::Memory(_) => {
                 let reason = "a database in memory has no file to copy: open one at a path";
                 Err(StoreError::Io(reason.to_owned()).into())

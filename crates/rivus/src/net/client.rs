@@ -22,6 +22,7 @@ use crate::{Db, Error};
 #[must_use = "the connection ends when this is dropped"]
 pub struct Connection {
     db: Db,
+    remote: Remote,
     state: watch::Receiver<SyncState>,
     stop: watch::Sender<bool>,
     asks: Arc<Asks>,
@@ -41,17 +42,22 @@ impl Connection {
         self.state.clone()
     }
 
-    /// Waits until each side has everything that the other had when this was called.
+    /// Waits until each side has everything that the other had when this was called. While another process has the
+    /// connection, this syncs once by itself.
     ///
     /// # Errors
-    /// [`Error::Sync`] if the connection was given up, [`Error::Store`] if the store cannot be read.
+    /// [`Error::Sync`] if the connection was given up, or another has it and this sync fails; [`Error::Store`] if the
+    /// store cannot be read.
     pub async fn synced(&self) -> Result<(), Error> {
         let head = self.db.head_seq().await?;
         let mut states = self.state.clone();
         let reached = states.wait_for(|state| {
-            state.phase == Phase::Stopped || state.up_to.is_some_and(|up_to| up_to >= head)
+            matches!(state.phase, Phase::Stopped | Phase::Following)
+                || state.up_to.is_some_and(|up_to| up_to >= head)
         });
         match reached.await.map(|state| state.clone()) {
+            // What the leader has exchanged is not known here.
+            Ok(SyncState { phase: Phase::Following, .. }) => self.db.sync(&self.remote).await.map(drop),
             Ok(state) if state.phase != Phase::Stopped => Ok(()),
             Ok(SyncState { why: Some(super::Why::Error(error)), .. }) => Err(error.into()),
             _ => Err(SyncError::Broken("the connection was closed".to_owned()).into()),
@@ -85,6 +91,9 @@ impl Db {
     /// [`Levers`](crate::Levers) say. Redials by itself, after growing, random pauses; a sync that is asked for by hand
     /// ([`Db::sync_once`] and the like) ends such a pause.
     ///
+    /// Of several processes that connect from one file to one address one does, and syncs for all: the others follow
+    /// ([`Phase::Following`]), and one takes over within a second when it ends, however that ends.
+    ///
     /// # Panics
     /// Outside a tokio runtime.
     ///
@@ -105,9 +114,9 @@ impl Db {
         let (state, states) = watch::channel(SyncState { phase: Phase::Connecting, ..SyncState::default() });
         let (stop, stopped) = stop_never();
         let asks: Arc<Asks> = Arc::default();
-        let keeper = Keeper::new(self.clone(), remote, state, Arc::clone(&asks), stopped);
+        let keeper = Keeper::new(self.clone(), remote.clone(), state, Arc::clone(&asks), stopped);
         let task = tokio::spawn(keeper.run());
-        Connection { db: self.clone(), state: states, stop, asks, task }
+        Connection { db: self.clone(), remote, state: states, stop, asks, task }
     }
 
     /// Where syncing stands, without a connection to ask: what is pending, and since when.

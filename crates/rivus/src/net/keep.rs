@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backoff::{Backoff, Bucket};
 use super::fetch::Asks;
+use super::leader::turn;
 use super::levers::{Budget, Gate, Levers, Mode, Pauses};
 use super::pump::{Bounds, Synced, told_to};
 use super::reaction::Reaction;
@@ -89,11 +90,7 @@ impl Keeper {
 
     /// Runs until it is told to stop or has to give up.
     pub(super) async fn run(mut self) {
-        let error = loop {
-            if let Next::Stop(error) = self.once().await {
-                break error;
-            }
-        };
+        let error = self.lead().await;
         if let Some(error) = &error {
             tracing::warn!(url = self.remote.url(), %error, "sync stopped");
         }
@@ -103,6 +100,21 @@ impl Keeper {
             state.why = error.map(Why::Error);
         });
         self.asks.close();
+    }
+
+    /// Connects again and again once it is this one's turn; says why it gave up.
+    async fn lead(&mut self) -> Option<SyncError> {
+        let _listening = self.db.shared.listen();
+        let state = Arc::clone(&self.state);
+        let following = move || {
+            state.send_modify(|state| (state.phase, state.why) = (Phase::Following, None));
+        };
+        let _turn = turn(&self.db, &self.remote, &self.asks, &mut self.stop, following).await?;
+        loop {
+            if let Next::Stop(error) = self.once().await {
+                return error;
+            }
+        }
     }
 
     /// One connection, and the rest behind it.

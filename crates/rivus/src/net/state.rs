@@ -77,6 +77,9 @@ pub enum Phase {
     /// Nothing until the next round.
     #[default]
     Idle,
+    /// Another process, or another opening of the file in this one, has the connection: this one takes over when that
+    /// ends.
+    Following,
     /// Dialling, or greeting each other.
     Connecting,
     /// Edits go to the other side.

@@ -160,7 +160,7 @@ impl<'r> Run<'r> {
         let store = std::mem::replace(running.store_mut(), AnyStore::Memory(Box::default()));
         let store = match store {
             AnyStore::Memory(kept) => AnyStore::Memory(kept),
-            AnyStore::Sqlite(open) => {
+            AnyStore::Sqlite(open, _) => {
                 drop(open);
                 self.store(number)?
             }
@@ -206,7 +206,7 @@ impl<'r> Run<'r> {
             None => AnyStore::Memory(Box::default()),
             Some(folder) => {
                 let path = folder.path().join(format!("{number}.db"));
-                AnyStore::Sqlite(SqliteStore::open(path, Options::default())?)
+                SqliteStore::open(path, Options::default())?.into()
             }
         })
     }

@@ -5,6 +5,7 @@ mod dynamic;
 mod events;
 mod journal;
 mod migrate;
+mod others;
 mod queries;
 mod ruled;
 mod save;

@@ -120,6 +120,7 @@ impl Listen {
 
     /// Serves until told to stop, and then until all have gone or the time for it is over.
     pub(super) async fn run(mut self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let _listening = self.db.shared.listen();
         let mut reload = tokio::time::interval(RELOAD);
         loop {
             tokio::select! {
