@@ -54,14 +54,18 @@ impl<S: Store> Work<'_, S> {
         }
         let Some(life) = life() else { return self.apply(at, changes) };
         let was_deleted = self.shows_deleted(at, life)?.is_some();
-        let held = match came {
-            Some(came) if !was_deleted => self.unseen(at, came)?,
-            _ => Vec::new(),
+        let writes = match came {
+            _ if was_deleted => self.news(at, changes)?,
+            Some(came) => self.unseen(at, came)?,
+            None => Vec::new(),
         };
         self.apply(at, changes)?;
         match self.shows_deleted(at, life)? {
-            Some(deletion) if was_deleted => self.hide_incoming(at, deletion, changes),
-            Some(deletion) => self.hide(at, deletion, held),
+            Some(deletion) if was_deleted => {
+                let of_others = |write: &Write| write.stamp.replica != deletion.replica;
+                self.hide(at, deletion, writes.into_iter().filter(of_others).collect())
+            }
+            Some(deletion) => self.hide(at, deletion, writes),
             None => Ok(()),
         }
     }
@@ -95,20 +99,29 @@ impl<S: Store> Work<'_, S> {
         Ok(unseen)
     }
 
-    /// Notes the writes that came in under a deletion.
-    fn hide_incoming<A: AsRef<[u8]>>(
+    /// The writes among `changes` that are not in the running here yet: of the others it was noted before that they are
+    /// hidden, and a peer may send a write back to its author.
+    fn news<A: AsRef<[u8]>>(
         &mut self,
         at: At,
-        deletion: Stamp,
         changes: &[(A, Change<'_>)],
-    ) -> Result<(), CommitError> {
-        let came = changes.iter().filter(|(address, _)| is_users(address.as_ref()));
-        let registers = came.filter_map(|(address, change)| Some((address, change.register()?)));
-        let writes = registers.flat_map(|(address, register)| {
-            let others = register.alive.iter().filter(|write| write.stamp.replica != deletion.replica);
-            others.map(|write| Write::of(address.as_ref(), write))
-        });
-        self.hide(at, deletion, writes.collect())
+    ) -> Result<Vec<Write>, CommitError> {
+        let mut news = Vec::new();
+        for (address, change) in changes {
+            let address = address.as_ref();
+            let Some(came) = change.register().filter(|_| is_users(address)) else { continue };
+            let held = self.row(at, address)?.find(address);
+            let held = held.and_then(|entry| entry.map(|entry| entry.shown()).transpose());
+            let read = held.map(|held| {
+                let is_held = |write: &&Candidate<'_>| {
+                    held.as_ref().is_some_and(|held| held.alive.iter().any(|c| c.stamp == write.stamp))
+                };
+                let new = came.alive.iter().filter(|write| !is_held(write));
+                news.extend(new.map(|write| Write::of(address, write)));
+            });
+            read.map_err(|corrupt| self.damage(at, corrupt))?;
+        }
+        Ok(news)
     }
 
     /// Notes that a deletion hides these writes, as far as they are in the running.

@@ -79,6 +79,8 @@ pub(crate) struct Pump<H: Host> {
     asked: Option<Ask>,
     /// Called whenever that changes.
     listen: Box<dyn FnMut(Synced) + Send>,
+    /// Whether anybody hears that.
+    tells: bool,
     bounds: Bounds,
     gate: Option<Gate>,
     /// The edits of each push without answer.
@@ -147,6 +149,7 @@ impl<H: Host> Pump<H> {
             synced: Synced::default(),
             asked: None,
             listen: Box::new(listen),
+            tells: true,
             watch: None,
             bounds: Bounds::default(),
             gate: None,
@@ -157,6 +160,12 @@ impl<H: Host> Pump<H> {
     /// Shows what happens to somebody who counts.
     pub(crate) fn watch(mut self, watch: impl FnMut(Sight<'_>) + Send + 'static) -> Self {
         self.watch = Some(Box::new(watch));
+        self
+    }
+
+    /// Nobody listens: how far the session is need not be found out for each frame.
+    pub(crate) fn unheard(mut self) -> Self {
+        self.tells = false;
         self
     }
 
@@ -387,7 +396,7 @@ impl<H: Host> Pump<H> {
         let Some(mut session) = self.session.take() else {
             return Err(SyncError::Broken("the session was lost in a panic".to_owned()));
         };
-        let (host, tells) = (Arc::clone(&self.host), self.gate.is_some());
+        let (host, tells) = (Arc::clone(&self.host), self.tells);
         // Reading the head takes as long as a short frame.
         let lags = self.watch.is_some() && length == Length::Unknown;
         let span = tracing::Span::current();

@@ -222,7 +222,7 @@ impl One {
         });
         let wakes = Wakes { changes: self.db.shared.changes.subscribe(), stop, asks: Arc::default() };
         let watcher = Watcher::new(&self.metrics);
-        let pump = Pump::new(Arc::clone(&self.db.shared), session, |_| {});
+        let pump = Pump::new(Arc::clone(&self.db.shared), session, |_| {}).unheard();
         let span = tracing::Span::current();
         let watch = move |sight: Sight<'_>| {
             match &sight {
