@@ -201,6 +201,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         Event::Rejected(rejected) => {
             format!("the authority refused an edit: {}", printable(&rejected.message))
         }
+        Event::Settled { key } => format!("the refused edit {key} is settled"),
         Event::Conflict { number, conflict } => {
             let place =
                 (printable(&conflict.kind), printable(&conflict.id), printable(conflict.parts().name));

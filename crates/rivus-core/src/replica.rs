@@ -189,6 +189,11 @@ pub enum Event {
     },
     /// The authority refused an edit; it was taken back and kept among the rejected.
     Rejected(Rejected),
+    /// A refused edit is off the list: each of its fields was written anew, or somebody said what becomes of it.
+    Settled {
+        /// Its key.
+        key: u64,
+    },
 }
 
 /// What an edit did.
@@ -434,13 +439,18 @@ impl<S: Store> Replica<S> {
                 _ => Vec::new(),
             };
             let clears = !records.is_empty();
+            let settled = rejected::settled(&records);
             records.extend(record.map(|record| RecordWrite {
                 table: Table::Outbox,
                 key: RecordKey::CommitSeq,
                 value: Some(record),
             }));
             match self.commit(finished, records, Meanwhile::Any, Origin::Local) {
-                Ok(_) if clears && self.look_for_refusals().is_err() => return Err(CommitError::Stale.into()),
+                Ok(seq) if clears => {
+                    self.events.extend(settled);
+                    self.look_for_refusals()?;
+                    return Ok((value, Edited::Committed { stamp, registers, seq }));
+                }
                 Ok(seq) => return Ok((value, Edited::Committed { stamp, registers, seq })),
                 Err(CommitError::Stale) if is_on(Canary::StaleIsDone) => {
                     return Ok((value, Edited::Committed { stamp, registers, seq: 0 }));

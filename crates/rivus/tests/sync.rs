@@ -107,7 +107,7 @@ fn goaway(code: Code, retry_after_ms: Option<u64>) -> Frame {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_classes_of_a_report_add_up_to_what_was_offered() -> Result {
     let (hub, a, b) = (open(), open(), open());
-    let options = HubOptions::closed().grant("boss", 9).grant("plain", 0);
+    let options = HubOptions::closed().grant_as("ann", "boss", 9).grant_as("ann", "plain", 0);
     let served = hub.serve("127.0.0.1:0", options).await?;
     let (boss, plain) = (to(&served).token("boss"), to(&served).token("plain"));
     put(&a, "shared", "one");
@@ -441,7 +441,7 @@ async fn a_job_in_the_background_says_what_came_of_it() -> Result {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_write_is_retried_or_discarded_and_exported_meanwhile() -> Result {
     let (hub, a) = (open(), open());
-    let served = hub.serve("127.0.0.1:0", HubOptions::closed().grant("boss", 9).grant("plain", 0)).await?;
+    let served = hub.serve("127.0.0.1:0", HubOptions::closed().grant_as("ann", "boss", 9).grant_as("ann", "plain", 0)).await?;
     let (boss, plain) = (to(&served).token("boss"), to(&served).token("plain"));
     a.sync(&boss).await?;
     put(&a, "t", "x");

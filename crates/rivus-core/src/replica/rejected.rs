@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::{Edited, Replica, commit_records, unreadable};
+use super::{Edited, Event, Replica, commit_records, unreadable};
 use crate::address::{LIFE, Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Force, Millis};
 use crate::edit::EditError;
 use crate::pending::Pending;
-use crate::store::{RecordWrite, Store, StoreError, Table};
+use crate::store::{RecordKey, RecordWrite, Store, StoreError, Table};
 use crate::view;
 
 /// Ends the key of the record that says what of a refused edit was written since.
@@ -43,6 +43,7 @@ impl<S: Store> Replica<S> {
         let listed = self.is_rejected(key)?;
         if listed {
             commit_records(&mut self.store, removals(key).into())?;
+            self.events.push(Event::Settled { key });
             self.look_for_refusals()?;
         }
         Ok(listed)
@@ -93,6 +94,16 @@ impl<S: Store> Replica<S> {
         })?;
         failed.map_or(Ok(records), Err)
     }
+}
+
+/// Events of the refused edits that these records take off the list.
+pub(super) fn settled(records: &[RecordWrite]) -> Vec<Event> {
+    let removed = records.iter().filter(|record| record.table == Table::Rejected && record.value.is_none());
+    let keys = removed.filter_map(|record| match &record.key {
+        RecordKey::Bytes(bytes) => <[u8; 8]>::try_from(bytes.as_slice()).ok().map(u64::from_be_bytes),
+        RecordKey::CommitSeq => None,
+    });
+    keys.map(|key| Event::Settled { key }).collect()
 }
 
 /// The entities that refused edits were to create.

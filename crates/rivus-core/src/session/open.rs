@@ -61,6 +61,7 @@ impl Session {
         }
         let grant = self.admit(hello.token.as_deref(), &hello.about, now)?;
         let (rank, expires_in_ms) = (grant.rank, auth::left(&grant, now));
+        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         let identity = replica.identity();
         if let Some(authority) = identity.authority {
             return Err(not_authority(authority.store));

@@ -110,7 +110,7 @@ fn finish(world: &mut World<'_>, sites: &[usize], invariants: &[&dyn Invariant])
     kept(world, sites)
 }
 
-/// Every acknowledged edit is there, or among the rejected.
+/// Every acknowledged edit is there, or among the rejected, or was written anew by somebody who saw that.
 fn kept(world: &World<'_>, sites: &[usize]) -> Result<(), Finding> {
     let Some(site) = sites.first().copied() else { return Ok(()) };
     let mut rejected: BTreeSet<(usize, u64)> = BTreeSet::new();
@@ -118,6 +118,8 @@ fn kept(world: &World<'_>, sites: &[usize]) -> Result<(), Finding> {
         let all = world.places[site].replica.as_ref().map_or(Ok(Vec::new()), |replica| replica.rejected());
         let all = all.map_err(|error| (Oracle::Store, format!("{} cannot be read: {error}", name(site))))?;
         rejected.extend(all.iter().map(|edit| (site, edit.key)));
+        // Somebody saw that it was refused, and wrote the same fields.
+        rejected.extend(world.places[site].settled.iter().map(|key| (site, *key)));
         let lost = world.places[site].refused.iter().find(|key| !rejected.contains(&(site, **key)));
         if let Some(key) = lost {
             let text = format!("{} was told that its edit {key} is refused, and has not kept it", name(site));

@@ -48,6 +48,8 @@ pub(super) struct Place {
     pub(super) died_after: bool,
     /// Which edits were said to be refused, by their keys.
     pub(super) refused: BTreeSet<u64>,
+    /// Those of them that somebody has written anew since.
+    pub(super) settled: BTreeSet<u64>,
     pub(super) quarantined: usize,
     /// What was pending when an answer came, where histories may have parted.
     pub(super) outbox: BTreeMap<u64, Stamp>,
@@ -75,6 +77,7 @@ impl Place {
             may_fork: false,
             died_after: false,
             refused: BTreeSet::new(),
+            settled: BTreeSet::new(),
             quarantined: 0,
             outbox: BTreeMap::new(),
             copied_from: None,

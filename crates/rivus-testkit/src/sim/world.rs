@@ -293,8 +293,10 @@ impl<'p> World<'p> {
         if replica.store().died().is_some() {
             return Ok(Vec::new());
         }
+        let mut settled = Vec::new();
         for event in replica.poll_events() {
             match event {
+                Event::Settled { key } => settled.push(key),
                 Event::Clash { .. } => self.coverage.hit(Sometimes::Clash),
                 Event::Rejected(rejected) => {
                     place.refused.insert(rejected.key);
@@ -308,6 +310,9 @@ impl<'p> World<'p> {
         let (to, changed) =
             self.witness.look(site, replica.store(), place.looked_to, look, &mut self.coverage)?;
         place.looked_to = to;
+        for process in self.processes(site) {
+            self.places[process].settled.extend(&settled);
+        }
         Ok(changed)
     }
 

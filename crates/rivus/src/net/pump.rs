@@ -223,7 +223,7 @@ impl<H: Host> Pump<H> {
                 }
             }
             if let Some(error) = failed {
-                let _ = timeout(QUIET, sink.close()).await;
+                let _ = timeout(QUIET, leave(&mut sink, &mut stream)).await;
                 return end(error);
             }
             if self.session.as_ref().is_none_or(|session| session.is_closed()) {
@@ -535,6 +535,17 @@ where
             // Whoever sends and never reads is no better.
             () = sleep_until(stalled_at) => return Err(SyncError::Stalled),
         }
+    }
+}
+
+/// Closes, and reads on until the other side has closed, too: a socket that is dropped with something unread takes back
+/// what was said last.
+async fn leave<T>(sink: &mut SplitSink<WebSocketStream<T>, Message>, stream: &mut SplitStream<WebSocketStream<T>>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    if sink.close().await.is_ok() {
+        while let Some(Ok(_)) = stream.next().await {}
     }
 }
 

@@ -34,6 +34,12 @@ impl World<'_> {
         let place = &mut self.places[number];
         place.open(store, self.plan.seed, number).map_err(|error| broken(&error))?;
         let replica = place.replica.as_ref();
+        // A commit that was its last may have settled a refused edit, and nobody was told.
+        let listed = replica.and_then(|replica| replica.rejected().ok()).unwrap_or_default();
+        let is_listed = |key: &&u64| listed.iter().any(|rejected| rejected.key == **key);
+        let untold: Vec<u64> =
+            place.refused.iter().filter(|key| died_after && !is_listed(key)).copied().collect();
+        place.settled.extend(untold);
         let kept = replica.map_or(0, |replica| replica.clock().high_water());
         // The last commit of a process of this store may have set the clock back to what the authority believes.
         let corrected = died_after && replica.is_some_and(|r| r.clock().correction_ms() != 0);
@@ -193,6 +199,7 @@ impl World<'_> {
         place.is_double = true;
         place.may_fork = true;
         place.refused.clear();
+        place.settled.clear();
         if place.is_hub {
             self.coverage.hit(Sometimes::HubRestored);
         }
