@@ -198,6 +198,7 @@ fn a_hub_with_a_certificate_is_synced_with_reloaded_watched_and_ended() {
     hub.signal("-TERM");
     let (code, last, log) = hub.end();
     assert_eq!((code, &last["stopped"]), (0, &true.into()), "{log}");
+    assert!(log.contains("certificates and keys that changed were read again"), "{log}");
     assert!(log.contains("connection ended") && log.contains("ann"), "{log}");
     assert!(!log.contains("fd5c"), "a token was logged: {log}");
     let (code, _, err) = place.run(&["health", "--admin", &admin]);
@@ -214,7 +215,7 @@ fn a_second_signal_ends_at_once_what_the_first_one_ends_in_order() {
         "--admin",
         "127.0.0.1:0",
         "--announce",
-        "3600",
+        "60",
     ]));
     let admin = hub.started["admin"].as_str().unwrap().to_owned();
     let guest = TcpStream::connect(hub.url().trim_start_matches("ws://")).unwrap();
