@@ -1,7 +1,5 @@
 //! Clients that mean harm, over real sockets: the hub stays up, and the others hardly notice.
 
-use std::time::Duration;
-
 use futures_util::{SinkExt, StreamExt};
 use rivus::{Db, HubOptions, Limits, Remote, Schema};
 use rivus_core::code::Code;

@@ -441,7 +441,9 @@ async fn a_job_in_the_background_says_what_came_of_it() -> Result {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_write_is_retried_or_discarded_and_exported_meanwhile() -> Result {
     let (hub, a) = (open(), open());
-    let served = hub.serve("127.0.0.1:0", HubOptions::closed().grant_as("ann", "boss", 9).grant_as("ann", "plain", 0)).await?;
+    let served = hub
+        .serve("127.0.0.1:0", HubOptions::closed().grant_as("ann", "boss", 9).grant_as("ann", "plain", 0))
+        .await?;
     let (boss, plain) = (to(&served).token("boss"), to(&served).token("plain"));
     a.sync(&boss).await?;
     put(&a, "t", "x");

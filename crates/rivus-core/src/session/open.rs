@@ -61,7 +61,6 @@ impl Session {
         }
         let grant = self.admit(hello.token.as_deref(), &hello.about, now)?;
         let (rank, expires_in_ms) = (grant.rank, auth::left(&grant, now));
-        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         let identity = replica.identity();
         if let Some(authority) = identity.authority {
             return Err(not_authority(authority.store));
@@ -70,6 +69,7 @@ impl Session {
         let about = self.about(replica, now)?;
         let store = hello.about.store();
         self.own(replica, store, &hello.about.replicas())?;
+        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         let known = self.contradiction(replica, &hello.about)?;
         // A client that has been opened more often than a greeting can tell, or that another process has moved
         // since, looks into its own history.

@@ -540,8 +540,10 @@ where
 
 /// Closes, and reads on until the other side has closed, too: a socket that is dropped with something unread takes back
 /// what was said last.
-async fn leave<T>(sink: &mut SplitSink<WebSocketStream<T>, Message>, stream: &mut SplitStream<WebSocketStream<T>>)
-where
+async fn leave<T>(
+    sink: &mut SplitSink<WebSocketStream<T>, Message>,
+    stream: &mut SplitStream<WebSocketStream<T>>,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
     if sink.close().await.is_ok() {
