@@ -172,9 +172,33 @@ pub struct Exception {
     /// Why; none for "again".
     pub code: Option<Code>,
     /// Why, in words, and what to do.
-    pub message: Box<str>,
+    pub message: Words,
     /// What of the edit it is about, if it is about a part.
     pub spot: Option<Box<Spot>>,
+}
+
+/// Words that mostly are none: then they take no more than a pointer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Words(Option<Box<Box<str>>>);
+
+impl std::ops::Deref for Words {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.as_deref().map_or("", |words| words)
+    }
+}
+
+impl From<&str> for Words {
+    fn from(words: &str) -> Self {
+        Self((!words.is_empty()).then(|| Box::new(words.into())))
+    }
+}
+
+impl From<String> for Words {
+    fn from(words: String) -> Self {
+        words.as_str().into()
+    }
 }
 
 /// A frame that needs no dictionary.

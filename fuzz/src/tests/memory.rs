@@ -142,9 +142,9 @@ fn pages_take_no_more_than_8_times_their_bytes_to_read() {
         ("edits named again", vec![edits(most)]),
         ("edits of new replicas and incarnations", vec![headers(most)]),
         ("the same in many frames", vec![headers(500); 300]),
-        ("candidates of new replicas", vec![candidates(65_535)]),
-        ("candidates of known replicas", vec![candidates(65_535), known_candidates(65_535)]),
-        ("seen entries of known replicas", vec![candidates(65_535), seen(65_535)]),
+        ("candidates of new replicas", vec![candidates(8192)]),
+        ("candidates of known replicas", vec![candidates(8192), known_candidates(8192)]),
+        ("seen entries of known replicas", vec![candidates(8191), seen(8191)]),
     ];
     for (name, frames) in connections {
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();

@@ -16,7 +16,7 @@ use crate::replica::{
     Verdicts,
 };
 use crate::store::Store;
-use crate::wire::{Exception, FRAME_BYTES_MAX, Frame};
+use crate::wire::{Exception, FRAME_BYTES_MAX, Frame, Words};
 
 /// How many pushes may be unanswered at a time.
 const IN_FLIGHT_MAX: usize = 4;
@@ -457,7 +457,7 @@ impl Session {
             let verdict = match code {
                 None => Verdict::Again,
                 Some(code) => {
-                    Verdict::Refused { code, message: message.into(), spot: spot.map(|spot| *spot) }
+                    Verdict::Refused { code, message: message.to_string(), spot: spot.map(|spot| *spot) }
                 }
             };
             exceptions.push((key, verdict));
@@ -541,13 +541,13 @@ impl<'g> Asked<'g> {
 fn exception((index, verdict): (u64, Verdict), room: &mut usize) -> Exception {
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     let Verdict::Refused { code, mut message, spot } = verdict else {
-        return Exception { index, code: None, message: Box::default(), spot: None };
+        return Exception { index, code: None, message: Words::default(), spot: None };
     };
     cut(&mut message, REASON_BYTES_MAX);
     let field = |spot: &Spot| spot.field.as_ref().map_or(0, String::len);
     let named = spot.as_ref().map_or(0, |spot| spot.kind.len() + spot.id.len() + field(spot));
     let Some(left) = room.checked_sub(message.len() + named) else {
-        return Exception { index, code: Some(code), message: Box::default(), spot: None };
+        return Exception { index, code: Some(code), message: Words::default(), spot: None };
     };
     *room = left;
     Exception { index, code: Some(code), message: message.into(), spot: spot.map(Box::new) }
