@@ -69,8 +69,8 @@ impl Session {
         let about = self.about(replica, now)?;
         let store = hello.about.store();
         self.own(replica, store, &hello.about.replicas())?;
-        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         let known = self.contradiction(replica, &hello.about)?;
+        self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
         // A client that has been opened more often than a greeting can tell, or that another process has moved
         // since, looks into its own history.
         let contradicts = known.is_some();
