@@ -135,6 +135,7 @@ fn whose(entry: &LogEntry) -> String {
         }
         Origin::Withdrawn => "taken back".to_owned(),
         Origin::Evicted => "evicted".to_owned(),
+        Origin::Left => "left the scopes that are followed".to_owned(),
     }
 }
 
@@ -180,6 +181,7 @@ impl<'e> EntryJson<'e> {
             Origin::Remote(store) => ("remote", Some(store.to_string())),
             Origin::Withdrawn => ("withdrawn", None),
             Origin::Evicted => ("evicted", None),
+            Origin::Left => ("left", None),
         };
         let changes = entry.changes.iter().map(ChangeJson::of).collect();
         Self { number: entry.number, at: applied(entry), origin, from, changes }

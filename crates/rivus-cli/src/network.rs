@@ -197,6 +197,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 Origin::Remote(store) => ("remote", format!("from store {store}")),
                 Origin::Withdrawn => ("withdrawn", "an edit was refused and taken back".to_owned()),
                 Origin::Evicted => ("evicted", "evicted, the hub has it".to_owned()),
+                Origin::Left => ("left", "in no scope any more that is followed here".to_owned()),
             };
             let text = format!("{} `{}` changed: {from}", printable(kind), printable(id));
             return Ok(out.say(text, &ChangedJson { changed: EntityJson { kind, id, origin } })?);

@@ -230,6 +230,7 @@ impl Head {
             }
             Origin::Withdrawn => out.push(2),
             Origin::Evicted => out.push(3),
+            Origin::Left => out.push(4),
         }
         out.varint(self.entries);
         out.varint(self.bytes);
@@ -249,6 +250,7 @@ impl Head {
             1 => Origin::Remote(StoreId(reader.u64()?)),
             2 => Origin::Withdrawn,
             3 => Origin::Evicted,
+            4 => Origin::Left,
             _ => return Err(Cut),
         };
         let head = Self { at, origin, entries: reader.varint()?, bytes: reader.varint()? };

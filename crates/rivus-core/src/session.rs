@@ -6,7 +6,9 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod access;
 mod fetch;
+mod lanes;
 mod lost;
 mod open;
 pub mod pair;
@@ -25,7 +27,12 @@ use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
+pub use access::{Access, Authorizer};
+pub use lanes::{Kept, TooManyScopes};
+
+use access::Gate;
 use fetch::{Fetching, Giving};
+use lanes::Lanes;
 use lost::Telling;
 use push::{Judging, Pushing};
 use read::Reading;
@@ -157,6 +164,11 @@ pub enum SessionEvent {
         /// Those that the authority does not have, by kind and id.
         missing: Vec<(String, String)>,
     },
+    /// The authority does not let this store read a scope, or not any more.
+    Denied {
+        /// The scope.
+        scope: String,
+    },
     /// The other side does not hand out entities: it is no authority, or older than this. Nothing was asked for.
     CannotFetch,
 }
@@ -180,6 +192,14 @@ pub struct Session {
     control: VecDeque<Vec<u8>>,
     encoder: RowEncoder,
     decoder: RowDecoder,
+    /// The subscriptions to scopes by name. What follows is of the one that is in hand: of that to everything, unless
+    /// something is done with another one.
+    lanes: Lanes,
+    gate: Gate,
+    slot: u32,
+    scope: Option<String>,
+    /// The subscription in hand is to end.
+    over: bool,
     reading: Reading,
     writing: Option<Writing>,
     pushing: Option<Pushing>,
@@ -264,6 +284,11 @@ impl Session {
             control: VecDeque::new(),
             encoder: RowEncoder::default(),
             decoder: RowDecoder::default(),
+            lanes: Lanes::default(),
+            gate: Gate::default(),
+            slot: 0,
+            scope: None,
+            over: false,
             reading: Reading::default(),
             writing: None,
             pushing: None,
@@ -321,10 +346,11 @@ impl Session {
                 Some(tag::DELTA) => return self.handle_page(replica, bytes, now),
                 Some(tag::PUSH) => return self.handle_push(replica, bytes, now),
                 Some(tag::FETCHED) => return self.handle_fetched(replica, bytes, now),
+                Some(tag::SCOPED) => return self.handle_scoped(replica, bytes, now),
                 _ => {}
             }
         }
-        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED)) {
+        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED | tag::SCOPED)) {
             return Err(unexpected("a page, push or answer before the handshake is done"));
         }
         let frame = Frame::decode(bytes)?;
@@ -346,7 +372,19 @@ impl Session {
                 compare_policies(replica, &policies)?;
                 self.settle(replica, now)
             }
-            (Phase::Open, frame) if !self.schema_due => match frame {
+            (Phase::Open, frame) if !self.schema_due => self.handle_open(replica, frame, now),
+            _ => Err(unexpected("a frame out of order")),
+        }
+    }
+
+    /// Takes a frame of an open session, in the subscription that is in hand.
+    fn handle_open<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        frame: Frame,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        match frame {
                 Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),
                 Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
                 Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
@@ -356,9 +394,9 @@ impl Session {
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
                 Frame::Lost(losses) => self.handle_lost(replica, &losses),
                 Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
+                Frame::Left(entities) => self.handle_left(replica, &entities),
+                Frame::Denied { slot } => self.handle_denied(replica, slot),
                 _ => Err(unexpected("a second greeting")),
-            },
-            _ => Err(unexpected("a frame out of order")),
         }
     }
 
@@ -389,11 +427,12 @@ impl Session {
         if let Some(frame) = self.next_push(replica)? {
             return Ok(Some(frame));
         }
-        self.start_reading(replica)?;
+        self.let_leave(replica, now)?;
+        self.each_slot(|session| session.start_reading(replica))?;
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
         }
-        if let Some(frame) = self.next_page(replica)? {
+        if let Some(frame) = self.next_page_of_any(replica)? {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_fetched(replica)? {
@@ -412,12 +451,17 @@ impl Session {
 
     /// Tells the session that nothing came or went for a second.
     pub fn handle_quiet(&mut self) {
-        if let Some(writing) = &mut self.writing {
-            writing.handle_quiet();
-        }
-        if self.phase == Phase::Open {
-            self.tell_synced();
-        }
+        let is_open = self.phase == Phase::Open;
+        let told = self.each_slot(|session| {
+            if let Some(writing) = &mut session.writing {
+                writing.handle_quiet();
+            }
+            if is_open {
+                session.tell_synced();
+            }
+            Ok(())
+        });
+        debug_assert!(told.is_ok(), "telling cannot fail");
     }
 
     /// What happened since the last call, oldest first.
@@ -456,7 +500,7 @@ impl Session {
         self.phase == Phase::Open
             && given
             && self.fetching.is_done()
-            && (self.options.want == Want::Nothing || self.reading.is_caught_up())
+            && (self.options.want == Want::Nothing || self.is_caught_up())
     }
 
     fn is_server(&self) -> bool {
@@ -468,7 +512,8 @@ impl Session {
     }
 
     fn send(&mut self, frame: &Frame) {
-        self.control.push_back(frame.encode());
+        let frame = frame.encode();
+        self.control.push_back(self.in_envelope(frame, ""));
     }
 
     fn close(&mut self, error: &SessionError) {

@@ -3,9 +3,11 @@
 //! One refused edit never holds up the others. An edit that touches an entity which a refused edit of the same
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
 
 use super::read::each_entry;
 use super::{Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, unreadable};
@@ -21,7 +23,7 @@ use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
 
 /// What the sender of edits may do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Principal {
     /// Its store.
     pub store: StoreId,
@@ -29,6 +31,36 @@ pub struct Principal {
     pub replicas: Vec<ReplicaId>,
     /// The greatest rank that its edits may bear.
     pub rank_max: u8,
+    /// The scopes whose entities it may change.
+    pub scopes: WriteScopes,
+}
+
+/// Which scopes somebody may write.
+#[derive(Clone, Default)]
+pub struct WriteScopes(Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>);
+
+impl WriteScopes {
+    /// Those that this says.
+    #[must_use]
+    pub fn of(allows: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(allows)))
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn allow(&self, scope: &str) -> bool {
+        self.0.as_ref().is_none_or(|allows| allows(scope))
+    }
+
+    fn are_all(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl fmt::Debug for WriteScopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.are_all() { "all scopes" } else { "some scopes" })
+    }
 }
 
 /// An edit as it was pushed.
@@ -165,7 +197,10 @@ impl<S: Store> Replica<S> {
             let exception = if taint.touches(&edit.delta) {
                 Some(Verdict::Again)
             } else {
-                let objection = self.objection(now, &edit, principal)?;
+                let objection = match self.objection(now, &edit, principal)? {
+                    None => self.misplaced(&mut work, &edit.delta, &principal.scopes)?,
+                    objection => objection,
+                };
                 objection.map(|(code, message)| Verdict::Refused { code, message })
             };
             if let Some(verdict) = exception {
@@ -206,6 +241,69 @@ impl<S: Store> Replica<S> {
         }
         let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
+    }
+
+    /// Why an edit may not be accepted that reaches into a scope where its author may not write. Before the edit an
+    /// entity is where it is with the accepted ones before it.
+    fn misplaced<D: Delta>(
+        &self,
+        work: &mut Work<'_, S>,
+        delta: &D,
+        scopes: &WriteScopes,
+    ) -> Result<Option<(Code, String)>, CommitError> {
+        let misplaced = self.entities_misplaced(work, delta, scopes)?;
+        Ok(misplaced.into_iter().next().map(|((kind, id), scope)| {
+            let message =
+                format!("{kind} `{id}` is, or would be, in the scope `{scope}`, which is not granted");
+            (Code::SCOPE, message)
+        }))
+    }
+
+    /// The entities of a page that are, or would be, in scopes that may not be written.
+    ///
+    /// # Errors
+    /// [`CommitError`] if the store cannot be read.
+    pub(crate) fn misplaced_in<D: Delta>(
+        &self,
+        page: &D,
+        scopes: &WriteScopes,
+    ) -> Result<BTreeSet<(String, String)>, CommitError> {
+        Ok(self.entities_misplaced(&mut self.placing(), page, scopes)?.into_keys().collect())
+    }
+
+    fn entities_misplaced<D: Delta>(
+        &self,
+        work: &mut Work<'_, S>,
+        delta: &D,
+        scopes: &WriteScopes,
+    ) -> Result<BTreeMap<(String, String), String>, CommitError> {
+        let mut misplaced = BTreeMap::new();
+        if scopes.are_all() {
+            return Ok(misplaced);
+        }
+        // By entity: it comes in several parts, one of which may say where it is to be.
+        let mut places: BTreeMap<(String, String), (Option<String>, Option<String>)> = BTreeMap::new();
+        delta.each(|part| {
+            let at = work.entity(part.kind, part.id);
+            let place = places.entry((part.kind.to_owned(), part.id.to_owned())).or_default();
+            if work.is_held(at)? {
+                place.0 = Some(work.scope(at)?);
+            }
+            let address = self.scopes.address(part.kind);
+            let named = part.changes.iter().find(|(a, _)| address == Some(a.as_ref()));
+            if let Some(register) = named.and_then(|(_, change)| change.register()) {
+                place.1 = Some(crate::scope::named(register));
+            }
+            Ok::<_, CommitError>(())
+        })?;
+        for (name, (before, named)) in places {
+            let new = before.is_none() && named.is_none();
+            let mut touched = before.into_iter().chain(named).chain(new.then(String::new));
+            if let Some(scope) = touched.find(|scope| !scopes.allow(scope)) {
+                misplaced.insert(name, scope);
+            }
+        }
+        Ok(misplaced)
     }
 
     /// Whether the edit would change nothing.

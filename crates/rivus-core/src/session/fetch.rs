@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::{Session, SessionError, SessionEvent, Want, unexpected};
+use super::{Access, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::replica::{Delta, Replica};
@@ -49,7 +49,7 @@ impl Session {
 
     /// The next FETCH, if something is wanted and it is time.
     pub(super) fn next_fetch(&mut self) -> Result<Option<Vec<u8>>, SessionError> {
-        let is_time = self.options.want == Want::Nothing || self.reading.is_caught_up();
+        let is_time = self.options.want == Want::Nothing || self.is_caught_up();
         let drained = self.pushing.as_ref().is_none_or(super::push::Pushing::is_drained);
         if self.fetching.wanted.is_empty() || self.fetching.asked.is_some() || !is_time || !drained {
             return Ok(None);
@@ -138,6 +138,9 @@ impl Session {
         while !self.encoder.is_full()
             && let Some((kind, id)) = names.pop_front()
         {
+            if !self.gate.allows(Access::Read, &replica.scope_of(&kind, &id)?) {
+                continue;
+            }
             let encoder = &mut self.encoder;
             replica.hand_out(&kind, &id, &mut |registers| {
                 encoder.entity(&kind, &id, registers.iter().map(|(address, register)| (*address, register)));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Session, SessionError, unexpected};
+use super::{Access, Session, SessionError, unexpected};
 use crate::id::ReplicaId;
 use crate::replica::{Losses, Replica};
 use crate::store::Store;
@@ -29,13 +29,33 @@ impl Session {
         }
         for author in self.peer()?.about.replicas() {
             let mut after = self.telling.told.get(&author).copied().unwrap_or(0);
-            while let Some(losses) = replica.losses_of(author, after, PAGE_BYTES_AIM)? {
+            while let Some(mut losses) = replica.losses_of(author, after, PAGE_BYTES_AIM)? {
                 after = losses.last;
+                self.keep_readable(replica, &mut losses)?;
                 self.send(&Frame::Lost(losses));
             }
             self.telling.told.insert(author, after);
         }
         self.telling.looked = Some(marker);
+        Ok(())
+    }
+
+    /// Leaves out what was lost in scopes that the author may not read any more: it would be told the winner.
+    fn keep_readable<S: Store>(
+        &self,
+        replica: &Replica<S>,
+        losses: &mut Losses,
+    ) -> Result<(), SessionError> {
+        if self.gate.is_open() {
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        for conflict in losses.conflicts.drain(..) {
+            if self.gate.allows(Access::Read, &replica.scope_of(&conflict.kind, &conflict.id)?) {
+                kept.push(conflict);
+            }
+        }
+        losses.conflicts = kept;
         Ok(())
     }
 

@@ -186,7 +186,9 @@ impl Session {
         let store = peer.store;
         let cursor = replica.cursor(store)?;
         let told = replica.peer(store)?.unwrap_or_default();
-        let read = cursor.map(|c| c.position());
+        // Of everything, or of the scopes that are followed by name.
+        let cursors: Vec<_> = cursor.into_iter().chain(replica.cursors_in(store)?.into_values()).collect();
+        let read = cursors.iter().map(|c| c.position());
         // What it accepted may be further on than what was read since.
         let acked = replica.identity().authority.filter(|authority| authority.store == store);
         let acked = acked.map(|a| Position { seq: a.acked, ..told.position }).filter(|at| at.seq > peer.head);
@@ -199,6 +201,10 @@ impl Session {
             self.meet(replica, &peer, now)?;
         }
         tracing::debug!(%store, head = peer.head, reset = lost.is_some(), "connected");
+        if self.lanes.are_named() && !peer.is_authority {
+            let message = "scopes are had by name from an authority alone: follow everything".to_owned();
+            return Err(SessionError::Refused { code: Code::SCOPE, message });
+        }
         if let Some(position) = lost.filter(|_| !peer.is_authority) {
             // Until the peer has heard it, what it once told stays remembered. If the position is only older than what
             // its greeting could tell, it goes on.
@@ -212,7 +218,7 @@ impl Session {
             return Ok(());
         }
         // Without a cursor nothing tells whether the authority has been restored since they met.
-        let met = cursor.is_some() && replica.identity().authority.is_some_and(|authority| authority.met);
+        let met = !cursors.is_empty() && replica.identity().authority.is_some_and(|authority| authority.met);
         if !met || lost.is_some() {
             // What is evicted cannot be brought, and may be lost there or be otherwise.
             replica.forget_evicted()?;
@@ -232,7 +238,10 @@ impl Session {
             replica.forget_cursor(store)?;
         }
         if wants_all {
-            self.reading.want_everything();
+            self.each_slot(|session| {
+                session.reading.want_everything();
+                Ok(())
+            })?;
         }
         self.start_pushing(replica)
     }
@@ -241,7 +250,7 @@ impl Session {
     pub(super) fn start_pushing<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
         replica.update_authority(|authority| authority.met = true)?;
         self.pushing = Some(push::Pushing::new(replica)?);
-        self.reading.plan(self.options.want);
+        self.plan_reading();
         Ok(())
     }
 

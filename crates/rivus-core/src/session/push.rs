@@ -110,6 +110,7 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let (store, rank_max) = self.peer().map(|peer| (peer.store, peer.rank))?;
+        let scopes = self.gate.write_scopes();
         if !self.is_server() || !replica.identity().is_authority {
             return Err(unexpected("a push to a side that judges nothing"));
         }
@@ -119,7 +120,7 @@ impl Session {
         let peer = self.peer.as_mut().ok_or_else(|| unexpected("a push before the greeting"))?;
         peer.advance(push.incarnation, push.head);
         let remembered = peer.remembered(replica.peer(store)?);
-        let principal = Principal { store, replicas: peer.about.replicas(), rank_max };
+        let principal = Principal { store, replicas: peer.about.replicas(), rank_max, scopes };
         let unheard = self.judging.answers.checked_sub(push.heard);
         if unheard.is_none_or(|unheard| unheard > UNHEARD_MAX) {
             return Err(unexpected("a push that has heard more answers than were given, or far too few"));

@@ -5,8 +5,8 @@ use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Incoming, Replica, Trust};
-use crate::store::Store;
+use crate::replica::{Follows, Incoming, Replica, Trust, Without, WriteScopes};
+use crate::store::{Digest, Store};
 use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
 
@@ -71,7 +71,7 @@ impl Reading {
         matches!(self.state, State::CaughtUp(_))
     }
 
-    fn is_subscribed(&self) -> bool {
+    pub(super) fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,
             State::Planned(_) => self.awaits_start,
@@ -88,8 +88,14 @@ impl Session {
             return Ok(());
         }
         let peer = self.peer()?;
-        let everything = self.reading.everything;
-        let cursor = if everything { None } else { replica.cursor(peer.store)? };
+        let mut everything = self.reading.everything;
+        let cursor = match &self.scope {
+            _ if everything => None,
+            None => replica.cursor(peer.store)?,
+            Some(scope) => replica.cursor_in(peer.store, scope)?,
+        };
+        // What came from here may not be here any more.
+        everything |= self.scope.is_some() && cursor.is_none();
         let named = cursor.and_then(|cursor| {
             let at =
                 peer.history.iter().rev().position(|(incarnation, _)| *incarnation == cursor.incarnation)?;
@@ -99,7 +105,7 @@ impl Session {
             Some((cursor, at)) => (cursor, Some(at)),
             None => (Cursor::default(), None),
         };
-        let digest = replica.head()?.digest;
+        let digest = self.digest(replica)?;
         let digest = if peer.is_authority { digest.confirmed } else { digest.shown };
         // An upload is asked for because something may be missing on the asking side: never cut it short.
         let digest = if everything { None } else { Some(low(digest)) };
@@ -109,10 +115,21 @@ impl Session {
             cursor,
             told: None,
             awaits_start: true,
+            everything,
             ..self.reading
         };
-        self.send(&Frame::Subscribe(subscribe));
+        let frame = Frame::Subscribe(subscribe).encode();
+        let scope = self.scope.clone().unwrap_or_default();
+        self.control.push_back(self.in_envelope(frame, &scope));
         Ok(())
+    }
+
+    /// The digest of what the subscription in hand is of.
+    pub(super) fn digest<S: Store>(&self, replica: &Replica<S>) -> Result<Digest, SessionError> {
+        Ok(match &self.scope {
+            None => replica.head()?.digest,
+            Some(scope) => replica.digest_of(scope)?,
+        })
     }
 
     pub(super) fn handle_page<S: Store>(
@@ -144,7 +161,7 @@ impl Session {
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         if self.reading.awaits_start && !header.start {
             // It belongs to an earlier subscription: worth joining, but no position.
-            replica.join(now, &page.rows, Some(store), trust, None)?;
+            replica.follow_page(now, &page.rows, store, trust, None)?;
             self.heard_of(header.incarnation, header.at)?;
             return Ok(());
         }
@@ -159,7 +176,16 @@ impl Session {
             header.at
         };
         let cursor = Cursor { incarnation, done, at: header.at };
-        let joined = replica.join(now, &page.rows, Some(store), trust, Some(cursor))?;
+        let follows = Some(Follows { scope: self.scope.as_deref(), cursor });
+        // Who brings back what was lost may do so where it may write.
+        let scopes = if self.is_server() { self.gate.write_scopes() } else { WriteScopes::default() };
+        let entities = replica.misplaced_in(&page.rows, &scopes)?;
+        let joined = if entities.is_empty() {
+            replica.follow_page(now, &page.rows, store, trust, follows)?
+        } else {
+            let rows = Without { delta: &page.rows, entities };
+            replica.follow_page(now, &rows, store, trust, follows)?
+        };
         self.reading.cursor = cursor;
         if joined.registers > 0 {
             let (registers, quarantined) = (joined.registers, joined.quarantined);
@@ -191,12 +217,17 @@ impl Session {
         }
         let incarnation = self.heard_of(incarnation, seq)?;
         let cursor = Cursor { incarnation, done: seq, at: seq };
-        if replica.cursor(store)? != Some(cursor) {
-            replica.join::<[Incoming<'_>]>(now, &[], Some(store), Trust::Peer, Some(cursor))?;
+        let known = match &self.scope {
+            None => replica.cursor(store)?,
+            Some(scope) => replica.cursor_in(store, scope)?,
+        };
+        if known != Some(cursor) {
+            let follows = Some(Follows { scope: self.scope.as_deref(), cursor });
+            replica.follow_page::<[Incoming<'_>]>(now, &[], store, Trust::Peer, follows)?;
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
-        let digest = replica.head()?.digest;
+        let digest = self.digest(replica)?;
         self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
         self.caught_up();
         Ok(())
@@ -204,7 +235,9 @@ impl Session {
 
     /// Notes the end of a pass that has brought everything, whoever sent it.
     fn has_everything<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
-        if self.reading.everything && !self.reading.is_upload {
+        // The last of several subscriptions brings the last of it.
+        let others_have = self.lanes.are_caught_up();
+        if self.reading.everything && !self.reading.is_upload && others_have {
             replica.has_all()?;
         }
         Ok(())
@@ -255,10 +288,12 @@ impl Session {
         }
         // In this order: another process may be pushing, and hear verdicts, on a connection of its own.
         let pending = replica.pending_count()?;
-        let head = replica.head()?;
+        let (head, digest) = (replica.head()?, self.digest(replica)?);
         replica.refresh()?;
         let is_authority = self.peer()?.is_authority;
         let comparable = match (is_authority, checkpoint.read) {
+            // What has left is to be taken out first.
+            (true, _) if replica.is_to_leave() => false,
             (true, _) => {
                 let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
                 let quiet = self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet());
@@ -276,7 +311,7 @@ impl Session {
         if !comparable || replica.others() != self.others {
             return Ok(());
         }
-        let ours = if is_authority { head.digest.confirmed } else { head.digest.shown };
+        let ours = if is_authority { digest.confirmed } else { digest.shown };
         if ours == checkpoint.digest {
             self.events.push_back(SessionEvent::Verified { seq: checkpoint.seq, digest: ours });
             return Ok(());
@@ -297,6 +332,16 @@ impl Session {
             self.repaired = true;
             replica.forget_evicted()?;
             self.reading.plan_repair(self.options.want);
+            if replica.wants_all()? {
+                // What was evicted was of all of them.
+                let want = self.options.want;
+                self.each_other_slot(|session| {
+                    if session.reading.is_subscribed() {
+                        session.reading.plan_repair(want);
+                    }
+                    Ok(())
+                })?;
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ mod evict;
 mod findings;
 mod hostile;
 mod refusals;
+mod scopes;
 
 type Device = Replica<MemoryStore>;
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::fetch::Name;
 use super::read::low;
 use super::{Session, SessionError, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
@@ -11,9 +12,9 @@ use crate::identity::{Cursor, Position, knows};
 use crate::register::Register;
 use crate::replica::{Replica, position_of};
 use crate::row::{Corrupt, Row};
-use crate::store::{Changed, Head, Store};
+use crate::store::{Changed, Head, ScopeChange, Store};
 use crate::wire::page::{PageHeader, RowEncoder};
-use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, Subscribe};
+use crate::wire::{Checkpoint, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, Frame, Subscribe};
 use crate::work::damaged;
 
 /// The other side's subscription.
@@ -28,6 +29,8 @@ pub(super) struct Writing {
     start: bool,
     /// Where the last page with anything in it ended.
     content_at: u64,
+    /// Where the store stood when a subscription from the start began: what had left before was never there.
+    born: u64,
     /// Something was passed over or sent since the last checkpoint.
     checkpoint_due: bool,
     /// A quiet second has passed: send what is due even if it is empty.
@@ -60,6 +63,9 @@ impl Session {
         {
             return Err(not_authority(authority.store));
         }
+        if !self.may_read(replica)? {
+            return self.deny();
+        }
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
             None => Cursor::default(),
@@ -74,7 +80,8 @@ impl Session {
         if !knows(&head.incarnations, head.seq, end) {
             return Err(unexpected("SUBSCRIBE from a position that was never told"));
         }
-        let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
+        let own = self.digest(replica)?;
+        let equal = subscribe.digest.is_some_and(|digest| digest == low(own.confirmed));
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
             done: if equal { head.seq } else { cursor.done },
@@ -84,6 +91,7 @@ impl Session {
             caught_up: equal,
             start: !equal,
             content_at: 0,
+            born: if cursor == Cursor::default() { head.seq } else { 0 },
             checkpoint_due: false,
             quiet: false,
         });
@@ -114,34 +122,38 @@ impl Session {
         if writing.caught_up && !writing.live {
             return Ok(None);
         }
+        if !self.may_read(replica)? {
+            self.deny()?;
+            return Ok(self.control.pop_front());
+        }
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
             return Ok(None);
         }
-        let filled = fill(&mut self.encoder, replica, writing, store)?;
+        let mut filled = fill(&mut self.encoder, replica, writing, store, self.scope.as_deref())?;
+        let left = self.leave_out(replica, std::mem::take(&mut filled.left))?;
         let own = position_of(&filled.head);
-        if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() {
+        if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() && left.is_empty() {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
-            writing.checkpoint_due |= filled.at > writing.at;
+            writing.checkpoint_due |= filled.met || self.scope.is_none() && filled.at > writing.at;
             writing.at = filled.at;
             self.writing = Some(writing);
             return Ok(None);
         }
         writing.at = filled.at;
-        if !self.encoder.is_empty() {
+        if !self.encoder.is_empty() || !left.is_empty() {
             writing.content_at = filled.at;
         }
         writing.checkpoint_due = true;
         let start = std::mem::take(&mut writing.start);
-        let mut checkpoint = false;
+        let mut closing = None;
         if !filled.more {
             writing.done = filled.at;
             if !writing.caught_up || writing.quiet {
                 // With registers set aside the digests must differ, and the other side cannot know why.
                 if replica.quarantined()? == 0 {
                     let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
-                    checkpoint = true;
                     let digest = filled.head.digest;
-                    self.send(&Frame::Checkpoint(Checkpoint {
+                    closing = Some(Frame::Checkpoint(Checkpoint {
                         seq: own.seq,
                         digest: digest.confirmed,
                         count: digest.count,
@@ -156,8 +168,19 @@ impl Session {
         }
         self.writing = Some(writing);
         let incarnation = self.tell_incarnation(&filled.head);
+        let checkpoint = closing.is_some();
         let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
-        Ok(Some(self.encoder.finish_page(header)))
+        let page = self.encoder.finish_page(header);
+        // Before the page: its position says that this is done, too.
+        for entities in left.chunks(FETCH_ENTITIES_MAX) {
+            self.send(&Frame::Left(entities.to_vec()));
+        }
+        let page = self.in_envelope(page, "");
+        self.control.push_back(page);
+        if let Some(checkpoint) = closing {
+            self.send(&checkpoint);
+        }
+        Ok(self.control.pop_front())
     }
 
     pub(super) fn handle_synced<S: Store>(
@@ -172,6 +195,11 @@ impl Session {
         let uploads = !self.is_server() && peer.is_authority && self.pushing.is_none();
         if self.writing.is_none() && !uploads || seq > head.seq {
             return Err(unexpected("SYNCED beyond what was sent"));
+        }
+        if self.scope.is_some() {
+            // What is remembered is how far it has read everything.
+            self.peer_synced = self.peer_synced.max(Some(seq));
+            return Ok(());
         }
         let incarnation = position_of(&head).incarnation;
         let mut remembered = peer.remembered(replica.peer(store)?);
@@ -193,7 +221,14 @@ struct Filled {
     at: u64,
     more: bool,
     head: Head,
+    /// Whether there was anything behind the position.
+    met: bool,
+    /// What has left the scope.
+    left: Vec<Name>,
 }
+
+/// How many entities that have left are told of at a time.
+const LEFT_AT_ONCE: usize = 10_000;
 
 /// Fills a page with the rows after the subscription's position.
 fn fill<S: Store>(
@@ -201,20 +236,36 @@ fn fill<S: Store>(
     replica: &Replica<S>,
     writing: Writing,
     receiver: StoreId,
+    scope: Option<&str>,
 ) -> Result<Filled, SessionError> {
-    let (mut at, mut more, mut failed) = (writing.at, false, None);
-    let head = replica.store().changes(writing.at, &mut |changed| {
-        if encoder.is_full() {
+    let (mut at, mut more, mut failed, mut left) = (writing.at, false, None, Vec::new());
+    let mut met = false;
+    let mut visit = |change: ScopeChange<'_>| {
+        // What one commit has moved shares a seq, which is not passed before all of it is told.
+        if (encoder.is_full() || left.len() >= LEFT_AT_ONCE) && change.seq() > at {
             more = true;
             return ControlFlow::Break(());
         }
-        if let Err(corrupt) = add(encoder, writing, receiver, changed) {
-            failed = Some(damaged(changed.kind, changed.id, corrupt));
-            return ControlFlow::Break(());
+        met = true;
+        at = change.seq();
+        match change {
+            ScopeChange::Row(changed) => {
+                if let Err(corrupt) = add(encoder, writing, receiver, changed) {
+                    failed = Some(damaged(changed.kind, changed.id, corrupt));
+                    return ControlFlow::Break(());
+                }
+            }
+            ScopeChange::Left { kind, id, seq } if seq > writing.born => {
+                left.push((kind.to_owned(), id.to_owned()));
+            }
+            ScopeChange::Left { .. } => {}
         }
-        at = changed.seq;
         ControlFlow::Continue(())
-    })?;
+    };
+    let head = match scope {
+        None => replica.store().changes(writing.at, &mut |changed| visit(ScopeChange::Row(changed)))?,
+        Some(scope) => replica.store().changes_in(scope, writing.at, &mut visit)?,
+    };
     match failed {
         Some(error) => Err(error.into()),
         None if encoder.len() > FRAME_BYTES_MAX => {
@@ -224,7 +275,7 @@ fn fill<S: Store>(
                     .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, met, left }),
     }
 }
 

@@ -72,7 +72,7 @@ impl Line {
         let store = device.identity().store;
         let push = self.decoder.push(frame, store).unwrap();
         let replicas = device.identity().all_replicas().collect();
-        let principal = Principal { store, replicas, rank_max: 0 };
+        let principal = Principal { store, replicas, rank_max: 0, scopes: WriteScopes::default() };
         self.answers += 1;
         let note = Peer::default();
         hub.judge(Millis(100_000), push.edits, &principal, &note, &mut self.taint, push.heard, self.answers)

@@ -1,0 +1,1 @@
+-- A file of format 2.
