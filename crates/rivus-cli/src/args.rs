@@ -271,6 +271,9 @@ pub(crate) struct Remote {
     /// The token that it grants access to
     #[arg(long, env = "RIVUS_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Follow this scope, and not everything; may be repeated, up to 64 times; empty for what is in no scope
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scope: Vec<String>,
 }
 
 /// `rivus fetch`.

@@ -87,6 +87,9 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
         let set_aside = count(report.quarantined, "register");
         writeln!(out, "          {set_aside} set aside until due: they are stamped in the future")?;
     }
+    for scope in &report.denied {
+        writeln!(out, "denied    scope `{}`: ask for the right to read it", printable(scope))?;
+    }
     let digests = match (report.verified, report.diverged) {
         (_, true) => "differed at some time, and everything was fetched anew",
         (true, false) => "equal",
@@ -135,7 +138,10 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
 }
 
 pub(crate) fn remote_of(remote: &Remote) -> rivus::Remote {
-    let to = rivus::Remote::new(&remote.url);
+    let mut to = rivus::Remote::new(&remote.url);
+    if !remote.scope.is_empty() {
+        to = to.scopes(&remote.scope);
+    }
     // A variable that is set to nothing is a common way to say that there is none.
     match remote.token.as_ref().filter(|token| !token.is_empty()) {
         Some(token) => to.token(token),
@@ -215,6 +221,10 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         }
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))
+        }
+        Event::Revoked { scope, entities } => {
+            let gone = crate::evict::entities(*entities);
+            format!("the scope `{}` may not be read any more: {gone} left this database", printable(scope))
         }
         Event::Copied { before, now } => format!("store {before} is a copy and is now store {now}"),
         Event::Clash { stamp } => {

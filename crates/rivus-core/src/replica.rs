@@ -50,10 +50,11 @@ pub use evict::{EvictError, Evicted};
 pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
 pub use join::{Follows, Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts, WriteScopes};
+pub use leave::Kept;
+pub(crate) use leave::{Which, Why};
 pub use migrate::MigrateError;
 pub use peers::position_of;
 pub use roles::RoleError;
-pub(crate) use leave::{Which, Why};
 pub use rules::Unresolved;
 use rules::{evaluated, ruled};
 pub use verdict::{Answer, Rejected};
@@ -415,7 +416,8 @@ impl<S: Store> Replica<S> {
             let done = self.store.together(|| {
                 let scratch = std::mem::take(&mut self.scratch);
                 let rules = evaluated(&self.schema, self.unresolved);
-                let ruled = ruled(&self.store, rules, self.watching, &self.derived, &self.scopes)?;
+                let scopes = (&self.scopes, is_authority);
+                let ruled = ruled(&self.store, rules, self.watching, &self.derived, scopes)?;
                 let work = Work::with(&self.store, ruled, scratch);
                 let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops, writer);
                 let value = edit(&mut tx)?;

@@ -28,7 +28,7 @@ use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
 
 pub use access::{Access, Authorizer};
-pub use lanes::{Kept, TooManyScopes};
+pub use lanes::TooManyScopes;
 
 use access::Gate;
 use fetch::{Fetching, Giving};
@@ -210,8 +210,10 @@ pub struct Session {
     /// Up to where the other side said that it has everything.
     peer_synced: Option<u64>,
     repaired: bool,
-    /// The other side has asked for an upload on this connection.
+    /// An upload was asked for on this connection.
     uploaded: bool,
+    /// Where the own store stood before an upload: what came in and is in another scope by now has left since.
+    upload_from: Option<u64>,
     events: VecDeque<SessionEvent>,
 }
 
@@ -299,6 +301,7 @@ impl Session {
             peer_synced: None,
             repaired: false,
             uploaded: false,
+            upload_from: None,
             events: VecDeque::new(),
         }
     }
@@ -385,18 +388,18 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         match frame {
-                Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),
-                Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
-                Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
-                Frame::Ack(ack) => self.handle_ack(replica, ack, now),
-                Frame::Synced { seq } => self.handle_synced(replica, seq),
-                Frame::Fetch(entities) => self.handle_fetch(replica, entities),
-                Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
-                Frame::Lost(losses) => self.handle_lost(replica, &losses),
-                Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
-                Frame::Left(entities) => self.handle_left(replica, &entities),
-                Frame::Denied { slot } => self.handle_denied(replica, slot),
-                _ => Err(unexpected("a second greeting")),
+            Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),
+            Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
+            Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
+            Frame::Ack(ack) => self.handle_ack(replica, ack, now),
+            Frame::Synced { seq } => self.handle_synced(replica, seq),
+            Frame::Fetch(entities) => self.handle_fetch(replica, entities),
+            Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
+            Frame::Lost(losses) => self.handle_lost(replica, &losses),
+            Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
+            Frame::Left(entities) => self.handle_left(replica, &entities),
+            Frame::Denied { slot } => self.handle_denied(replica, slot),
+            _ => Err(unexpected("a second greeting")),
         }
     }
 

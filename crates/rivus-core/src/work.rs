@@ -68,6 +68,8 @@ pub(crate) struct Ruled<'s> {
     pub(crate) derived: Option<&'s Derived>,
     /// Where scopes stand, if any kind has one.
     pub(crate) scopes: Option<&'s Scopes>,
+    /// Whether others have to be told what has left a scope.
+    pub(crate) tells_left: bool,
 }
 
 /// Memory that one transaction after the other uses.
@@ -376,6 +378,7 @@ impl<'s, S: Store> Work<'s, S> {
             self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
         }
         self.note_scope(at)?;
+        self.note_named(at, changes);
         self.note_before(at, changes)?;
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {

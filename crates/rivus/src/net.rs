@@ -10,6 +10,7 @@ pub(crate) mod fetch;
 mod hub;
 mod packing;
 pub(crate) mod pump;
+pub(crate) mod scopes;
 
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct SyncReport {
     pub verified: bool,
     /// Whether they were compared and differed at some time.
     pub diverged: bool,
+    /// The scopes that were asked for by name and may not be read.
+    pub denied: Vec<String>,
     /// Bytes sent, after compression, without the framing of WebSocket.
     pub bytes_sent: u64,
     /// Bytes received.

@@ -148,10 +148,6 @@ impl<S: Store> Replica<S> {
                     }
                     joined.registers += part.changes.len();
                     let at = work.entity(part.kind, part.id);
-                    if self.leaving {
-                        // It is sent again: then it stays.
-                        records.push(RecordWrite::remove(Table::Leaving, evict::key(part.kind, part.id)));
-                    }
                     if came == Came::Fetched && work.is_evicted(at)? {
                         work.restore(at)?;
                         records.push(RecordWrite::remove(Table::Evicted, evict::key(part.kind, part.id)));
@@ -170,6 +166,7 @@ impl<S: Store> Replica<S> {
                 if self.identity.is_authority {
                     judge::note_newest(&self.store, page, &mut records)?;
                 }
+                self.note_places(&mut work, page, (from, follows), &mut records)?;
                 work.finish()
             })?;
             let finished = match staged {
@@ -184,6 +181,8 @@ impl<S: Store> Replica<S> {
                     records.push(RecordWrite::remove(Table::Leaving, leave::scope_key(scope)));
                 }
             }
+            let notes = |record: &RecordWrite| record.table == Table::Leaving && record.value.is_some();
+            let notes_leaving = records.iter().any(notes);
             joined.changed = finished.changed().count();
             if let Some(time) = high_water {
                 self.clock.observe(time);
@@ -191,6 +190,7 @@ impl<S: Store> Replica<S> {
             let origin = from.map_or(Origin::Local, Origin::Remote);
             match self.commit(finished, records, Meanwhile::Any, origin) {
                 Ok(_) => {
+                    self.leaving |= notes_leaving;
                     if joined.quarantined > 0 {
                         self.events.push(Event::Quarantined { registers: joined.quarantined, from });
                     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::read::each_entry;
 use super::{Delta, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, unreadable};
-use crate::address::{Parts, class};
+use crate::address::{LIFE, Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
@@ -19,6 +19,7 @@ use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
 use crate::row::{Change, Row};
+use crate::schema::Life;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
 
@@ -224,7 +225,17 @@ impl<S: Store> Replica<S> {
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);
                 let life = || self.schema.kind(part.kind).map(|kind| kind.life);
-                work.join(at, life, part.changes)
+                work.join(at, life, part.changes)?;
+                let has = |address: &[u8]| part.changes.iter().any(|(a, _)| a.as_ref() == address);
+                if let Some(address) = self.scopes.address(part.kind)
+                    && has(LIFE)
+                    && !has(address)
+                    && life() != Some(Life::EditRevives)
+                {
+                    // Its author did not know it, and created it.
+                    work.note_unnamed(at);
+                }
+                Ok::<_, CommitError>(())
             })?;
             *known = edit.stamp.instant().max(*known);
         }

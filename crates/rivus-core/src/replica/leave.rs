@@ -3,12 +3,14 @@
 //! Nothing of them stays, and nothing is deleted anywhere else: no tombstone is written. What a pending edit touches
 //! stays until that has its verdict, so that no edit is lost on the way; what is to leave is noted meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::evict::key;
 use super::peers::cursor_key;
-use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, commit_records, unreadable};
+use super::{
+    Delta, Event, Follows, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, commit_records, unreadable,
+};
 use crate::address::LIFE;
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::Millis;
@@ -24,6 +26,15 @@ const ENTITIES_AT_ONCE: usize = 1_000;
 
 /// What the key of a scope that is to leave begins with: that of an entity begins with the length of its kind.
 const SCOPE: u8 = 0;
+
+/// What becomes of what is here of a scope that is not followed any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// It stays as it is.
+    Yes,
+    /// It leaves this store.
+    No,
+}
 
 /// Why a scope leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,6 +131,86 @@ impl<S: Store> Replica<S> {
         self.saws.remove(scope);
         self.saw = None;
         Ok(())
+    }
+
+    /// Notes of the entities in a page whether they stay. One that is sent again does; one that has come in the pages of
+    /// a scope because it is in another now, which is not followed any more, does not.
+    pub(super) fn note_places<D: Delta + ?Sized>(
+        &self,
+        work: &mut Work<'_, S>,
+        page: &D,
+        (from, follows): (Option<StoreId>, Option<Follows<'_>>),
+        records: &mut Vec<RecordWrite>,
+    ) -> Result<(), CommitError> {
+        let scope = follows.and_then(|follows| follows.scope);
+        if scope.is_none() && !self.leaving {
+            return Ok(());
+        }
+        let mut names: BTreeSet<Name> = BTreeSet::new();
+        page.each::<CommitError>(|part| {
+            names.insert((part.kind.to_owned(), part.id.to_owned()));
+            Ok(())
+        })?;
+        let followed = match (scope, from) {
+            (Some(_), Some(from)) => self.cursors_in(from)?,
+            _ => BTreeMap::new(),
+        };
+        for (kind, id) in names {
+            let at = work.entity(&kind, &id);
+            let here = work.scope(at)?;
+            let stays = scope.is_none_or(|scope| scope == here || followed.contains_key(&here));
+            let key = key(&kind, &id);
+            records.push(match stays {
+                true => RecordWrite::remove(Table::Leaving, key),
+                false => RecordWrite::put(Table::Leaving, key, Vec::new()),
+            });
+        }
+        if !self.leaving {
+            records.retain(|record| record.table != Table::Leaving || record.value.is_some());
+        }
+        Ok(())
+    }
+
+    /// Notes everything confirmed that is held of a scope, which is about to be read from the start: what is not sent
+    /// then is in it no more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub(crate) fn note_members(&mut self, scope: &str) -> Result<(), StoreError> {
+        let mut names: BTreeSet<Name> = BTreeSet::new();
+        self.store.changes_in(scope, 0, &mut |change| {
+            if let ScopeChange::Row(row) = change {
+                names.insert((row.kind.to_owned(), row.id.to_owned()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut records = Vec::new();
+        for (kind, id) in names {
+            let mut work = self.placing();
+            let at = work.entity(&kind, &id);
+            let whole = work.whole(at).map_err(|error| super::read::unsettled(&kind, &id, error))?;
+            if whole.count > 0 {
+                records.push(RecordWrite::put(Table::Leaving, key(&kind, &id), Vec::new()));
+            }
+        }
+        if !records.is_empty() {
+            commit_records(&mut self.store, records)?;
+            self.leaving = true;
+        }
+        Ok(())
+    }
+
+    /// Follows a scope of the authority no more. Followed again, it is read from the start.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub fn unfollow(&mut self, scope: &str, kept: Kept) -> Result<(), StoreError> {
+        self.refresh()?;
+        let Some(authority) = self.identity.authority else { return Ok(()) };
+        match kept {
+            Kept::Yes => self.forget_cursor_in(authority.store, scope),
+            Kept::No => self.note_leaving(authority.store, scope, Why::Unwanted),
+        }
     }
 
     /// Takes out what is to leave and is touched by no pending edit: scopes, and single entities if `which` says so.

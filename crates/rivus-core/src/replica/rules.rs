@@ -53,7 +53,8 @@ impl<S: Store> Replica<S> {
 
     /// The rules for a commit that is being made, what is kept beside the rows, and where scopes stand.
     pub(super) fn ruled(&self) -> Result<Ruled<'_>, StoreError> {
-        ruled(&self.store, self.rules(), self.watching, &self.derived, &self.scopes)
+        let scopes = (&self.scopes, self.identity.is_authority);
+        ruled(&self.store, self.rules(), self.watching, &self.derived, scopes)
     }
 
     /// The rules for reading.
@@ -278,15 +279,16 @@ pub(super) fn ruled<'s, S: Store>(
     rules: Option<&'s Rules>,
     tells: bool,
     derived: &'s Derived,
-    scopes: &'s Scopes,
+    (scopes, tells_left): (&'s Scopes, bool),
 ) -> Result<Ruled<'s>, StoreError> {
     let derived = Some(derived).filter(|derived| !derived.is_empty());
     let scopes = Some(scopes).filter(|scopes| !scopes.is_empty());
+    let tells_left = tells_left && scopes.is_some();
     if rules.is_none() && derived.is_none() {
-        return Ok(Ruled { scopes, ..Ruled::default() });
+        return Ok(Ruled { scopes, tells_left, ..Ruled::default() });
     }
     let tells = tells || derived.is_some_and(Derived::projects);
-    Ok(Ruled { rules, tells, since: store.head()?.seq, derived, scopes })
+    Ok(Ruled { rules, tells, since: store.head()?.seq, derived, scopes, tells_left })
 }
 
 /// The rules of a schema, if they are evaluated.

@@ -66,7 +66,8 @@ impl<S: Store> Replica<S> {
         let scope = match scope_at {
             None => String::new(),
             Some(address) => {
-                let Some(row) = [Some(first_row), row].into_iter().flatten().find(|row| row.holds(address)) else {
+                let Some(row) = [Some(first_row), row].into_iter().flatten().find(|row| row.holds(address))
+                else {
                     return Ok(None);
                 };
                 let Ok(scope) = scope::confirmed(row, address) else { return Ok(None) };

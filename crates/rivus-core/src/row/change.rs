@@ -133,7 +133,17 @@ impl<'b> Digested<'b> {
         }
         let prefix = buffer.len();
         let (sums, clashes, losses) = (Sums::default(), Vec::new(), Vec::new());
-        Self { buffer, prefix, address: prefix, sums, clashes, witness: None, losses, watch: None, scope: None }
+        Self {
+            buffer,
+            prefix,
+            address: prefix,
+            sums,
+            clashes,
+            witness: None,
+            losses,
+            watch: None,
+            scope: None,
+        }
     }
 
     /// Whether the register stays when the entity is evicted: what rules read of it, and its scope.

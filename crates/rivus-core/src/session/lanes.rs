@@ -12,19 +12,10 @@ use super::write::Writing;
 use super::{Access, Authorizer, Gate, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
-use crate::replica::{Replica, Which, Why};
+use crate::replica::{Kept, Replica, Which, Why};
 use crate::scope::SCOPE_BYTES_MAX;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::wire::{FRAME_BYTES_MAX, Frame, SCOPES_MAX, Scoped, tag};
-
-/// What becomes of what is here of a scope that is not followed any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kept {
-    /// It stays as it is.
-    Yes,
-    /// It leaves this store.
-    No,
-}
 
 /// More scopes than a connection can follow, or a name that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +35,6 @@ pub(super) struct Lanes {
     named: bool,
     /// Whose page went out last.
     turn: u32,
-    /// The scopes that the client was denied, and those that are not wanted any more.
-    gone: Vec<(String, Why)>,
 }
 
 impl Lanes {
@@ -102,16 +91,23 @@ impl Session {
         Ok(())
     }
 
-    /// Follows a scope no more.
-    pub fn unsubscribe(&mut self, scope: &str, kept: Kept) {
-        let Some(slot) = self.slot_of(scope) else { return };
-        let lane = self.lanes.lanes.remove(&slot);
-        if lane.is_some_and(|lane| lane.reading.is_subscribed()) {
-            self.control.push_back(Frame::Denied { slot }.encode());
+    /// Follows a scope no more. Followed again, it is read from the start.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is followed no more on this connection, but on the next.
+    pub fn unsubscribe<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        scope: &str,
+        kept: Kept,
+    ) -> Result<(), StoreError> {
+        if let Some(slot) = self.slot_of(scope) {
+            let lane = self.lanes.lanes.remove(&slot);
+            if lane.is_some_and(|lane| lane.reading.is_subscribed()) {
+                self.control.push_back(Frame::Denied { slot }.encode());
+            }
         }
-        if kept == Kept::No {
-            self.lanes.gone.push((scope.to_owned(), Why::Unwanted));
-        }
+        replica.unfollow(scope, kept)
     }
 
     /// The scopes that are followed by name, sorted; none if everything is.
@@ -246,7 +242,8 @@ impl Session {
             return Err(unexpected("SUBSCRIBE in a slot that was used before"));
         }
         if self.lanes.lanes.len() >= SCOPES_MAX {
-            let message = format!("at most {SCOPES_MAX} scopes may be followed on one connection: follow fewer");
+            let message =
+                format!("at most {SCOPES_MAX} scopes may be followed on one connection: follow fewer");
             return Err(SessionError::Refused { code: Code::TOO_LARGE, message });
         }
         self.lanes.last = slot;
@@ -272,7 +269,8 @@ impl Session {
     /// Ends the subscription in hand: it may not be read.
     pub(super) fn deny(&mut self) -> Result<(), SessionError> {
         if self.scope.is_none() {
-            let message = "not everything here may be read: follow the scopes that are granted by name".to_owned();
+            let message =
+                "not everything here may be read: follow the scopes that are granted by name".to_owned();
             return Err(SessionError::Refused { code: Code::SCOPE, message });
         }
         self.over = true;
@@ -320,9 +318,6 @@ impl Session {
         if self.is_server() {
             return Ok(());
         }
-        for (scope, why) in std::mem::take(&mut self.lanes.gone) {
-            replica.note_leaving(self.peer()?.store, &scope, why)?;
-        }
         if replica.is_to_leave() {
             let which = if self.is_caught_up() { Which::All } else { Which::Scopes };
             replica.leave(now, which)?;
@@ -367,11 +362,16 @@ impl Session {
             if follows && self.gate.allows(Access::Read, &scope) {
                 let encoder = &mut self.encoder;
                 replica.hand_out(&kind, &id, &mut |registers| {
-                    let bytes: usize = registers.iter().flat_map(|(_, r)| r.alive.iter()).map(|c| c.value.len()).sum();
+                    let bytes: usize =
+                        registers.iter().flat_map(|(_, r)| r.alive.iter()).map(|c| c.value.len()).sum();
                     // A frame has to hold it, and the page's own content. Else it comes with the other scope's pages.
                     if encoder.len() + 2 * bytes < FRAME_BYTES_MAX {
                         sent = true;
-                        encoder.entity(&kind, &id, registers.iter().map(|(address, register)| (*address, register)));
+                        encoder.entity(
+                            &kind,
+                            &id,
+                            registers.iter().map(|(address, register)| (*address, register)),
+                        );
                     }
                 })?;
             }

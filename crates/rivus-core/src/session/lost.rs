@@ -41,11 +41,7 @@ impl Session {
     }
 
     /// Leaves out what was lost in scopes that the author may not read any more: it would be told the winner.
-    fn keep_readable<S: Store>(
-        &self,
-        replica: &Replica<S>,
-        losses: &mut Losses,
-    ) -> Result<(), SessionError> {
+    fn keep_readable<S: Store>(&self, replica: &Replica<S>, losses: &mut Losses) -> Result<(), SessionError> {
         if self.gate.is_open() {
             return Ok(());
         }

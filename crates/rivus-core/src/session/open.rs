@@ -194,7 +194,9 @@ impl Session {
         let acked = acked.map(|a| Position { seq: a.acked, ..told.position }).filter(|at| at.seq > peer.head);
         // A peer that was set back is another store from then on: what this one has had from it and lost the cursor to,
         // or never read, would not be sent to it again. An authority keeps its id and takes an upload.
-        let before = Some(told.position).filter(|_| !peer.is_authority);
+        // Who follows no scope at the moment has no cursor that could tell.
+        let follows_none = self.lanes.are_named() && cursors.is_empty();
+        let before = Some(told.position).filter(|_| !peer.is_authority || follows_none);
         let mut positions = before.into_iter().chain(read).chain(acked);
         let lost = positions.find(|at| !knows(&peer.history, peer.head, *at));
         if peer.is_authority {
@@ -218,7 +220,8 @@ impl Session {
             return Ok(());
         }
         // Without a cursor nothing tells whether the authority has been restored since they met.
-        let met = !cursors.is_empty() && replica.identity().authority.is_some_and(|authority| authority.met);
+        let met = (follows_none || !cursors.is_empty())
+            && replica.identity().authority.is_some_and(|authority| authority.met);
         if !met || lost.is_some() {
             // What is evicted cannot be brought, and may be lost there or be otherwise.
             replica.forget_evicted()?;
@@ -230,6 +233,7 @@ impl Session {
                 authority.acked = 0;
             })?;
             let position = lost.unwrap_or_default();
+            self.uploaded = true;
             self.send(&Frame::Reset(Reset::new(position, &told.history)));
             return Ok(());
         }
@@ -338,6 +342,7 @@ impl Session {
             if std::mem::replace(&mut self.uploaded, true) {
                 return Err(unexpected("a second RESET on one connection"));
             }
+            self.upload_from = Some(head.seq);
             self.reading.upload();
             return Ok(());
         }

@@ -94,8 +94,15 @@ impl Session {
             None => replica.cursor(peer.store)?,
             Some(scope) => replica.cursor_in(peer.store, scope)?,
         };
-        // What came from here may not be here any more.
-        everything |= self.scope.is_some() && cursor.is_none();
+        if let Some(scope) = &self.scope
+            && cursor.is_none_or(|cursor| cursor.at == 0)
+            && !everything
+            && !self.uploaded
+        {
+            replica.note_members(scope)?;
+        }
+        // What came from here may not be here any more: not before a first pass has ended.
+        everything |= self.scope.is_some() && cursor.is_none_or(|cursor| cursor.done == 0);
         let named = cursor.and_then(|cursor| {
             let at =
                 peer.history.iter().rev().position(|(incarnation, _)| *incarnation == cursor.incarnation)?;

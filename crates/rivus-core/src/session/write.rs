@@ -91,7 +91,7 @@ impl Session {
             caught_up: equal,
             start: !equal,
             content_at: 0,
-            born: if cursor == Cursor::default() { head.seq } else { 0 },
+            born: if subscribe.everything && at == 0 { self.upload_from.unwrap_or(head.seq) } else { 0 },
             checkpoint_due: false,
             quiet: false,
         });

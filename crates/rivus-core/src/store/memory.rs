@@ -16,8 +16,8 @@ use records::Records;
 use scopes::Scopes;
 
 use super::{
-    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, Record, RecordKey, RecordRead, RowRead,
-    ScopeChange, Store, StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, Record, RecordKey, RecordRead,
+    RowRead, ScopeChange, Store, StoreError, Table,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up by key only, never iterated; its keys are hashes")]
@@ -314,7 +314,9 @@ impl Store for MemoryStore {
     }
 
     fn kinds(&self) -> Result<Vec<String>, StoreError> {
-        let has_rows = |kind: &u32| self.free.is_empty() || self.rows.iter().any(|slot| slot.seq > 0 && slot.kind == *kind);
+        let has_rows = |kind: &u32| {
+            self.free.is_empty() || self.rows.iter().any(|slot| slot.seq > 0 && slot.kind == *kind)
+        };
         let kinds = self.kinds.iter().filter(|(_, kind)| has_rows(kind));
         Ok(kinds.map(|(name, _)| name.to_string()).collect())
     }
@@ -357,7 +359,8 @@ impl Store for MemoryStore {
         for write in batch.rows.iter() {
             places.push(self.unmoved(&write.row)?);
         }
-        let gone: SmallVec<[_; 4]> = batch.removed.iter().map(|row| self.unmoved(row)).collect::<Result<_, _>>()?;
+        let gone: SmallVec<[_; 4]> =
+            batch.removed.iter().map(|row| self.unmoved(row)).collect::<Result<_, _>>()?;
         if let Some(incarnation) = batch.incarnation
             && !(batch.rows.is_empty() && batch.removed.is_empty())
         {

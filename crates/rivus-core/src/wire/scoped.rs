@@ -59,3 +59,28 @@ impl<'a> Scoped<'a> {
 pub(super) fn read_slot(reader: &mut Reader<'_>) -> Result<u32, Cut> {
     u32::try_from(reader.varint()?).ok().filter(|slot| *slot > 0).ok_or(Cut)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_holds_what_it_says_and_nothing_else() {
+        let of = |slot, scope, frame| Scoped { slot, scope, frame }.encode();
+        let refused = Err(WireError::Malformed { frame: "SCOPED" });
+        let long = "x".repeat(SCOPE_BYTES_MAX + 1);
+        for bad in [
+            of(0, "a", &[tag::SUBSCRIBE, 0]),
+            of(1, "a", &[tag::EQUAL, 5, 0]),
+            of(1, &long, &[tag::SUBSCRIBE, 0]),
+            of(1, "", &[tag::ACK, 5, 0]),
+            of(1, "", &[tag::SCOPED, 1, 0, tag::EQUAL, 5, 0]),
+            of(1, "", &[]),
+            vec![tag::SCOPED, 0x81, 0x80, 0x80, 0x80, 0x10, 0, tag::EQUAL, 5, 0],
+        ] {
+            assert_eq!(Scoped::decode(&bad), refused, "{bad:?}");
+        }
+        let good = of(1, long.split_at(1).1, &[tag::SUBSCRIBE, 0]);
+        assert_eq!(Scoped::decode(&good).map(|scoped| scoped.scope.len()), Ok(SCOPE_BYTES_MAX));
+    }
+}

@@ -1,11 +1,11 @@
 //! The scopes of staged entities: digests of scopes, moves from one to another, entities that leave the store.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::evict::Moved;
 use super::{At, StagedChunk, Work, damaged};
-use crate::row::{self, Digested, Sums};
+use crate::row::{self, Change, Digested, Sums};
 use crate::rules::{Dirt, Watch};
 use crate::scope;
 use crate::store::{CommitError, Store};
@@ -19,13 +19,15 @@ pub(super) struct Scoped {
     pub(super) sums: Sums,
     /// Where it is.
     pub(super) after: String,
+    /// Where some write has put it that was joined: its author may believe so, even if another write has won.
+    named: BTreeSet<String>,
 }
 
 /// An entity that has moved.
 #[derive(Clone, Debug)]
 pub(super) struct HasMoved {
     pub(super) at: usize,
-    /// Where it was, if anything of it was confirmed.
+    /// A scope in which somebody may believe it to be.
     pub(super) from: Option<String>,
 }
 
@@ -75,6 +77,28 @@ impl<'s, S: Store> Work<'s, S> {
         Ok(())
     }
 
+    /// Notes where joined writes put the entity.
+    #[inline]
+    pub(super) fn note_named<A: AsRef<[u8]>>(&mut self, at: At, changes: &[(A, Change<'_>)]) {
+        if !self.rules.tells_left {
+            return;
+        }
+        let Some(address) = self.scope_address(at) else { return };
+        let named = changes.iter().filter(|(of, _)| of.as_ref() == address);
+        let named: Vec<String> =
+            named.filter_map(|(_, change)| change.register()).map(scope::named).collect();
+        if let Some(scoped) = &mut self.staged_mut(at).scope {
+            scoped.named.extend(named);
+        }
+    }
+
+    /// Notes that the author of a joined write may believe that the entity is in the scope without a name.
+    pub(crate) fn note_unnamed(&mut self, at: At) {
+        if let Some(scoped) = &mut self.staged_mut(at).scope {
+            scoped.named.insert(String::new());
+        }
+    }
+
     /// Files an entity anew whose kind has another scope field now; it was filed by `before`.
     pub(crate) fn file_anew(&mut self, at: At, before: Option<&[u8]>) -> Result<(), CommitError> {
         match before {
@@ -110,19 +134,28 @@ impl<'s, S: Store> Work<'s, S> {
         }
         for index in 0..self.entities.len() {
             let at = At::new(index);
-            let Some(Scoped { before, sums, .. }) = self.staged(at).scope.as_deref().cloned() else { continue };
+            let scoped = self.staged(at).scope.as_deref().cloned();
+            let Some(Scoped { before, sums, mut named, .. }) = scoped else { continue };
             let leaves = self.staged(at).leaves;
             let after = if leaves { before.clone() } else { self.scope(at)? };
-            if before == after {
-                add(&mut divided.sums, &after, sums);
-            } else {
+            named.remove(&after);
+            if before != after {
                 let whole = self.touch(at)?;
                 let was = whole.minus(sums);
                 add(&mut divided.sums, &before, Sums::default().minus(was));
                 add(&mut divided.sums, &after, whole);
-                let from = (was.count != 0).then_some(before);
-                divided.moves.push(HasMoved { at: index, from });
+                divided.moves.push(HasMoved { at: index, from: None });
+                if was.count != 0 && self.rules.tells_left {
+                    named.insert(before);
+                }
+            } else {
+                add(&mut divided.sums, &after, sums);
+                if !named.is_empty() {
+                    // So that there is a place in the order at which it has left.
+                    self.touch(at)?;
+                }
             }
+            divided.moves.extend(named.into_iter().map(|from| HasMoved { at: index, from: Some(from) }));
             if let Some(scoped) = &mut self.staged_mut(at).scope {
                 scoped.after = after;
             }

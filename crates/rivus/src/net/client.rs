@@ -1,5 +1,6 @@
 //! Connecting to another store: once, or for as long as the application likes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +36,13 @@ const STARTS_MAX: usize = 8;
 pub struct Remote {
     url: String,
     token: Option<String>,
+    scopes: Option<BTreeSet<String>>,
 }
 
 impl Remote {
     /// The store at `url`, for example `ws://example.org:7171`.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: None }
+        Self { url: url.into(), token: None, scopes: None }
     }
 
     /// Shows this token to the other side. It goes in the first frame, never in the address.
@@ -50,20 +52,52 @@ impl Remote {
         self
     }
 
+    /// Follows these scopes, at most 64, and not everything; the scope without a name is empty. Only a hub that judges
+    /// edits has scopes.
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// let schema = || Schema::builder().kind("note", |k| k.value("list").scope("list").value("text")).build();
+    /// let (phone, hub) = (Db::memory(schema()?)?, Db::memory(schema()?)?);
+    /// let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// hub.put("note", "n1", [("list", "home".into()), ("text", "milk".into())])?;
+    /// hub.put("note", "n2", [("list", "work".into()), ("text", "stamps".into())])?;
+    /// phone.sync(&rivus::Remote::new(served.url()).scopes(["home"])).await?;
+    /// assert!(phone.view("note", "n1")?.is_some());
+    /// assert!(phone.view("note", "n2")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn scopes<T: Into<String>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
+        self.scopes = Some(scopes.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// The address.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    fn session(&self, want: Want) -> Session {
-        Session::new(SessionOptions {
+    pub(super) fn scopes_wanted(&self) -> Option<BTreeSet<String>> {
+        self.scopes.clone()
+    }
+
+    fn session(&self, want: Want, scopes: Option<BTreeSet<String>>) -> Result<Session, SyncError> {
+        let mut session = Session::new(SessionOptions {
             role: Role::Client { token: self.token.clone() },
             want,
             offers: true,
             seeds: seeds(),
             capabilities: capability::ZSTD,
-        })
+        });
+        if let Some(scopes) = scopes {
+            session.follow_scopes(scopes)?;
+        }
+        Ok(session)
     }
 
     async fn dial(&self) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, SyncError> {
@@ -85,7 +119,7 @@ impl Remote {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token is a secret.
-        f.debug_struct("Remote").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Remote").field("url", &self.url).field("scopes", &self.scopes).finish_non_exhaustive()
     }
 }
 
@@ -171,6 +205,10 @@ impl Connection {
         &self.asks
     }
 
+    pub(super) fn db(&self) -> &Db {
+        &self.db
+    }
+
     /// Ends the connection in order and waits until it has ended.
     pub async fn close(mut self) {
         self.stop.send_replace(true);
@@ -207,7 +245,7 @@ impl Db {
     /// ```
     pub async fn sync(&self, remote: &Remote) -> Result<SyncReport, Error> {
         let (_running, stop) = stop_never();
-        self.sync_with(remote, &Arc::default(), stop).await
+        self.sync_with(remote, &Arc::new(Asks::following(remote.scopes.clone())), stop).await
     }
 
     pub(super) async fn sync_with(
@@ -251,7 +289,7 @@ impl Db {
         let (state, states) = watch::channel(ConnectionState::Connecting);
         let (stop, stopped) = stop_never();
         let db = self.clone();
-        let asks: Arc<Asks> = Arc::default();
+        let asks = Arc::new(Asks::following(remote.scopes.clone()));
         let asked = Arc::clone(&asks);
         let task = tokio::spawn(async move {
             db.stay_connected(remote, state, &asked, stopped).await;
@@ -330,7 +368,11 @@ impl Db {
         };
         let wakes = Wakes { changes: self.shared.changes.subscribe(), stop, asks: Arc::clone(asks) };
         let host: Arc<Shared> = Arc::clone(&self.shared);
-        Pump::new(host, remote.session(want), listen).run(socket, wakes).await
+        let session = match remote.session(want, asks.follow()) {
+            Ok(session) => session,
+            Err(error) => return (SyncReport::default(), Err(error)),
+        };
+        Pump::new(host, session, listen).run(socket, wakes).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a sync ended.
 
-use rivus_core::session::SessionError;
+use rivus_core::session::{SessionError, TooManyScopes};
 
 /// Why a connection could not be made or ended. Everything up to the last whole frame is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +45,12 @@ pub enum SyncError {
         "the other side hands out no entities: it is no hub that judges edits, or an older one: update it"
     )]
     CannotFetch,
+    /// More scopes were asked for by name than one connection follows, or a name that is too long.
+    #[error(transparent)]
+    TooManyScopes(#[from] TooManyScopes),
+    /// The connection follows everything, not scopes by name.
+    #[error("this connection follows everything: say with `Remote::scopes` that it follows scopes by name")]
+    FollowsEverything,
     /// The database was called from inside one of its own edits.
     #[error("the database was called from inside one of its own edits")]
     Reentrant,
@@ -59,6 +65,8 @@ impl SyncError {
             | Self::Listen { .. }
             | Self::Packing
             | Self::CannotFetch
+            | Self::TooManyScopes(_)
+            | Self::FollowsEverything
             | Self::Reentrant => false,
             Self::Unreachable { .. } | Self::Broken(_) | Self::Silent => true,
             Self::Session(error) => error.is_retryable(),

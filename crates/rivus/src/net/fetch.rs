@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::SyncError;
 use super::client::{Connection, Remote, stop_never};
+use super::scopes::Followed;
 use crate::evict::{Fetched, named};
 use crate::{Db, Error};
 
@@ -22,12 +23,13 @@ pub(crate) struct Ask {
 pub(crate) struct Asks {
     /// `None` once no session will come.
     waiting: Mutex<Option<VecDeque<Ask>>>,
+    pub(super) scopes: Mutex<Followed>,
     pub(crate) notify: Notify,
 }
 
 impl Default for Asks {
     fn default() -> Self {
-        Self { waiting: Mutex::new(Some(VecDeque::new())), notify: Notify::new() }
+        Self { waiting: Mutex::new(Some(VecDeque::new())), scopes: Mutex::default(), notify: Notify::new() }
     }
 }
 
@@ -86,7 +88,7 @@ impl Db {
             return Ok(Fetched::default());
         }
         let (_running, stop) = stop_never();
-        let asks = Arc::new(Asks::default());
+        let asks = Arc::new(Asks::following(remote.scopes_wanted()));
         let answered = asks.ask(entities);
         self.sync_with(remote, &asks, stop).await?;
         asks.close();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::edit::EditError;
-use crate::replica::{Delta, Edited, Event, Origin};
+use crate::replica::{Delta, Edited, Event, Kept, Origin};
 use crate::wire::Scoped;
 
 mod moves;
@@ -101,7 +101,8 @@ impl Member {
         client.follow_scopes(self.wants.iter().cloned()).unwrap();
         let mut server = server();
         server.guard(Arc::new(rights.clone()), &self.name);
-        self.wire = Some(Wire { client, server, eavesdropper: RowDecoder::default(), readable: BTreeSet::new() });
+        self.wire =
+            Some(Wire { client, server, eavesdropper: RowDecoder::default(), readable: BTreeSet::new() });
     }
 
     fn cut(&mut self) {
@@ -118,8 +119,8 @@ impl Member {
     fn unsubscribe(&mut self, scope: &str, kept: Kept) {
         self.wants.remove(scope);
         match &mut self.wire {
-            Some(wire) => wire.client.unsubscribe(scope, kept),
-            None => assert_eq!(kept, Kept::Yes, "it is the connection that takes it out"),
+            Some(wire) => wire.client.unsubscribe(&mut self.device, scope, kept).unwrap(),
+            None => self.device.unfollow(scope, kept).unwrap(),
         }
     }
 
@@ -129,11 +130,13 @@ impl Member {
         let mut passed = 0;
         while passed < frames {
             let up = wire.client.poll_transmit(&mut self.device, NOW).unwrap();
+            let mut writes_anew = wire.server.control.is_empty();
             if let Some(frame) = &up {
                 wire.server.handle(hub, frame, NOW).unwrap();
                 passed += 1;
             }
-            if wire.server.control.is_empty() {
+            writes_anew |= wire.server.control.is_empty();
+            if writes_anew {
                 let mut scopes = held(hub);
                 scopes.retain(|scope, _| rights.allows(&self.name, Access::Read, scope));
                 wire.readable = scopes.into_values().flatten().collect();
@@ -157,6 +160,10 @@ impl Member {
         loop {
             let passed = self.exchange(hub, rights, usize::MAX);
             let Some(wire) = &mut self.wire else { return events };
+            let diverges = |event: &SessionEvent| matches!(event, SessionEvent::Diverged { .. });
+            if wire.client.events.iter().any(diverges) {
+                return events;
+            }
             events.extend(wire.client.poll_events());
             wire.client.handle_quiet();
             wire.server.handle_quiet();
@@ -183,7 +190,11 @@ impl Member {
 fn overhear(decoder: &mut RowDecoder, readable: &BTreeSet<(String, String)>, frame: &[u8]) {
     let inner = if frame[0] == tag::SCOPED { Scoped::decode(frame).unwrap().frame } else { frame };
     let check = |kind: &str, id: &str| {
-        assert!(readable.contains(&(kind.to_owned(), id.to_owned())), "{kind} `{id}` may not be told of");
+        assert!(
+            readable.contains(&(kind.to_owned(), id.to_owned())),
+            "{kind} `{id}` may not be told of, in {}",
+            inner[0]
+        );
         Ok::<_, SessionError>(())
     };
     match inner[0] {

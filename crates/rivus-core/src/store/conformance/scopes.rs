@@ -59,7 +59,11 @@ pub(super) fn each_scope_has_its_changes_and_digest<S: Store>(store: &mut S) {
     assert_eq!(page(store, 0, 9).0.len(), 3, "all scopes have one order");
     store.commit(rows(vec![row_in("a", "x", 1, b"4")])).unwrap();
     assert_eq!(in_scope(store, "a").0, [(4, "x".to_owned(), Some(b"4".to_vec()))]);
-    let gone = Batch { sums: Sums::default().minus(sums(1)), scopes: vec![("a", Sums::default().minus(sums(1)))].into(), ..Batch::default() };
+    let gone = Batch {
+        sums: Sums::default().minus(sums(1)),
+        scopes: vec![("a", Sums::default().minus(sums(1)))].into(),
+        ..Batch::default()
+    };
     store.commit(gone).unwrap();
     assert_eq!(store.scopes().unwrap(), [("b".to_owned(), digest(2))], "a scope without registers is none");
 }
@@ -94,17 +98,27 @@ pub(super) fn what_moves_has_left<S: Store>(store: &mut S) {
 }
 
 pub(super) fn a_removed_row_is_gone<S: Store>(store: &mut S) {
-    store.commit(rows(vec![row_in("a", "x", 0, b"1"), write(KIND, "x", b"m", 0, b"2"), row("y", 0, b"3")])).unwrap();
+    store
+        .commit(rows(vec![row_in("a", "x", 0, b"1"), write(KIND, "x", b"m", 0, b"2"), row("y", 0, b"3")]))
+        .unwrap();
     let remove = |reads: Vec<_>| Batch { removed: reads.into(), ..Batch::default() };
     assert_stale(store, remove(vec![read(KIND, "x", b"", 1), read(KIND, "x", b"m", 1)]));
-    assert_eq!(store.commit(remove(vec![read(KIND, "x", b"", 1), read(KIND, "x", b"m", 2)])), Ok(5), "each takes a seq");
+    assert_eq!(
+        store.commit(remove(vec![read(KIND, "x", b"", 1), read(KIND, "x", b"m", 2)])),
+        Ok(5),
+        "each takes a seq"
+    );
     assert_eq!(load(store, KIND, "x", b"z"), None);
     assert_eq!(store.ids(KIND, None, 9).unwrap(), ["y"]);
     assert_eq!(page(store, 0, 9).0.len(), 1);
     assert_eq!(changes_in(store, "a", 0, 9).0, []);
     store.commit(remove(vec![read(KIND, "y", b"", 3)])).unwrap();
     assert_eq!(store.kinds().unwrap(), Vec::<String>::new());
-    assert_eq!(store.commit(rows(vec![row("y", 0, b"5"), row_in("a", "x", 0, b"6")])), Ok(8), "it can come back");
+    assert_eq!(
+        store.commit(rows(vec![row("y", 0, b"5"), row_in("a", "x", 0, b"6")])),
+        Ok(8),
+        "it can come back"
+    );
     assert_eq!(load(store, KIND, "y", b""), Some((Vec::new(), 7, b"5".to_vec())));
     assert_eq!(page(store, 0, 9).0.len(), 2);
     assert_eq!(Whole::of(store).kinds, [KIND]);

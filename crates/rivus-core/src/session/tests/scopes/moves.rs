@@ -170,7 +170,8 @@ fn an_edit_lies_in_one_scope() {
     let mut device = notes_device(2);
     edit(&mut device, &[("note", "x", note("a", "X"))]).unwrap();
     edit(&mut device, &[("note", "y", note("b", "Y"))]).unwrap();
-    let refused = edit(&mut device, &[("note", "x", field("title", "1")), ("note", "y", field("title", "2"))]);
+    let refused =
+        edit(&mut device, &[("note", "x", field("title", "1")), ("note", "y", field("title", "2"))]);
     let message = refused.unwrap_err().to_string();
     assert_eq!(
         message,
@@ -209,10 +210,14 @@ fn pages_of_several_scopes_go_out_in_turn() {
 #[test]
 fn another_scope_field_files_everything_anew() {
     let mut hub = notes_hub();
-    edit(&mut hub, &[("note", "x", Action::Put(vec![
-        ("list".to_owned(), "a".into()),
-        ("title".to_owned(), "t".into()),
-    ]))])
+    edit(
+        &mut hub,
+        &[(
+            "note",
+            "x",
+            Action::Put(vec![("list".to_owned(), "a".into()), ("title".to_owned(), "t".into())]),
+        )],
+    )
     .unwrap();
     let by_list = hub.digest_of("a").unwrap();
     let reopen = |store: MemoryStore, scope: Option<&str>| {

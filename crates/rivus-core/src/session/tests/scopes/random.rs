@@ -50,9 +50,15 @@ impl World {
         rights.grant_all("member 2", &["a", "b"]);
         rights.grant_all("member 3", &["a", "b", "c"]);
         rights.grant_all("member 4", &SCOPES);
+        let mut hub = notes_hub();
+        let mut members = members;
+        for member in &mut members {
+            member.connect(&rights);
+            member.settle(&mut hub, &rights);
+        }
         Self {
             random: Random(seed),
-            hub: notes_hub(),
+            hub,
             rights,
             members,
             edits: 0,
@@ -128,7 +134,7 @@ impl World {
                 let scope = self.random.pick(&SCOPES[1..]);
                 self.members[who].subscribe(scope);
             }
-            14 if who != OF_ALL && self.members[who].wire.is_some() => {
+            14 if who != OF_ALL => {
                 let scope = self.random.pick(&SCOPES[1..]);
                 self.members[who].unsubscribe(scope, Kept::No);
             }
@@ -155,12 +161,42 @@ impl World {
                 if round == 0 || self.members[who].wire.is_none() {
                     self.members[who].connect(&self.rights);
                 }
-                let events = self.members[who].settle(&mut self.hub, &self.rights);
-                let diverged = events.iter().find(|event| matches!(event, SessionEvent::Diverged { .. }));
-                assert_eq!(diverged, None, "member {who}, seed {}", self.seed);
+                loop {
+                    let passed = self.members[who].exchange(&mut self.hub, &self.rights, 1);
+                    self.none_diverged(who);
+                    if passed == 0 {
+                        break;
+                    }
+                }
+                self.members[who].settle(&mut self.hub, &self.rights);
+                self.none_diverged(who);
                 self.nothing_vanishes();
             }
         }
+    }
+
+    fn none_diverged(&mut self, who: usize) {
+        let member = &mut self.members[who];
+        let Some(wire) = &mut member.wire else { return };
+        let found = wire.client.poll_events().find(|event| matches!(event, SessionEvent::Diverged { .. }));
+        let Some(found) = found else { return };
+        let (here, there) = (held(&member.device), held(&self.hub));
+        for (scope, names) in &there {
+            let (ours, theirs) =
+                (member.device.digest_of(scope).unwrap(), self.hub.digest_of(scope).unwrap());
+            let own = here.get(scope);
+            println!("`{scope}` {:x} {:x}: {own:?}, there {names:?}", ours.confirmed, theirs.confirmed);
+            for (kind, id) in names.iter().filter(|_| ours.confirmed != theirs.confirmed) {
+                for replica in [&member.device, &self.hub] {
+                    let show = &mut |parts: crate::address::Parts<'_>, state: &crate::row::State<'_>| {
+                        println!("    {kind} {id} {parts:?} {:?} {:?}", state.confirmed(), state.source);
+                    };
+                    println!("  one of the two");
+                    replica.registers(kind, id, show).unwrap();
+                }
+            }
+        }
+        panic!("{found:?}: member {who}, seed {}", self.seed);
     }
 
     fn check(&self) {
@@ -168,7 +204,8 @@ impl World {
             let device = &member.device;
             assert_eq!(device.pending_count(), Ok(0), "{}, seed {}", member.name, self.seed);
             let may = |scope: &str| self.rights.allows(&member.name, Access::Read, scope);
-            let wanted: Vec<&str> = member.wants.iter().map(String::as_str).filter(|scope| may(scope)).collect();
+            let wanted: Vec<&str> =
+                member.wants.iter().map(String::as_str).filter(|scope| may(scope)).collect();
             assert_eq!(member.follows(), wanted, "{}, seed {}", member.name, self.seed);
             assert_holds(device, &self.hub, &wanted);
             let rejected = device.rejected().unwrap();
@@ -178,7 +215,8 @@ impl World {
                     kept |= parts.key == mark.as_bytes();
                 };
                 self.hub.registers("note", id, look).unwrap();
-                let is_refused = || rejected.iter().any(|edit| edit.ops.iter().any(|op| op.action == tag_with(mark)));
+                let is_refused =
+                    || rejected.iter().any(|edit| edit.ops.iter().any(|op| op.action == tag_with(mark)));
                 assert!(kept || is_refused(), "{mark} of {} is lost, seed {}", member.name, self.seed);
             }
             // What is in no scope that it follows it holds only if it made it.

@@ -108,7 +108,9 @@ fn what_may_not_be_read_is_not_fetched() {
     one.wire.as_mut().unwrap().client.fetch([name("x"), name("y")]);
     let events = one.settle(&mut hub, &rights);
     let missing = vec![name("x")];
-    assert!(events.iter().any(|event| matches!(event, SessionEvent::Fetched { entities: 1, missing: m, .. } if *m == missing)));
+    assert!(events.iter().any(
+        |event| matches!(event, SessionEvent::Fetched { entities: 1, missing: m, .. } if *m == missing)
+    ));
     assert_eq!((title(&one.device, "x"), title(&one.device, "y").as_deref()), (None, Some("Y")));
 }
 
@@ -156,7 +158,7 @@ fn more_scopes_than_a_connection_holds_are_refused() {
     session.follow_scopes((0..64).map(|n| n.to_string())).unwrap();
     assert_eq!(session.subscribe("one more"), Err(TooManyScopes));
     assert_eq!(session.subscribe("3"), Ok(()), "it is followed already");
-    session.unsubscribe("3", Kept::Yes);
+    session.unsubscribe(&mut notes_device(2), "3", Kept::Yes).unwrap();
     assert_eq!(session.subscribe(&"x".repeat(256)), Err(TooManyScopes));
     session.subscribe("one more").unwrap();
 }
@@ -184,4 +186,21 @@ fn what_is_not_wanted_any_more_leaves_or_stays_as_it_is() {
     one.subscribe("b");
     one.settle(&mut hub, &rights);
     assert_holds(&one.device, &hub, &["a", "b", "c"]);
+}
+
+#[test]
+fn who_follows_nothing_for_a_while_need_not_bring_everything_again() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    let mut one = Member::new(2, &["a"]);
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    one.unsubscribe("a", Kept::Yes);
+    one.sync(&mut hub, &rights);
+    // What it has kept has moved to where it may not even write.
+    edit(&mut hub, &[("note", "x", field("list", "b"))]).unwrap();
+    one.subscribe("a");
+    one.sync(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a"]);
+    assert_eq!(held(&one.device).len(), 0);
 }
