@@ -51,7 +51,7 @@ pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterE
 pub use join::{Follows, Joined, Trust};
 pub use judge::{Principal, Pushed, Taint, Verdict, Verdicts, WriteScopes};
 pub use leave::Kept;
-pub(crate) use leave::{Which, Why};
+pub(crate) use leave::Why;
 pub use migrate::MigrateError;
 pub use peers::position_of;
 pub use roles::RoleError;

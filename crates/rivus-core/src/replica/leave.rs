@@ -45,15 +45,6 @@ pub(crate) enum Why {
     Unwanted,
 }
 
-/// What may leave now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Which {
-    /// Scopes alone: pages that are under way may bring an entity in another scope.
-    Scopes,
-    /// Everything that is noted.
-    All,
-}
-
 /// A scope that is to leave.
 struct Scope {
     name: String,
@@ -213,16 +204,16 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    /// Takes out what is to leave and is touched by no pending edit: scopes, and single entities if `which` says so.
+    /// Takes out what is to leave and is touched by no pending edit.
     ///
     /// # Errors
     /// [`CommitError`]; what has not left yet does so by the next call.
-    pub(crate) fn leave(&mut self, now: Millis, which: Which) -> Result<(), CommitError> {
+    pub(crate) fn leave(&mut self, now: Millis) -> Result<(), CommitError> {
         self.now = now;
         let mut retries = 0;
         while self.leaving {
             self.refresh()?;
-            match self.leave_some(which) {
+            match self.leave_some() {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(CommitError::Stale) if retries < STALE_RETRIES_MAX => retries += 1,
@@ -233,7 +224,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// One commit; whether there may be more to do.
-    fn leave_some(&mut self, which: Which) -> Result<bool, CommitError> {
+    fn leave_some(&mut self) -> Result<bool, CommitError> {
         // A pending edit that comes in from here on moves the head.
         let since = self.store.head()?.seq;
         let (entities, scope) = self.noted()?;
@@ -243,8 +234,7 @@ impl<S: Store> Replica<S> {
             ControlFlow::Continue(())
         })?;
         let mut records: Vec<RecordWrite> = Vec::new();
-        let entities = entities.iter().filter(|_| which == Which::All);
-        let free = entities.filter(|name| !held.contains(*name)).take(ENTITIES_AT_ONCE);
+        let free = entities.iter().filter(|name| !held.contains(*name)).take(ENTITIES_AT_ONCE);
         let mut names: BTreeSet<Name> = free.cloned().collect();
         records.extend(names.iter().map(|(kind, id)| RecordWrite::remove(Table::Leaving, key(kind, id))));
         let mut event = None;

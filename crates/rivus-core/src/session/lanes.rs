@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use super::fetch::Name;
+use super::push::Pushing;
 use super::read::Reading;
 use super::write::Writing;
 use super::{Access, Authorizer, Gate, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
-use crate::replica::{Kept, Replica, Which, Why};
+use crate::replica::{Kept, Replica, Why};
 use crate::scope::SCOPE_BYTES_MAX;
 use crate::store::{Store, StoreError};
 use crate::wire::{FRAME_BYTES_MAX, Frame, SCOPES_MAX, Scoped, tag};
@@ -309,18 +310,24 @@ impl Session {
         Ok(replica.note_left(store, &scope, entities)?)
     }
 
-    /// Takes out of the store what has left, once no pending edit touches it.
+    /// Takes out of the store what is to leave, once no pending edit touches it. Not before everything is here up to the
+    /// last accepted edit: an entity may be in another scope by now, whose pages leave out what came from here.
     pub(super) fn let_leave<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<(), SessionError> {
-        if self.is_server() {
+        if self.is_server() || !replica.is_to_leave() {
             return Ok(());
         }
-        if replica.is_to_leave() {
-            let which = if self.is_caught_up() { Which::All } else { Which::Scopes };
-            replica.leave(now, which)?;
+        let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
+        let is_past = if self.lanes.named {
+            self.lanes.lanes.values().all(|lane| lane.reading.is_past(acked))
+        } else {
+            self.reading.is_past(acked)
+        };
+        if is_past && self.pushing.as_ref().is_some_and(Pushing::is_drained) {
+            replica.leave(now)?;
         }
         Ok(())
     }

@@ -71,6 +71,11 @@ impl Reading {
         matches!(self.state, State::CaughtUp(_))
     }
 
+    /// Whether everything up to this seq is here.
+    pub(super) fn is_past(&self, seq: u64) -> bool {
+        self.is_caught_up() && self.cursor.done >= seq
+    }
+
     pub(super) fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,

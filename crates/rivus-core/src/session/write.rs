@@ -134,7 +134,7 @@ impl Session {
         let own = position_of(&filled.head);
         if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() && left.is_empty() {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
-            writing.checkpoint_due |= filled.met || self.scope.is_none() && filled.at > writing.at;
+            writing.checkpoint_due |= filled.at > writing.at;
             writing.at = filled.at;
             self.writing = Some(writing);
             return Ok(None);
@@ -221,8 +221,6 @@ struct Filled {
     at: u64,
     more: bool,
     head: Head,
-    /// Whether there was anything behind the position.
-    met: bool,
     /// What has left the scope.
     left: Vec<Name>,
 }
@@ -239,14 +237,12 @@ fn fill<S: Store>(
     scope: Option<&str>,
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed, mut left) = (writing.at, false, None, Vec::new());
-    let mut met = false;
     let mut visit = |change: ScopeChange<'_>| {
         // What one commit has moved shares a seq, which is not passed before all of it is told.
         if (encoder.is_full() || left.len() >= LEFT_AT_ONCE) && change.seq() > at {
             more = true;
             return ControlFlow::Break(());
         }
-        met = true;
         at = change.seq();
         match change {
             ScopeChange::Row(changed) => {
@@ -275,7 +271,7 @@ fn fill<S: Store>(
                     .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, met, left }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, left }),
     }
 }
 

@@ -76,7 +76,7 @@ struct Wire {
     client: Session,
     server: Session,
     eavesdropper: RowDecoder,
-    /// Which entities may be told of, as of the moment when what is under way was written.
+    /// Which entities may be told of, as of when what is under way was written.
     readable: BTreeSet<(String, String)>,
 }
 
@@ -136,11 +136,12 @@ impl Member {
                 passed += 1;
             }
             writes_anew |= wire.server.control.is_empty();
+            let mut scopes = held(hub);
+            scopes.retain(|scope, _| rights.allows(&self.name, Access::Read, scope));
             if writes_anew {
-                let mut scopes = held(hub);
-                scopes.retain(|scope, _| rights.allows(&self.name, Access::Read, scope));
-                wire.readable = scopes.into_values().flatten().collect();
+                wire.readable.clear();
             }
+            wire.readable.extend(scopes.into_values().flatten());
             let down = wire.server.poll_transmit(hub, NOW).unwrap();
             if let Some(frame) = &down {
                 overhear(&mut wire.eavesdropper, &wire.readable, frame);
