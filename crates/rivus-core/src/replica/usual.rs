@@ -63,17 +63,7 @@ impl<S: Store> Replica<S> {
         let other = if first_row.holds(&scratch.address) { None } else { load(&scratch.address)? };
         let chunk = other.as_ref().unwrap_or(&first);
         let row = Row::new(&chunk.bytes, chunk.seq).ok().filter(|row| row.holds(&scratch.address));
-        let scope = match scope_at {
-            None => String::new(),
-            Some(address) => {
-                let Some(row) = [Some(first_row), row].into_iter().flatten().find(|row| row.holds(address))
-                else {
-                    return Ok(None);
-                };
-                let Ok(scope) = scope::confirmed(row, address) else { return Ok(None) };
-                scope
-            }
-        };
+        let Some(scope) = scope_of(scope_at, [Some(first_row), row]) else { return Ok(None) };
         let Some(spot) = row.and_then(|row| row::spot(row, &scratch.address)) else { return Ok(None) };
         if spot.shown.value == scratch.value {
             return Ok(Some(Edited::Nothing));
@@ -141,6 +131,13 @@ impl<S: Store> Replica<S> {
         }
         Ok(Some(Edited::Committed { stamp, registers: 1, seq }))
     }
+}
+
+/// The scope of an entity with these rows; `None` if they do not tell.
+fn scope_of(address: Option<&[u8]>, rows: [Option<Row<'_>>; 2]) -> Option<String> {
+    let Some(address) = address else { return Some(String::new()) };
+    let row = rows.into_iter().flatten().find(|row| row.holds(address))?;
+    scope::confirmed(row, address).ok()
 }
 
 /// The field and its value, if the operation is a put of one plain field.
