@@ -42,7 +42,7 @@ pub(crate) fn entity(global: &Global, kind: &str, id: &str, out: &mut Output) ->
     } else {
         writeln!(out, "{kind} `{id}`")?;
     }
-    let mut table = Table::new(["field", "value", "written by", "when"], [30, 60, 10, 24]);
+    let mut table = Table::new(["field", "value", "written by", "when"], [30, 60, 40, 24]);
     for (field, shown) in &view.fields {
         let (by, at) = match (written.rules.get(&Some(field.clone())), written.fields.get(field)) {
             // Nobody wrote that: `explain` tells what is in the registers.
