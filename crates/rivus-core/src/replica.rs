@@ -106,6 +106,8 @@ pub struct Replica<S> {
     /// How far the index of the rules follows the rows.
     cover: Cover,
     unresolved: Option<Unresolved>,
+    /// Whether the store has yet to note the policies of this schema.
+    unbound: bool,
     /// What is kept beside the rows.
     derived: Derived,
     projections: projection::Projections,
@@ -242,6 +244,7 @@ impl<S: Store> Replica<S> {
             watching: false,
             cover: Cover::default(),
             unresolved: None,
+            unbound: false,
             projections: projection::Projections::default(),
             now: Millis(0),
             scratch: Scratch::default(),
@@ -541,6 +544,9 @@ impl<S: Store> Replica<S> {
         let views: Vec<_> = derived.iter().flat_map(|derived| derived.writes()).collect();
         let seq = if rows.is_empty() && records.is_empty() {
             self.store.head()?.seq
+        if wrote_rows && self.unbound {
+            self.bind().map_err(StoreError::from)?;
+        }
         } else {
             self.store.commit(Batch {
                 head,

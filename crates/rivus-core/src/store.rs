@@ -389,6 +389,9 @@ pub enum StoreError {
         /// What this version knows.
         known: i64,
     },
+    /// Since it was opened, another program has written into it with a schema that merges otherwise.
+    #[error("nothing was written, another program uses this store with another schema by now: {0}")]
+    Schema(String),
     /// Another process holds it for too long.
     #[error("the store is busy ({0}): another process holds it; close that or try again")]
     Busy(String),

@@ -481,10 +481,11 @@ impl Db {
     /// [`Error::Store`] if the database cannot be read.
     ///
     /// ```
-    /// # use rivus::{Db, Schema};
+    /// # use rivus::{Action, Db, Op, Schema};
     /// # let folder = tempfile::tempdir().unwrap();
     /// # let path = folder.path().join("app.db");
-    /// Db::open(&path, Schema::builder().kind("task", |k| k.set("tags")).build()?)?;
+    /// let db = Db::open(&path, Schema::builder().kind("task", |k| k.set("tags")).build()?)?;
+    /// db.apply(&[Op::new("task", "t1", Action::Add { field: "tags".into(), key: "red".into() })])?;
     /// assert!(Db::open(&path, Schema::open())?.undeclared()? > 0);
     /// # Ok::<(), rivus::Error>(())
     /// ```

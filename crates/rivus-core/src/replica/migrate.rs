@@ -24,6 +24,15 @@ pub enum MigrateError {
     Store(#[from] StoreError),
 }
 
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Store(error) => error,
+            policy @ MigrateError::Policy(_) => Self::Schema(policy.to_string()),
+        }
+    }
+}
+
 fn what(mismatch: &Mismatch) -> String {
     match &mismatch.field {
         Some(field) => format!("field `{field}` of kind `{}`", mismatch.kind),
@@ -31,41 +40,70 @@ fn what(mismatch: &Mismatch) -> String {
     }
 }
 
+/// What a schema makes of a store's policies.
+struct Binding {
+    found: Option<Vec<u8>>,
+    /// What is to be noted; `None` if that is there already.
+    after: Option<Policies>,
+    /// The migrations that are followed.
+    names: Vec<String>,
+}
+
 impl<S: Store> Replica<S> {
-    /// Checks the schema against that under which the store was last used, follows the migrations that it declares,
-    /// and notes how it merges from now on. Returns the names of the migrations. No data is rewritten.
+    /// Checks the schema against that under which the store was last used, and follows the migrations that it declares.
+    /// Returns their names. No data is rewritten.
     ///
-    /// What only one of the two schemas declares does not matter; it is remembered.
+    /// What only one of the two schemas declares does not matter; it is noted with the first rows that this replica
+    /// writes, so that looking at a store with a wrong schema does not bind it to that.
     ///
     /// # Errors
     /// [`MigrateError`]; nothing has changed.
     pub fn migrate(&mut self) -> Result<Vec<String>, MigrateError> {
+        let Binding { after, names, .. } = self.binding()?;
+        if names.is_empty() {
+            self.unbound = after.is_some();
+            return Ok(names);
+        }
+        self.bind()
+    }
+
+    /// Notes how the store merges from now on.
+    pub(super) fn bind(&mut self) -> Result<Vec<String>, MigrateError> {
         for _ in 0..STALE_RETRIES_MAX {
-            let found = self.store.record(Table::Identity, POLICIES_KEY)?;
-            let before = found.as_deref().map_or(Ok(Policies::new()), decode)?;
-            let (mut after, mut names) = (before.clone(), Vec::new());
-            for (kind, field, now) in self.schema.policies() {
-                let was = after.insert((kind.clone(), field.clone()), now.clone());
-                let Some(was) = was.filter(|was| *was != now) else { continue };
-                let declared = self.schema.kind(&kind);
-                let Some(way) = declared.and_then(|declared| declared.way(field.as_deref(), &was)) else {
-                    return Err(MigrateError::Policy(Mismatch { kind, field, ours: now, theirs: was }));
-                };
-                names.extend(way.into_iter().map(str::to_owned));
-            }
-            if after == before {
+            let Binding { found, after, names } = self.binding()?;
+            let Some(after) = after else {
+                self.unbound = false;
                 return Ok(names);
-            }
+            };
             let unchanged = [RecordRead { table: Table::Identity, key: POLICIES_KEY.to_vec(), value: found }];
             let records = [RecordWrite::put(Table::Identity, POLICIES_KEY, encode(&after))];
             let (unchanged, records) = (unchanged.as_slice().into(), records.as_slice().into());
             match self.store.commit(Batch { unchanged, records, ..Batch::default() }) {
-                Ok(_) => return Ok(names),
+                Ok(_) => {
+                    self.unbound = false;
+                    return Ok(names);
+                }
                 Err(CommitError::Stale) => {}
                 Err(CommitError::Store(error)) => return Err(error.into()),
             }
         }
         Err(StoreError::Busy("others keep changing the store's policies".to_owned()).into())
+    }
+
+    fn binding(&self) -> Result<Binding, MigrateError> {
+        let found = self.store.record(Table::Identity, POLICIES_KEY)?;
+        let before = found.as_deref().map_or(Ok(Policies::new()), decode)?;
+        let (mut after, mut names) = (before.clone(), Vec::new());
+        for (kind, field, now) in self.schema.policies() {
+            let was = after.insert((kind.clone(), field.clone()), now.clone());
+            let Some(was) = was.filter(|was| *was != now) else { continue };
+            let declared = self.schema.kind(&kind);
+            let Some(way) = declared.and_then(|declared| declared.way(field.as_deref(), &was)) else {
+                return Err(MigrateError::Policy(Mismatch { kind, field, ours: now, theirs: was }));
+            };
+            names.extend(way.into_iter().map(str::to_owned));
+        }
+        Ok(Binding { found, after: (after != before).then_some(after), names })
     }
 }
 

@@ -42,7 +42,7 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         self.refresh()?;
-        if self.derived.follows(&op.kind) || self.has_rejected {
+        if self.unbound || self.derived.follows(&op.kind) || self.has_rejected {
             return Ok(None);
         }
         scratch.address.clear();

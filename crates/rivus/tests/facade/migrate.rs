@@ -43,9 +43,31 @@ fn a_policy_changes_by_a_migration_or_not_at_all() {
 fn what_only_one_schema_declares_is_no_change() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
-    drop(open(&path, PLAIN, "").unwrap());
+    open(&path, PLAIN, "").unwrap().put("task", "t", [("owner", "ann".into())]).unwrap();
     drop(Db::open(&path, Schema::open()).unwrap());
-    drop(open(&path, r#""title":{}"#, "").unwrap());
+    open(&path, r#""title":{}"#, "").unwrap().put("task", "t", [("title", "x".into())]).unwrap();
     // It is remembered all the same.
+    assert!(matches!(open(&path, MARGIN, ""), Err(Error::Migrate(_))));
+}
+
+#[test]
+fn looking_with_a_wrong_schema_binds_nobody_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    Db::open(&path, Schema::open()).unwrap().put("task", "t", [("owner", "ann".into())]).unwrap();
+    let wrong = open(&path, MARGIN, "").unwrap();
+    assert!(wrong.view("task", "t").unwrap().is_some());
+    wrong.views("task").unwrap();
+    wrong.status().unwrap();
+    drop(wrong);
+    let right = open(&path, PLAIN, "").unwrap();
+    assert_eq!(Db::open(&path, Schema::open()).unwrap().undeclared().unwrap(), 0);
+    // One who has it open meanwhile and writes after it has been bound is told so.
+    let meanwhile = open(&path, MARGIN, "").unwrap();
+    right.put("task", "t", [("owner", "bob".into())]).unwrap();
+    assert!(Db::open(&path, Schema::open()).unwrap().undeclared().unwrap() > 0);
+    let refused = meanwhile.put("task", "t", [("owner", "cid".into())]).unwrap_err().to_string();
+    assert!(refused.contains("another schema") && refused.contains("`owner`"), "{refused}");
+    assert_eq!(right.view("task", "t").unwrap().unwrap().fields["owner"], Shown::Value("bob".into()));
     assert!(matches!(open(&path, MARGIN, ""), Err(Error::Migrate(_))));
 }
