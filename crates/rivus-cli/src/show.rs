@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 use crate::args::Global;
 use crate::database;
 use crate::output::Output;
-use crate::table::{self, Table, count, printable, when, when_ms, writer};
+use crate::table::{self, Table, count, printable, when, writer};
 
 /// `rivus show`.
 pub(crate) fn entity(global: &Global, kind: &str, id: &str, out: &mut Output) -> Result<()> {
@@ -42,7 +42,7 @@ pub(crate) fn entity(global: &Global, kind: &str, id: &str, out: &mut Output) ->
     } else {
         writeln!(out, "{kind} `{id}`")?;
     }
-    let mut table = Table::new(["field", "value", "written by", "when"], [30, 60, 30, 24]);
+    let mut table = Table::new(["field", "value", "written by", "when"], [30, 60, 40, 24]);
     for (field, shown) in &view.fields {
         let (by, at) = match (written.rules.get(&Some(field.clone())), written.fields.get(field)) {
             // Nobody wrote that: `explain` tells what is in the registers.
@@ -131,18 +131,8 @@ pub(crate) fn status(global: &Global, out: &mut Output) -> Result<()> {
         writeln!(out, "rules        are not evaluated: {unresolved}")?;
     }
     writeln!(out, "pending      {} for the authority's verdict", count(status.pending, "edit"))?;
-    if let Some(since) = status.pending_since_ms {
-        writeln!(out, "             the oldest from {}", when_ms(since))?;
-    }
-    if status.blocked > 0 {
-        writeln!(
-            out,
-            "blocked      {} of these, by a refused one: see `rejected`",
-            count(status.blocked, "edit")
-        )?;
-    }
     if status.rejected > 0 {
-        writeln!(out, "refused      {} by the authority: see `rejected`", count(status.rejected, "edit"))?;
+        writeln!(out, "refused      {} by the authority", count(status.rejected, "edit"))?;
     }
     if status.quarantined > 0 {
         writeln!(out, "set aside    {} stamped in the future", count(status.quarantined, "write"))?;
