@@ -121,7 +121,9 @@ impl<'s, S: Store> Tx<'s, S> {
         }
         after.held = true;
         let id = self.work.staged(at).id().to_owned();
-        for (rule, group) in rules.places_taken(watch, &id, &before.shown, &after) {
+        let is_named = |laid: &&Laid| laid.field.is_some_and(|place| before.named.contains(&place));
+        let laid: Vec<_> = before.laid.iter().filter(|laid| !is_named(laid)).collect();
+        for (rule, group) in rules.places_taken(watch, &id, &before.shown, &after, &laid) {
             let address = address::claim(rule, &group);
             self.write(at, address, view::TRUE.to_vec(), Reach::None)?;
         }

@@ -171,19 +171,21 @@ impl Laid {
 }
 
 impl Rules {
-    /// The groups in which an entity takes a place by going from one state to the other, by name of the rule.
+    /// The groups in which an entity takes a place by going from one state to the other, by name of the rule. `laid` is
+    /// what was laid on the first, beside the fields that the edit names.
     pub(crate) fn places_taken<'r>(
         &'r self,
         watch: &Watch,
         id: &str,
         before: &Facts,
         after: &Facts,
+        laid: &[&Laid],
     ) -> Vec<(&'r str, Vec<u8>)> {
         let mut taken = Vec::new();
         for rule in watch.own.iter().copied() {
             let stratum = self.stratum(rule);
             let was = if before.held { stratum.place_in(rule, id, watch, before) } else { None };
-            let is = stratum.place_in(rule, id, watch, after);
+            let is = stratum.place_in(rule, id, watch, &self.beside(watch, rule, after, laid));
             if (is != was || is_on(Canary::ClaimRewritten))
                 && let Some((group, _)) = is
             {
@@ -191,6 +193,41 @@ impl Rules {
             }
         }
         taken
+    }
+
+    /// An entity that has been edited as earlier rules between its own fields show it to this one.
+    fn beside<'f>(
+        &self,
+        watch: &Watch,
+        until: usize,
+        after: &'f Facts,
+        laid: &[&Laid],
+    ) -> std::borrow::Cow<'f, Facts> {
+        let is_local =
+            |rule: usize| matches!(self.stratum(rule).what, What::Bound { .. } | What::Expr { .. });
+        let mut after = std::borrow::Cow::Borrowed(after);
+        let earlier = |rule: &usize| *rule < until && is_local(*rule);
+        // What they showed may have been on account of a field that is another now.
+        for laid in laid.iter().filter(|laid| earlier(&laid.rule) && !laid.pins) {
+            if let Some(place) = laid.field {
+                after.to_mut().set(place, laid.hidden.clone());
+            }
+        }
+        for rule in watch.lay.iter().copied().filter(earlier) {
+            let laid = match &self.stratum(rule).what {
+                What::Bound { field, min, max } => {
+                    super::local::bounded(rule, *field, min.as_ref(), max.as_ref(), &after)
+                }
+                What::Expr { field, side, other } => {
+                    super::local::beside(rule, *field, *side, *other, &after)
+                }
+                _ => None,
+            };
+            if let Some(laid) = laid {
+                after.to_mut().lay(&laid);
+            }
+        }
+        after
     }
 }
 

@@ -156,6 +156,60 @@ fn references_to_what_is_gone() {
 }
 
 #[test]
+fn an_entity_claims_the_group_that_earlier_rules_show_it_in() {
+    let kind = |k: crate::schema::KindBuilder| {
+        let k = k.value("lane").value("least").value("start").value("stop");
+        k.at_most_one("one in a lane", ["lane"], "stop", "start")
+            .bound("lanes", "lane", None, Value::Int(3))
+            .expr("beside", "lane", Side::AtLeast, "least")
+    };
+    let refused = Schema::builder().kind("entry", kind).build();
+    assert!(refused.is_err(), "two rules that own one field");
+    for expr in [false, true] {
+        let kind = |k: crate::schema::KindBuilder| {
+            let k = k.value("lane").value("least").value("start").value("stop");
+            let k = k.at_most_one("one in a lane", ["lane"], "stop", "start");
+            if expr {
+                k.expr("beside", "lane", Side::AtMost, "least")
+            } else {
+                k.bound("lanes", "lane", None, Value::Int(3))
+            }
+        };
+        let mut one = replica(1, &Schema::builder().kind("entry", kind).build().unwrap());
+        let begin = |one: &mut Replica<MemoryStore>, now: i64, id: &str, lane: i64| {
+            let fields =
+                [("lane", lane.into()), ("least", 3.into()), ("start", now.into()), ("stop", Value::Null)];
+            put(one, now, id, &fields);
+        };
+        begin(&mut one, 1000, "a", 3);
+        begin(&mut one, 2000, "b", 7);
+        assert_eq!((shown(&one, "b", "lane"), shown(&one, "a", "stop")), (3.into(), 2000.into()));
+        // It took its place there: stopping it brings nobody back.
+        put(&mut one, 3000, "b", &[("stop", 3000.into())]);
+        assert_eq!(shown(&one, "a", "stop"), 2000.into(), "expr: {expr}");
+        let claims = |one: &Replica<MemoryStore>| {
+            let mut claims = 0;
+            one.registers("entry", "b", &mut |parts, _| {
+                claims += usize::from(parts.class == address::class::CLAIM);
+            })
+            .unwrap();
+            claims
+        };
+        assert_eq!(claims(&one), 1);
+        // Another number beyond the bound is the same place, and no new claim.
+        put(&mut one, 4000, "b", &[("lane", 9.into()), ("stop", Value::Null)]);
+        let before = claims(&one);
+        put(&mut one, 5000, "b", &[("lane", 8.into())]);
+        assert_eq!((before, claims(&one)), (1, 1));
+        if expr {
+            // What the rule shows moves with the other field, and the entity with it.
+            put(&mut one, 6000, "b", &[("least", 5.into())]);
+            assert_eq!((shown(&one, "b", "lane"), claims(&one)), (5.into(), 2));
+        }
+    }
+}
+
+#[test]
 fn an_end_is_not_before_its_beginning() {
     let kind = |k: crate::schema::KindBuilder| {
         let k = k.value("user").value("start").value("stop");
