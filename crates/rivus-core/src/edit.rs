@@ -4,6 +4,7 @@
 //! anybody else; nothing is changed by any other way. Invariant: a refused operation refuses its whole edit,
 //! which then has changed nothing and used no stamp.
 
+mod ahead;
 mod error;
 mod fields;
 mod intents;
@@ -114,6 +115,8 @@ pub struct Tx<'s, S> {
     replica: ReplicaId,
     /// Whether it may not write what is for replicas with a rank alone.
     refuses_ranked: bool,
+    /// The rows as they would be if the edit ended here, where rules look at them.
+    ahead: ahead::Ahead<'s, S>,
 }
 
 /// Whether an entity shows.
@@ -148,6 +151,7 @@ impl<'s, S: Store> Tx<'s, S> {
             bytes: 0,
             replica,
             refuses_ranked: writer == Writers::Everybody && schema.has_ranked(),
+            ahead: ahead::Ahead::default(),
         }
     }
 
@@ -157,15 +161,21 @@ impl<'s, S: Store> Tx<'s, S> {
     /// [`EditError`] if the kind is not declared or the store cannot be read.
     pub fn view(&mut self, kind: &str, id: &str) -> Result<Option<View>, EditError> {
         let declared = self.kind(kind)?;
-        let root = self.root_of(declared, kind, id)?;
+        let root = self.root_shown(declared, kind, id)?;
         let id = root.as_deref().unwrap_or(id);
         let at = self.work.entity(kind, id);
+        if self.look_ahead()? {
+            // The edit depends on what it has seen, though it looks elsewhere.
+            self.work.settle()?;
+            self.work.view(declared, kind, id)?;
+            return self.view_ahead(declared, kind, id);
+        }
         if self.intents(at).is_none_or(Intents::is_empty) {
             self.work.settle()?;
             return Ok(self.work.view(declared, kind, id)?);
         }
         // Rare: reading what the same edit wrote. The intents are applied to a copy, under the greatest stamp.
-        self.with_rules(at, |tx| tx.view_with_intents(at, declared, kind, id))
+        self.view_with_intents(at, declared, kind, id)
     }
 
     fn view_with_intents(
@@ -208,7 +218,7 @@ impl<'s, S: Store> Tx<'s, S> {
     /// As [`Tx::view`].
     pub fn root(&mut self, kind: &str, id: &str) -> Result<Option<String>, EditError> {
         let declared = self.kind(kind)?;
-        self.root_of(declared, kind, id)
+        self.root_shown(declared, kind, id)
     }
 
     fn root_of(&mut self, declared: &Kind, kind: &str, id: &str) -> Result<Option<String>, EditError> {
@@ -388,13 +398,14 @@ impl<'s, S: Store> Tx<'s, S> {
                 field: field.unwrap_or_default(),
             });
         }
-        let named = staged.kind().len() + staged.id().len();
+        let (named, watch) = (staged.kind().len() + staged.id().len(), staged.watch());
         let (address_len, value_len) = (address.len(), intent.value.len());
         if self.intents.len() <= at.index() {
             self.intents.resize_with(at.index() + 1, Intents::default);
         }
         let Some(intents) = self.intents.get_mut(at.index()) else { return Ok(()) };
         let is_first = intents.is_empty();
+        self.ahead.note(at, watch, intent.newest);
         match intents.insert(address, intent) {
             None => {
                 self.registers += 1;

@@ -425,6 +425,9 @@ impl<S: Store> Replica<S> {
                 let ruled = ruled(&self.store, &self.schema, self.unresolved, self.watching, &self.derived)?;
                 let work = Work::with(&self.store, ruled, scratch);
                 let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops, writer);
+                if ruled.rules.is_some() {
+                    tx.ends(self.clock.clone(), how);
+                }
                 let value = edit(&mut tx)?;
                 let (work, made) = tx.finish(&mut self.clock, how)?;
                 let finished = made.map(|made| Ok::<_, CommitError>((work.finish()?, made)));
@@ -541,12 +544,12 @@ impl<S: Store> Replica<S> {
         }
         let (reads, rows) = finished.rows();
         let wrote_rows = !rows.is_empty();
-        let views: Vec<_> = derived.iter().flat_map(|derived| derived.writes()).collect();
-        let seq = if rows.is_empty() && records.is_empty() {
-            self.store.head()?.seq
         if wrote_rows && self.unbound {
             self.bind().map_err(StoreError::from)?;
         }
+        let views: Vec<_> = derived.iter().flat_map(|derived| derived.writes()).collect();
+        let seq = if rows.is_empty() && records.is_empty() {
+            self.store.head()?.seq
         } else {
             self.store.commit(Batch {
                 head,

@@ -93,6 +93,13 @@ impl Staged<'_> {
     }
 }
 
+impl<'s> Staged<'s> {
+    /// What rules watch of it.
+    pub(crate) fn watch(&self) -> Option<&'s Watch> {
+        self.watch
+    }
+}
+
 /// An entity's kind and id, in one piece.
 #[derive(Clone, Debug)]
 struct Names {
@@ -332,6 +339,27 @@ impl<'s, S: Store> Work<'s, S> {
         copy.entered.clone_from(&self.entered);
         copy.entities.push(self.staged(at).clone());
         copy
+    }
+
+    /// A copy of the staging, which nobody is told of.
+    pub(crate) fn copy(&self) -> Self {
+        let rules = Ruled { tells: false, derived: None, ..self.rules };
+        let mut copy = Self::with(self.store, rules, Scratch::default());
+        copy.entered.clone_from(&self.entered);
+        copy.entities.clone_from(&self.entities);
+        copy
+    }
+
+    /// Makes the rows of an entity those that another staging has of it.
+    pub(crate) fn restage(&mut self, other: &Self, at: At) -> At {
+        let staged = other.staged(at);
+        let here = self.entity(staged.kind(), staged.id());
+        let mine = self.staged_mut(here);
+        mine.chunks.clone_from(&staged.chunks);
+        if mine.watch.is_some() {
+            mine.dirt = Dirt { any: true, keys: true, life: true };
+        }
+        here
     }
 
     /// All rows of the entity, in order.

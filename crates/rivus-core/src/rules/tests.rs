@@ -7,8 +7,8 @@ mod timers;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::{Admission, Millis};
-use crate::edit::{Action, Op};
+use crate::clock::{Admission, Force, Millis};
+use crate::edit::{Action, EditError, Op};
 use crate::id::{Incarnation, ReplicaId, StoreId};
 use crate::identity::Seeds;
 use crate::replica::{Edited, OpenOptions, Replica};
@@ -16,6 +16,7 @@ use crate::schema::{OnGone, Schema, Side};
 use crate::session::pair::{End, run};
 use crate::session::{Grants, Role, Session, SessionOptions, Want};
 use crate::store::{Batch, MemoryStore, RecordWrite, Store, Table};
+use crate::view::Shown;
 
 fn replica(n: u64, schema: &Schema) -> Replica<MemoryStore> {
     let seeds =
@@ -207,6 +208,56 @@ fn an_entity_claims_the_group_that_earlier_rules_show_it_in() {
             assert_eq!((shown(&one, "b", "lane"), claims(&one)), (5.into(), 2));
         }
     }
+}
+
+#[test]
+fn views_within_an_edit_satisfy_the_rules_too() {
+    let named = |k: crate::schema::KindBuilder| k.value("name").unique("one name", [] as [&str; 0], "name");
+    let timers = timers().to_json();
+    let mut json: serde_json::Value = serde_json::from_str(&timers).unwrap();
+    let projects = Schema::builder().kind("project", named).build().unwrap().to_json();
+    let projects: serde_json::Value = serde_json::from_str(&projects).unwrap();
+    json["kinds"]["project"] = projects["kinds"]["project"].clone();
+    let schema = Schema::from_json_str(&json.to_string()).unwrap();
+    let mut one = replica(1, &schema);
+    start(&mut one, 1000, "z");
+    let op = |kind: &str, id: &str, fields: &[(&str, Value)]| {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Op::new(kind, id, Action::Put(fields))
+    };
+    let begin = |id: &str, at: i64| {
+        op("entry", id, &[("user", "u".into()), ("start", at.into()), ("stop", Value::Null)])
+    };
+    let mut within = BTreeMap::new();
+    let ids = ["z", "a", "b", "c"];
+    let ((), _) = one
+        .transact(Millis(5000), Force::No, |tx| {
+            within.clear();
+            for (id, at) in [("a", 2000), ("c", 4000), ("b", 3000)] {
+                tx.apply(&begin(id, at))?;
+                let open = ids.map(|id| Ok(tx.view("entry", id)?.map(|view| view.fields["stop"].clone())));
+                let open = open.into_iter().collect::<Result<Vec<_>, EditError>>()?;
+                let open = open.iter().filter(|stop| **stop == Some(Shown::Value(Value::Null)));
+                assert_eq!(open.count(), 1, "after {id}");
+            }
+            // What an operation takes back is not there any more.
+            tx.apply(&op("entry", "c", &[("stop", 4500.into())]))?;
+            tx.apply(&op("project", "p", &[("name", "x".into())]))?;
+            tx.apply(&op("project", "q", &[("name", "x".into())]))?;
+            for id in ids {
+                within.insert(("entry", id), tx.view("entry", id)?);
+            }
+            for id in ["p", "q"] {
+                within.insert(("project", id), tx.view("project", id)?);
+            }
+            Ok(())
+        })
+        .unwrap();
+    for ((kind, id), within) in within {
+        assert_eq!(one.view(kind, id).unwrap(), within, "{kind} {id}: as it shows after the edit");
+    }
+    let name = |id: &str| one.view("project", id).unwrap().unwrap().fields["name"].clone();
+    assert_ne!(name("q"), name("p"));
 }
 
 #[test]
