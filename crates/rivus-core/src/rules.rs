@@ -299,6 +299,17 @@ impl Rules {
         kinds.map(|(kind, _)| kind.as_str())
     }
 
+    /// Names and addresses of the fields of a kind in which `at_most_one` shows ends.
+    pub(crate) fn ends(&self, kind: &str) -> impl Iterator<Item = (&str, &[u8])> {
+        let watch = self.watch(kind);
+        let own = watch.into_iter().flat_map(move |watch| watch.own.iter().map(move |rule| (watch, *rule)));
+        own.filter_map(|(watch, rule)| match self.stratum(rule).what {
+            What::AtMostOne { open, .. } => watch.fields.get(open),
+            _ => None,
+        })
+        .map(|watched| (watched.name.as_str(), watched.address.as_slice()))
+    }
+
     fn stratum(&self, at: usize) -> &Stratum {
         #[expect(clippy::expect_used, reason = "positions are made with the strata, which never change")]
         self.strata.get(at).expect("a rule's position is valid")

@@ -1,7 +1,7 @@
 //! The device's side: verdicts on its pending edits, and starting over under a new id.
 //!
 //! Accepted edits become confirmed; refused ones are taken back exactly, and every later pending edit that
-//! rests on them is made again from its operations, on what remains, under a new stamp. All in one commit.
+//! rests on them, or on what a rule showed on their account, is made again from its operations, on what remains, under a new stamp. All in one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -13,12 +13,13 @@ use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
 use crate::clock::{Clock, Force, Millis, Stamp};
 use crate::code::Code;
-use crate::edit::{EditError, Finish, Op, Tx};
+use crate::edit::{Action, EditError, Finish, Op, Tx};
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::{Cursor, IDENTITY_KEY, Identity, Peer, Seeds};
 use crate::pending::{Header, Pending};
 use crate::register::{Candidate, Register};
 use crate::row::{Change, Row};
+use crate::rules::Rules;
 use crate::schema::{FieldType, Slot};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::view;
@@ -217,7 +218,9 @@ impl<S: Store> Replica<S> {
             let rests = edit.entities.iter().any(|entity| sand.contains(entity));
             let restamp =
                 rebuild.again.contains(&edit.key) || rebuild.all_from.is_some_and(|from| edit.key >= from);
-            if rebuild.refused.contains(&edit.key) || restamp || rests {
+            // What it accepted by going on from it may be shown no more.
+            let accepts = !rests && edit.accepts(self.schema.rules(), &sand);
+            if rebuild.refused.contains(&edit.key) || restamp || rests || accepts {
                 sand.extend(edit.entities.iter().cloned());
                 anew.insert(edit.key);
             }
@@ -498,6 +501,30 @@ fn renewed(before: &Identity, seeds: Seeds, own: u32) -> Identity {
 }
 
 impl Waiting {
+    /// Whether it writes ends that it does not name, of a kind that others among these are of: a rule may have shown
+    /// them on account of those.
+    fn accepts(&self, rules: &Rules, others: &BTreeSet<(String, String)>) -> bool {
+        let is_near = |kind: &str| others.iter().any(|(other, _)| other == kind);
+        let near = self.entities.iter().filter(|(kind, _)| is_near(kind));
+        let ends: Vec<_> =
+            near.flat_map(|(kind, id)| rules.ends(kind).map(move |end| (id, kind, end))).collect();
+        if ends.is_empty() {
+            return false;
+        }
+        let Ok(pending) = Pending::decode(&self.record) else { return false };
+        let writes = |id: &str, kind: &str, address: &[u8]| {
+            let own = pending.entities.iter().filter(|entity| entity.kind == kind && entity.id == id);
+            own.flat_map(|entity| &entity.registers).any(|(written, _)| *written == address)
+        };
+        let names = |id: &str, kind: &str, name: &str| {
+            self.ops.iter().filter(|op| op.kind == kind && op.id == id).any(|op| match &op.action {
+                Action::Put(fields) => fields.iter().any(|(field, _)| field == name),
+                _ => false,
+            })
+        };
+        ends.iter().any(|(id, kind, (name, address))| writes(id, kind, address) && !names(id, kind, name))
+    }
+
     fn read(key: u64, record: &[u8]) -> Result<Self, Cut> {
         let pending = Pending::decode(record)?;
         let entities = pending.entities.iter().map(|e| (e.kind.to_owned(), e.id.to_owned())).collect();
