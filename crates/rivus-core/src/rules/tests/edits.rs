@@ -129,7 +129,7 @@ fn an_end_that_was_accepted_on_account_of_a_refused_edit_goes_with_it() {
     })
     .unwrap();
     let refuse = |one: &mut Replica<MemoryStore>, (key, stamp): (u64, Stamp)| {
-        let refused = Verdict::Refused { code: Code::RANK, message: "no".to_owned() };
+        let refused = Verdict::Refused { code: Code::RANK, message: "no".to_owned(), spot: None };
         let verdicts = Verdicts { seq: 0, exceptions: vec![(key, refused)] };
         let answer = Answer { edits: vec![(key, stamp)], verdicts, clock: Millis(6000) };
         one.verdicts(Millis(6000), &answer).unwrap();
@@ -143,40 +143,4 @@ fn an_end_that_was_accepted_on_account_of_a_refused_edit_goes_with_it() {
     refuse(&mut one, last);
     assert_eq!(shown(&one, "a", "stop"), Value::Null, "nobody has stopped it");
     assert_eq!(shown(&one, "a", "text"), "goes on".into());
-}
-
-#[test]
-fn a_peer_cannot_name_rules_of_a_version_that_no_update_reaches() {
-    use crate::replica::{EPOCH_AHEAD_MAX, Unresolved};
-    use crate::session::SessionError;
-    use crate::wire::{About, Frame, Hello};
-    let mut one = replica(1, &timers());
-    let fingerprint = one.schema().fingerprint();
-    let greet = |one: &mut Replica<MemoryStore>, epoch: u32| {
-        let id = ReplicaId::from_u128(66);
-        let about = About::new(StoreId(66), [id].into_iter(), &[], 0, fingerprint, 0).with_epoch(epoch);
-        let (version_min, version_max) = (1, 1);
-        let hello = Hello { version_min, version_max, capabilities: 0, about, token: None, offers: true };
-        let seeds =
-            Seeds { store: StoreId(7), replica: ReplicaId::from_u128(7), incarnation: Incarnation(7) };
-        let role = Role::Server { grants: Grants::everybody() };
-        let options = SessionOptions { role, want: Want::Live, offers: true, seeds, capabilities: 0 };
-        Session::new(options).handle(one, &Frame::Hello(hello).encode(), Millis(1))
-    };
-    for epoch in [EPOCH_AHEAD_MAX + 1, u32::MAX] {
-        let refused = greet(&mut one, epoch).unwrap_err();
-        assert!(
-            matches!(&refused, SessionError::Refused { code: crate::code::Code::SCHEMA, .. }),
-            "{refused}"
-        );
-        assert!(refused.to_string().contains("above this program's 0"), "{refused}");
-        assert_eq!((one.unresolved(), one.epoch()), (None, 0));
-    }
-    // Within the bound a peer is believed, and passed on as less: those whose own version is older take that too.
-    greet(&mut one, EPOCH_AHEAD_MAX).unwrap();
-    assert_eq!(one.unresolved(), Some(Unresolved::Epoch { ours: 0, known: EPOCH_AHEAD_MAX }));
-    assert_eq!(one.epoch_told(), EPOCH_AHEAD_MAX / 2);
-    // An authority is believed.
-    one.hear_epoch(u32::MAX).unwrap();
-    assert_eq!(one.epoch(), u32::MAX);
 }
