@@ -71,6 +71,15 @@ def test_pages_are_many_and_compressed(hub: Hub) -> None:
     agree(hub, store)
 
 
+def test_more_than_a_window_is_pulled_and_given_back(hub: Hub) -> None:
+    fill(hub, "phone", 3000)
+    hub.sync("phone")
+    store = fresh()
+    counts = sync(store, hub.url)
+    assert counts.windows >= 6, "1.8 MB are almost two windows of 1 MiB, told by quarters"
+    agree(hub, store)
+
+
 def test_edits_of_every_field_type_reach_the_hub(hub: Hub, store: Store) -> None:
     hub.run("phone", "put", "task", "t1", "title=x", "owner=ann", "--add", "tags=red", "--inc", "views=2", "start=5",
             "who=a", "best=3", "least=2", "done=true", "--set-key", "labels.k=1")  # fmt: skip

@@ -19,6 +19,7 @@ mod read;
 mod repair;
 mod stand;
 mod upload;
+mod window;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -422,6 +423,7 @@ impl Session {
                 Frame::AskSketch { count } => self.handle_ask_sketch(count),
                 Frame::Sketch(symbols) => self.handle_sketch(replica, &symbols, bytes.len()),
                 Frame::Lacks(keys) => self.handle_lacks(keys),
+                Frame::Window { taken } => self.handle_window(taken),
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
                 Frame::Lost(losses) => self.handle_lost(replica, &losses),
                 Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
@@ -481,6 +483,10 @@ impl Session {
         self.start_reading(replica)?;
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
+        }
+        // What follows would overtake pages.
+        if self.is_window_full() {
+            return Ok(None);
         }
         if let Some(frame) = self.next_page(replica)? {
             return Ok(Some(frame));

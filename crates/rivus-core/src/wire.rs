@@ -35,6 +35,10 @@ pub const VERSION: u16 = 1;
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// How long a page gets before it is sent, in bytes: a page is at least one row.
 pub const PAGE_BYTES_AIM: usize = 256 << 10;
+/// How many bytes of pages a subscription may have on its way, as the other side has not told yet (WINDOW) that it took
+/// them: the page that fills the window may go beyond it. At two million registers a second it is a few tens of ms
+/// of joining; a connection of 100 ms carries 10 MiB a second of pages in it.
+pub const WINDOW_BYTES: u64 = 4 * PAGE_BYTES_AIM as u64;
 /// The longest HELLO, WELCOME or RESET, in bytes: they come from strangers.
 pub const GREETING_BYTES_MAX: usize = 64 << 10;
 /// The longest SCHEMA, in bytes.
@@ -98,6 +102,8 @@ pub mod tag {
     pub const FETCHED: u8 = 14;
     /// See [`Frame::Auth`](super::Frame::Auth).
     pub const AUTH: u8 = 16;
+    /// See [`Frame::Window`](super::Frame::Window).
+    pub const WINDOW: u8 = 17;
     /// See [`Frame::AskSketch`](super::Frame::AskSketch), [`Frame::Sketch`](super::Frame::Sketch) and
     /// [`Frame::Lacks`](super::Frame::Lacks).
     pub const SKETCH: u8 = 18;
@@ -237,6 +243,11 @@ pub enum Frame {
         /// The receiver's seq.
         seq: u64,
     },
+    /// So many bytes of the pages of the receiver's have been taken since SUBSCRIBE.
+    Window {
+        /// Bytes of DELTA frames, as they are without zstd.
+        taken: u64,
+    },
     /// See [`Reset`].
     Reset(Reset),
     /// See [`Auth`].
@@ -293,6 +304,10 @@ impl Frame {
                 out.push(tag::SYNCED);
                 out.varint(*seq);
             }
+            Self::Window { taken } => {
+                out.push(tag::WINDOW);
+                out.varint(*taken);
+            }
             Self::Auth(auth) => cbor::put(&mut out, tag::AUTH, auth),
             Self::Fetch(entities) => fetch::put(entities, &mut out),
             Self::AskSketch { count } => sketch::put_ask(*count, &mut out),
@@ -348,6 +363,7 @@ impl Frame {
             tag::CHECKPOINT => Checkpoint::read(&mut reader).map(Self::Checkpoint),
             tag::ACK => Ack::read(&mut reader).map(Self::Ack),
             tag::SYNCED => reader.varint().map(|seq| Self::Synced { seq }),
+            tag::WINDOW => reader.varint().map(|taken| Self::Window { taken }),
             tag::FETCH => fetch::read(&mut reader).map(Self::Fetch),
             tag::SKETCH => sketch::read(&mut reader),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
@@ -368,6 +384,7 @@ fn name(tag: u8) -> &'static str {
         tag::CHECKPOINT => "CHECKPOINT",
         tag::ACK => "ACK",
         tag::SYNCED => "SYNCED",
+        tag::WINDOW => "WINDOW",
         tag::FETCH => "FETCH",
         tag::SKETCH => "SKETCH",
         tag::LOST => "LOST",

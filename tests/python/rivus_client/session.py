@@ -23,6 +23,8 @@ VERSION: Final = 1
 ZSTD: Final = 1
 PUSHES_MAX: Final = 4
 EDITS_A_PUSH: Final = 256
+PAGE_BYTES: Final = 256 << 10
+WINDOW_BYTES: Final = 4 * PAGE_BYTES
 PUSH_ROUNDS_MAX: Final = 20
 PAGE_BYTES: Final = 256 << 10
 WAIT_S: Final = 20.0
@@ -60,6 +62,7 @@ class Counts:
     compared: int = 0
     equal: bool = False
     compressed: int = 0
+    windows: int = 0
 
 
 class Session:
@@ -89,6 +92,7 @@ class Session:
         self._everything = False
         self._repaired = False
         self._skip_pages = False
+        self._sent = self._sent_taken = self._taken = self._told = 0
         self._peer_zstd = False
         self._told_incarnation: int | None = None
         self._socket = ExitStack()
@@ -228,7 +232,10 @@ class Session:
         kind, _ = self.recv()
         if kind == Type.SUBSCRIBE:
             self._upload()
-            kind, _ = self.recv()
+            kind, body = self.recv()
+            while kind == Type.WINDOW:
+                self._handle(kind, body)
+                kind, body = self.recv()
         if kind != Type.SYNCED:
             raise BadBytes(f"frame {kind} in place of SYNCED")
 
@@ -246,9 +253,22 @@ class Session:
             at = seq_of_head if last else store.row_seqs[entities[-1]]
             held = [(entity, store.confirmed[entity]) for entity in entities]
             page = Page(not last, index == 0, last, at, self._new_incarnation(), held)
-            self.send(wire.write_page(self._out, page))
+            self._send_page(wire.write_page(self._out, page))
         checkpoint = varint(seq_of_head) + store.digest + varint(store.count) + b"\x00"
         self.send(bytes([Type.CHECKPOINT]) + checkpoint)
+
+    def _send_page(self, page: bytes) -> None:
+        while self._sent - self._sent_taken >= WINDOW_BYTES:
+            self._handle(*self.recv())
+        self._sent += len(page)
+        self.send(page)
+
+    def _window(self, reader: Reader) -> None:
+        taken = reader.varint()
+        reader.end()
+        if not self._sent_taken <= taken <= self._sent:
+            raise BadBytes("a WINDOW beyond what was sent, or back")
+        self._sent_taken = taken
 
     def _new_incarnation(self) -> bytes | None:
         newest = self.store.incarnations[-1][0] if self.store.incarnations else None
@@ -336,6 +356,7 @@ class Session:
         self.send(bytes([Type.SUBSCRIBE, flags]) + varint(index) + varint(done) + varint(at - done) + half)
         self._skip_pages = True
         self._caught_up = False
+        self._taken = self._told = 0
 
     def catch_up(self) -> Counts:
         """Pushes what is pending, reads to the hub's head, and compares the digests there."""
@@ -371,6 +392,7 @@ class Session:
                 self._ack(reader)
             case Type.DELTA:
                 self._page(wire.read_page(self._in, body))
+                self._take(1 + len(body))
             case Type.EQUAL:
                 self._equal(reader)
             case Type.CHECKPOINT:
@@ -381,6 +403,8 @@ class Session:
                 more, entities = wire.read_fetched(self._in, body)
                 self._fetched += entities
                 self._asked -= not more
+            case Type.WINDOW:
+                self._window(reader)
             case Type.SYNCED:
                 pass
             case _ if kind >= 128:
@@ -408,6 +432,14 @@ class Session:
         store.cursor = Cursor(newest, store.cursor.done if page.more else page.at, page.at)
         if not page.more and not page.checkpoint:
             self._caught_up = True
+
+    def _take(self, size: int) -> None:
+        """Counts a page, and tells the hub that more may come."""
+        self._taken += 0 if self._skip_pages else size
+        if self._taken - self._told >= PAGE_BYTES:
+            self._told = self._taken
+            self.counts.windows += 1
+            self.send(bytes([Type.WINDOW]) + varint(self._taken))
 
     def _equal(self, reader: Reader) -> None:
         head = reader.varint()

@@ -43,6 +43,7 @@ class Type(IntEnum):
     RESET = 12
     FETCH = 13
     FETCHED = 14
+    WINDOW = 17
     LOST = 129
     HEARD = 130
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use super::window;
 use super::{Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
@@ -27,6 +28,7 @@ pub(super) struct Reading {
     awaits_checkpoint: bool,
     /// Whether the pages are what the other has confirmed and this store has lost, or never had.
     is_upload: bool,
+    pub(super) window: window::Incoming,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -141,6 +143,7 @@ impl Session {
             cursor,
             told: None,
             awaits_start: true,
+            window: window::Incoming::default(),
             ..self.reading
         };
         self.send(&Frame::Subscribe(subscribe));
@@ -162,6 +165,9 @@ impl Session {
         let page = decoder.page(bytes, self.peer()?.store)?;
         if self.is_server() {
             self.debit(registers(&page.rows), now);
+        }
+        if !self.reading.awaits_start || page.header.start {
+            self.take_page(bytes.len());
         }
         self.join_page(replica, &page, now)?;
         self.decoder = decoder;

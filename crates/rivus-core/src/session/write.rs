@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::echo::Echoes;
 use super::read::low;
+use super::window::Outgoing;
 use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::code::Code;
@@ -36,6 +37,7 @@ pub(super) struct Writing {
     checkpoint_due: bool,
     /// A quiet second has passed: send what is due even if it is empty.
     quiet: bool,
+    pub(super) window: Outgoing,
 }
 
 impl Writing {
@@ -107,6 +109,7 @@ impl Session {
             content_at: 0,
             checkpoint_due: false,
             quiet: false,
+            window: Outgoing::default(),
         });
         if equal {
             let incarnation = self.tell_incarnation(&head);
@@ -180,11 +183,13 @@ impl Session {
             writing.quiet = false;
             writing.everything = false;
         }
-        self.writing = Some(writing);
         let incarnation = self.tell_incarnation(&filled.head);
         let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
         self.events.push_back(SessionEvent::Sent { registers: filled.registers });
-        Ok(Some(self.encoder.finish_page(header)))
+        let page = self.encoder.finish_page(header);
+        writing.window.send(page.len());
+        self.writing = Some(writing);
+        Ok(Some(page))
     }
 
     pub(super) fn handle_synced<S: Store>(

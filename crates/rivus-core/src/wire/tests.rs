@@ -320,6 +320,7 @@ fn control() -> impl Strategy<Value = Frame> {
             Frame::Ack(Ack { seq, clock_ms, exceptions })
         }),
         number().prop_map(|seq| Frame::Synced { seq }),
+        number().prop_map(|taken| Frame::Window { taken }),
         reset().prop_map(Frame::Reset),
     ]
 }

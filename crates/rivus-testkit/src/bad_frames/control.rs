@@ -156,6 +156,7 @@ fn packed() -> Vec<Sound> {
             ],
         ),
         of("SYNCED", State::AuthorityOpen, &[("type", b"\x0b"), ("seq", &[0x80, 0x80, 0x01])]),
+        of("WINDOW", State::AuthorityOpen, &[("type", b"\x11"), ("taken", &[0x80, 0x80, 0x01])]),
     ]
 }
 
@@ -172,8 +173,8 @@ fn cbor() -> Vec<Sound> {
 
 pub(super) fn good() -> Vec<(&'static str, State, Vec<u8>)> {
     let all = cbor().into_iter().chain(packed());
-    // SYNCED is sound in its form alone, GOAWAY ends the connection, and HELLO's token is for another server.
-    all.filter(|sound| !["SYNCED", "GOAWAY", "HELLO"].contains(&sound.name))
+    // SYNCED and WINDOW are sound in their form alone, GOAWAY ends the connection, and HELLO's token is for another server.
+    all.filter(|sound| !["SYNCED", "WINDOW", "GOAWAY", "HELLO"].contains(&sound.name))
         .map(|sound| (sound.name, sound.state, sound.parts.bytes()))
         .chain([("HELLO", State::ServerGuarded, hello().bytes())])
         .chain(sketches().map(|(name, state, parts)| (name, state, parts.bytes())))
@@ -214,6 +215,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
         let part = match *name {
             "SUBSCRIBE" => "done",
             "FETCH" => "count",
+            "WINDOW" => "taken",
             _ => "seq",
         };
         bad("a number in more bytes than it needs".to_owned(), parts.with(part, &[0x81, 0x00]).bytes());
@@ -502,7 +504,7 @@ fn bounds(all: &mut Vec<BadFrame>) {
         huge,
         too_large,
     );
-    for tag in [0, 15, 17, 64, 100, 127] {
+    for tag in [0, 15, 20, 64, 100, 127] {
         let name = format!("a frame of the unknown type {tag}");
         add(&name, State::AuthorityOpen, vec![tag, 0], Expect::Wire(WireError::UnknownFrame { tag }));
     }

@@ -35,6 +35,7 @@ fn each_type() -> Vec<(&'static str, Vec<u8>)> {
         ("PUSH", push(0)),
         ("ACK", ack(None)),
         ("SYNCED", Frame::Synced { seq: 0 }.encode()),
+        ("WINDOW", Frame::Window { taken: 0 }.encode()),
         ("RESET", reset(Position::default())),
         ("FETCH", fetch()),
         ("FETCHED", RowEncoder::default().finish_fetched(false)),
@@ -259,6 +260,15 @@ fn reading(all: &mut Vec<BadFrame>) {
         "offers nothing",
     );
     let synced = |seq| Frame::Synced { seq }.encode();
+    let window = |taken| Frame::Window { taken }.encode();
+    for (name, state) in [
+        ("WINDOW to a side that sends no pages", State::AuthorityOpen),
+        ("WINDOW to a client that was not asked", State::ClientOpen),
+        ("WINDOW in an upload", State::AuthorityUpload),
+    ] {
+        bad(name, state, window(0), "WINDOW beyond");
+    }
+    bad("WINDOW for pages that were never sent", State::ServerCaughtUp, window(1 << 40), "WINDOW beyond");
     bad("SYNCED for what was never sent", State::AuthorityOpen, synced(0), "SYNCED beyond");
     bad("SYNCED beyond the head", State::ServerOpen, synced(1 << 40), "SYNCED beyond");
     bad("SYNCED to a client that was not asked", State::ClientOpen, synced(0), "SYNCED beyond");

@@ -108,6 +108,7 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("auth", Frame::Auth(shown)),
         ("auth_granted", Frame::Auth(granted)),
         ("synced", Frame::Synced { seq: 300 }),
+        ("window", Frame::Window { taken: 300_000 }),
         ("reset", Frame::Reset(reset())),
         ("fetch", Frame::Fetch(vec![("task".to_owned(), "t1".to_owned()), ("".to_owned(), "ü".to_owned())])),
         ("ask_sketch", Frame::AskSketch { count: 64 }),
