@@ -3,13 +3,15 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+mod place;
+
+use place::Place;
 
 const SCHEMA: &str = r#"
 [kinds.task.fields]
@@ -26,9 +28,6 @@ stop = {}
 interval = ["start", "stop"]
 "#;
 
-/// A folder to run the program in.
-struct Place(TempDir);
-
 struct Ran {
     code: i32,
     out: String,
@@ -39,26 +38,9 @@ struct Ran {
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self::empty();
         place.write("schema.toml", SCHEMA);
         place
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path().join(name), text).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rivus"));
-        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
-        for variable in ["RIVUS_DB", "RIVUS_TOKEN", "RUST_LOG", "CARGO_PKG_NAME"] {
-            command.env_remove(variable);
-        }
-        command
     }
 
     fn run(&self, arguments: &[&str]) -> Ran {

@@ -5,41 +5,23 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A folder to run the program in.
-struct Place(tempfile::TempDir);
+mod place;
+
+use place::Place;
 
 impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path().join(name), text).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rivus"));
-        command.arg("--json").args(arguments).current_dir(self.path()).stdin(Stdio::null());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RIVUS_") || name == "RUST_LOG")
-        {
-            command.env_remove(name);
-        }
-        command
+    fn json(&self, arguments: &[&str]) -> Command {
+        self.command(&[&["--json"], arguments].concat())
     }
 
     /// Code, what is printed, and what is said of errors.
     fn run(&self, arguments: &[&str]) -> (i32, Value, String) {
-        ran(&mut self.command(arguments))
+        ran(&mut self.json(arguments))
     }
 }
 
@@ -104,14 +86,14 @@ impl Drop for Hub {
 
 #[test]
 fn an_option_goes_before_its_variable_and_that_before_the_file() {
-    let place = Place::new();
+    let place = Place::empty();
     place.write(
         "hub.toml",
         "listen = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:11\"\ndb = \"file.db\"\nopen = true\n",
     );
     let checked = |arguments: &[&str], variables: &[(&str, &str)]| {
         let all = [&["serve", "--config", "hub.toml", "--check-config"], arguments].concat();
-        let (code, out, err) = ran(place.command(&all).envs(variables.iter().copied()));
+        let (code, out, err) = ran(place.json(&all).envs(variables.iter().copied()));
         assert_eq!((code, err.as_str()), (0, ""));
         out
     };
@@ -137,7 +119,7 @@ fn an_option_goes_before_its_variable_and_that_before_the_file() {
 
 #[test]
 fn a_configuration_that_cannot_work_is_found_by_checking_it() {
-    let place = Place::new();
+    let place = Place::empty();
     let fails = |text: &str| {
         place.write("hub.toml", text);
         let (code, _, err) = place.run(&["serve", "--config", "hub.toml", "--check-config"]);
@@ -161,7 +143,7 @@ fn a_configuration_that_cannot_work_is_found_by_checking_it() {
 
 #[test]
 fn a_hub_with_a_certificate_is_synced_with_reloaded_watched_and_ended() {
-    let place = Place::new();
+    let place = Place::empty();
     let certify = || {
         let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         place.write("hub.pem", &certified.cert.pem());
@@ -173,7 +155,7 @@ fn a_hub_with_a_certificate_is_synced_with_reloaded_watched_and_ended() {
         "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\ndb = \"hub.db\"\ntls_cert = \"hub.pem\"\n\
          tls_key = \"hub-key.pem\"\n[[grants]]\ntoken = \"fd5c-secret\"\nrank = 4\nsubject = \"ann\"\n",
     );
-    let mut command = place.command(&["serve", "--config", "hub.toml"]);
+    let mut command = place.json(&["serve", "--config", "hub.toml"]);
     command.env("RUST_LOG", "trace");
     let hub = Hub::start(command);
     let url = hub.url().replace("127.0.0.1", "localhost");
@@ -207,8 +189,8 @@ fn a_hub_with_a_certificate_is_synced_with_reloaded_watched_and_ended() {
 
 #[test]
 fn a_second_signal_ends_at_once_what_the_first_one_ends_in_order() {
-    let place = Place::new();
-    let hub = Hub::start(place.command(&[
+    let place = Place::empty();
+    let hub = Hub::start(place.json(&[
         "serve",
         "--listen",
         "127.0.0.1:0",
