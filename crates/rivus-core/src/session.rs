@@ -251,6 +251,8 @@ pub struct Session {
     push_edits_max: usize,
     /// The other side has asked for an upload on this connection.
     uploaded: bool,
+    /// It has ended by itself, with everything done.
+    finished: bool,
     events: VecDeque<SessionEvent>,
 }
 
@@ -338,6 +340,7 @@ impl Session {
             holds_pushes: false,
             push_edits_max: usize::MAX,
             uploaded: false,
+            finished: false,
             events: VecDeque::new(),
         }
     }
@@ -488,7 +491,7 @@ impl Session {
         if self.is_window_full() {
             return Ok(None);
         }
-        if let Some(frame) = self.next_page(replica)? {
+        if let Some(frame) = self.next_page_unless_held(replica)? {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_repair(replica)? {
@@ -502,7 +505,7 @@ impl Session {
         }
         let ends_by_itself = !self.is_server() && self.options.want != Want::Live;
         if ends_by_itself && self.is_synced(replica.head()?.seq) {
-            self.phase = Phase::Closed;
+            (self.phase, self.finished) = (Phase::Closed, true);
             let (code, message) = (Code::CLOSED, String::new());
             return Ok(Some(Frame::Goaway { code, message, retry_after_ms: None }.encode()));
         }
@@ -556,10 +559,11 @@ impl Session {
             None => {
                 !is_authority
                     && (!self.options.offers
+                        || self.holds_pushes
                         || self.writing.is_some_and(|writing| writing.is_received(head, self.peer_synced)))
             }
         };
-        self.phase == Phase::Open
+        (self.phase == Phase::Open || self.finished)
             && given
             && self.fetching.is_done()
             && !self.repairing.is_under_way()
@@ -575,6 +579,36 @@ impl Session {
         }
         let has = self.peer_synced.unwrap_or(0).max(writing.from());
         Some(head.saturating_sub(has).max(1))
+    }
+
+    /// Whether this session is to bring the other side's changes, too.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        self.options.want != Want::Nothing
+    }
+
+    /// Whether this side has something for a peer that is held back for now. `head` is this store's head seq.
+    #[must_use]
+    pub fn withholds(&self, head: u64) -> bool {
+        self.holds_pages() && self.lag(head).is_some_and(|lag| lag > 0)
+    }
+
+    /// Whether the next frame may wait for a commit.
+    #[must_use]
+    pub fn may_commit(&self) -> bool {
+        self.pushing.as_ref().is_some_and(|pushing| !pushing.is_quiet(self.holds_pushes) || pushing.holds())
+    }
+
+    /// Where nobody judges, what is written here goes in pages: they are held as pushes are elsewhere.
+    fn holds_pages(&self) -> bool {
+        self.holds_pushes && !self.is_server() && self.peer.as_ref().is_some_and(|peer| !peer.is_authority)
+    }
+
+    fn next_page_unless_held<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        if self.holds_pages() { Ok(None) } else { self.next_page(replica) }
     }
 
     fn is_server(&self) -> bool {

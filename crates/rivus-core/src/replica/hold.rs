@@ -88,9 +88,17 @@ impl<S: Store> Replica<S> {
         Ok(holding)
     }
 
-    /// Whether refusals came or went since that look began.
-    pub(crate) fn is_outdated(&self, holding: &Holding) -> bool {
-        self.refusals != holding.refusals
+    /// Whether that look would find something else now: refusals came or went, or an entity has come from elsewhere.
+    pub(crate) fn is_outdated(&self, holding: &Holding) -> Result<bool, StoreError> {
+        if self.refusals != holding.refusals {
+            return Ok(true);
+        }
+        for name in &holding.refused {
+            if is_held(&self.store, name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Why the next edit of a look is held back, if it is.

@@ -7,29 +7,39 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::{Edited, Event, Replica, commit_records, unreadable};
-use crate::address::{LIFE, Parts, class};
+use crate::address::{self, LIFE, Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Force, Millis};
-use crate::edit::EditError;
+use crate::edit::{Action, EditError, Op};
 use crate::pending::Pending;
+use crate::schema::Slot;
 use crate::store::{RecordKey, RecordWrite, Store, StoreError, Table};
 use crate::view;
 
 /// Ends the key of the record that says what of a refused edit was written since.
 const WRITTEN: u8 = b'w';
+/// Ends the key of the record that stays of a refused edit once it is off the list: it was never accepted.
+const SETTLED: u8 = b's';
+/// Of so many the last ones are remembered.
+const SETTLED_MAX: usize = 4096;
 
 /// Kind, id and address of a register.
 type Place = (String, String, Vec<u8>);
 
 impl<S: Store> Replica<S> {
-    /// Does what a refused edit was to do once more, as a new edit, and takes it off the list. `None` if there is no
-    /// refused edit with this key.
+    /// Does what a refused edit was to do once more, as a new edit, and takes it off the list; what was written anew
+    /// since stays as it is. `None` if there is no refused edit with this key.
     ///
     /// # Errors
     /// [`EditError`]: it is listed still.
     pub fn retry_rejected(&mut self, now: Millis, key: u64) -> Result<Option<Edited>, EditError> {
         let Some(record) = self.store.record(Table::Rejected, &key.to_be_bytes())? else { return Ok(None) };
-        let ops = edit_of(&record).and_then(|edit| edit.ops()).map_err(|_| unreadable("a refused edit"))?;
+        let corrupt = |Cut| unreadable("a refused edit");
+        let mut ops = edit_of(&record).and_then(|edit| edit.ops()).map_err(corrupt)?;
+        if let Some(written) = self.store.record(Table::Rejected, &written_key(key))? {
+            let written = read_places(&written).map_err(corrupt)?;
+            ops.retain_mut(|op| self.still_to_do(op, &written));
+        }
         let (_, edited) = self.transact(now, Force::No, |tx| ops.iter().try_for_each(|op| tx.apply(op)))?;
         self.discard_rejected(key)?;
         Ok(Some(edited))
@@ -42,7 +52,9 @@ impl<S: Store> Replica<S> {
     pub fn discard_rejected(&mut self, key: u64) -> Result<bool, StoreError> {
         let listed = self.is_rejected(key)?;
         if listed {
-            commit_records(&mut self.store, removals(key).into())?;
+            let mut records = Vec::new();
+            self.settle(key, &mut records)?;
+            commit_records(&mut self.store, records)?;
             self.events.push(Event::Settled { key });
             self.look_for_refusals()?;
         }
@@ -52,9 +64,9 @@ impl<S: Store> Replica<S> {
     /// Notes whether there are refused edits, and that they may be others than before.
     pub(super) fn look_for_refusals(&mut self) -> Result<(), StoreError> {
         let mut any = false;
-        self.store.records(Table::Rejected, &[], &mut |_, _| {
-            any = true;
-            ControlFlow::Break(())
+        self.store.records(Table::Rejected, &[], &mut |key, _| {
+            any = key.len() == size_of::<u64>();
+            if any { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         self.has_rejected = any;
         self.refusals += 1;
@@ -78,7 +90,7 @@ impl<S: Store> Replica<S> {
                 before.map_or(Ok(BTreeSet::new()), |bytes| read_places(&bytes)).map_err(corrupt)?;
             written.extend(now.intersection(&refused).cloned());
             if written == refused {
-                records.extend(removals(key));
+                self.settle(key, &mut records)?;
             } else {
                 records.push(RecordWrite::put(Table::Rejected, written_key(key), put_places(&written)));
             }
@@ -93,6 +105,59 @@ impl<S: Store> Replica<S> {
             }
         })?;
         failed.map_or(Ok(records), Err)
+    }
+
+    /// Whether the authority refused the edit with this key, on the list still or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn was_refused(&self, key: u64) -> Result<bool, StoreError> {
+        let settled = self.store.record(Table::Rejected, &key_with(key, SETTLED))?;
+        Ok(settled.is_some() || self.is_rejected(key)?)
+    }
+
+    /// Takes a refused edit off the list, and remembers that it was refused.
+    fn settle(&self, key: u64, records: &mut Vec<RecordWrite>) -> Result<(), StoreError> {
+        let (mut before, mut oldest) = (0, None);
+        self.store.records(Table::Rejected, &[], &mut |found, _| {
+            if found.len() > size_of::<u64>() && found.last() == Some(&SETTLED) {
+                before += 1;
+                oldest.get_or_insert_with(|| found.to_vec());
+            }
+            ControlFlow::Continue(())
+        })?;
+        records.extend(
+            oldest
+                .filter(|_| before >= SETTLED_MAX)
+                .map(|oldest| RecordWrite::remove(Table::Rejected, oldest)),
+        );
+        records.push(RecordWrite::remove(Table::Rejected, key.to_be_bytes()));
+        records.push(RecordWrite::remove(Table::Rejected, written_key(key)));
+        records.push(RecordWrite::put(Table::Rejected, key_with(key, SETTLED), Vec::new()));
+        Ok(())
+    }
+
+    /// Takes out of an operation what was written since, and says whether anything is left.
+    fn still_to_do(&self, op: &mut Op, written: &BTreeSet<Place>) -> bool {
+        let (kind, id) = (op.kind.clone(), op.id.clone());
+        let is_written = |address: Vec<u8>| written.contains(&(kind.clone(), id.clone(), address));
+        match &mut op.action {
+            Action::Put(fields) => {
+                let declared = self.schema.kind(&kind);
+                fields.retain(|(field, _)| {
+                    let slot = declared.map(|declared| declared.slot(field));
+                    !is_written(match slot {
+                        Some(Slot::Member(group)) => address::group(&group.name),
+                        _ => address::field(field),
+                    })
+                });
+                !fields.is_empty()
+            }
+            Action::Add { field, key }
+            | Action::Remove { field, key }
+            | Action::SetKey { field, key, .. } => !is_written(address::key(field, key)),
+            _ => true,
+        }
     }
 }
 
@@ -171,14 +236,11 @@ fn read_places(bytes: &[u8]) -> Result<BTreeSet<Place>, Cut> {
 }
 
 fn written_key(key: u64) -> Vec<u8> {
-    let mut written = key.to_be_bytes().to_vec();
-    written.push(WRITTEN);
-    written
+    key_with(key, WRITTEN)
 }
 
-fn removals(key: u64) -> [RecordWrite; 2] {
-    [
-        RecordWrite::remove(Table::Rejected, key.to_be_bytes()),
-        RecordWrite::remove(Table::Rejected, written_key(key)),
-    ]
+fn key_with(key: u64, last: u8) -> Vec<u8> {
+    let mut record = key.to_be_bytes().to_vec();
+    record.push(last);
+    record
 }

@@ -15,7 +15,7 @@ use crate::replica::{
     Answer, Hold, Holding, Principal, Proposed, Pushed, Refusal, Replica, Review, Spot, Taint, Verdict,
     Verdicts,
 };
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::wire::{Exception, FRAME_BYTES_MAX, Frame, Words};
 
 /// How many pushes may be unanswered at a time.
@@ -106,19 +106,24 @@ impl Pushing {
     }
 
     /// Whether there is reason to look through the outbox once more, with nothing found in it or under way.
-    fn looks_again<S: Store>(&mut self, replica: &Replica<S>) -> bool {
-        let Some(holding) = self.holding.as_ref().filter(|holding| holding.holds) else { return false };
-        let (outdated, waits) = (replica.is_outdated(holding), holding.waits);
+    fn looks_again<S: Store>(&mut self, replica: &Replica<S>) -> Result<bool, StoreError> {
+        let Some(holding) = self.holding.as_ref().filter(|holding| holding.holds) else { return Ok(false) };
+        let (outdated, waits) = (replica.is_outdated(holding)?, holding.waits);
         if outdated || self.progressed {
             self.start_over();
-            return true;
+            return Ok(true);
         }
         // The creation is for the next round, or edits name each other's entities.
         if waits && !std::mem::replace(&mut self.forced, true) {
             self.start_over();
-            return true;
+            return Ok(true);
         }
-        false
+        Ok(false)
+    }
+
+    /// Whether any edit is held back until another is there.
+    pub(super) fn holds(&self) -> bool {
+        self.holding.as_ref().is_some_and(|holding| holding.holds)
     }
 
     /// Notes that the authority told of losses of these writes.
@@ -274,7 +279,7 @@ impl Session {
                 pushing.start_over();
                 continue;
             }
-            if !(is_quiet && pushing.looks_again(replica)) {
+            if !(is_quiet && pushing.looks_again(replica)?) {
                 pushing.drained |= is_quiet;
                 return Ok(None);
             }
