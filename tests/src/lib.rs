@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod fleet;
+pub mod hostile;
 pub mod random;
 
 use rivus::Schema;

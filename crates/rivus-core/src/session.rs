@@ -50,6 +50,7 @@ use write::Writing;
 
 pub use push::{Answered, LeftOver};
 pub use stand::{Doing, Progress, Stand};
+pub use write::PageAim;
 
 /// What a session wants of the other side's changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -249,6 +250,8 @@ pub struct Session {
     holds_pushes: bool,
     /// The most edits in one PUSH.
     push_edits_max: usize,
+    /// How much goes into one page.
+    page_aim: PageAim,
     /// The other side has asked for an upload on this connection.
     uploaded: bool,
     /// It has ended by itself, with everything done.
@@ -339,6 +342,7 @@ impl Session {
             echoes: Echoes::default(),
             holds_pushes: false,
             push_edits_max: usize::MAX,
+            page_aim: PageAim::default(),
             uploaded: false,
             finished: false,
             events: VecDeque::new(),
@@ -547,6 +551,18 @@ impl Session {
             let message = message.to_owned();
             self.control.push_back(Frame::Goaway { code, message, retry_after_ms }.encode());
         }
+    }
+
+    /// How much the pages from now on tell. Small ones cost more, and let others of this store go between them.
+    pub fn set_page_aim(&mut self, aim: PageAim) {
+        self.page_aim = aim;
+    }
+
+    /// Whether the next frame may take long to make, however little a page is to tell: other sides have asked for
+    /// entities, or for what tells a difference.
+    #[must_use]
+    pub fn owes_much(&self) -> bool {
+        self.helping.is_work() || !self.giving.is_empty()
     }
 
     /// Whether everything that this session was to do is done: it may go on live, but each side has everything of

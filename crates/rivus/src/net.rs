@@ -26,6 +26,7 @@ mod rounds;
 mod state;
 #[cfg(feature = "tls")]
 mod tls;
+pub(crate) mod turns;
 
 use std::time::Duration;
 

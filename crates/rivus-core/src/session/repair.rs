@@ -94,6 +94,13 @@ pub(super) enum Helping {
     Done,
 }
 
+impl Helping {
+    /// Whether the store is to be gone through.
+    pub(super) fn is_work(&self) -> bool {
+        matches!(self, Self::Giving { .. } | Self::Telling { sketch: None, due: 1.., .. })
+    }
+}
+
 impl Session {
     /// The digests differ, at one position.
     pub(super) fn handle_difference<S: Store>(

@@ -16,7 +16,7 @@ use crate::row::{Corrupt, Digested, Row};
 use crate::sketch::Key;
 use crate::store::{Changed, Head, Store};
 use crate::wire::page::{PageHeader, RowEncoder};
-use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, Subscribe};
+use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, PAGE_BYTES_AIM, Subscribe};
 use crate::work::damaged;
 
 /// The other side's subscription.
@@ -143,7 +143,8 @@ impl Session {
         }
         self.check_reads()?;
         let bytes_max = self.limits().frame_bytes_max;
-        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes, bytes_max)?;
+        let aim = self.page_aim;
+        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes, (bytes_max, aim))?;
         if !filled.more {
             self.echoes.clear();
         }
@@ -221,6 +222,22 @@ impl Session {
     }
 }
 
+/// How much goes into one page. A frame of rows also ends where it is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageAim {
+    /// About so many bytes.
+    pub bytes: usize,
+    /// What so many rows have to tell, those with nothing for the reader counted: reading them takes time, too. A page
+    /// may be empty for that.
+    pub rows: usize,
+}
+
+impl Default for PageAim {
+    fn default() -> Self {
+        Self { bytes: PAGE_BYTES_AIM, rows: usize::MAX }
+    }
+}
+
 struct Filled {
     at: u64,
     more: bool,
@@ -235,12 +252,12 @@ fn fill<S: Store>(
     writing: Writing,
     receiver: StoreId,
     echoes: &Echoes,
-    bytes_max: usize,
+    (bytes_max, aim): (usize, PageAim),
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
-    let mut registers = 0;
+    let (mut registers, mut rows) = (0, 0);
     let head = replica.store().changes(writing.at, &mut |changed| {
-        if encoder.is_full() {
+        if encoder.is_full() || encoder.len() >= aim.bytes || rows >= aim.rows {
             more = true;
             return ControlFlow::Break(());
         }
@@ -252,6 +269,7 @@ fn fill<S: Store>(
             }
         }
         at = changed.seq;
+        rows += 1;
         ControlFlow::Continue(())
     })?;
     match failed {

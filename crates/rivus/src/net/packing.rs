@@ -25,21 +25,32 @@ pub(super) fn pack(frame: Vec<u8>, zstd: bool) -> Vec<u8> {
     if packed.len() < frame.len() { packed } else { frame }
 }
 
-/// The frame as it was before packing. Its announced length bounds what is allocated.
-pub(super) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, SyncError> {
-    let Some((&tag::COMPRESSED, mut rest)) = bytes.split_first() else { return Ok(bytes) };
+/// How long the frame says that it is, unpacked.
+pub(super) fn unpacked_len(bytes: &[u8]) -> usize {
+    match bytes.split_first() {
+        Some((&tag::COMPRESSED, rest)) => announced(rest).map_or(0, |(len, _)| len),
+        _ => bytes.len(),
+    }
+}
+
+/// The announced length, and what is behind it.
+fn announced(mut rest: &[u8]) -> Result<(usize, &[u8]), SyncError> {
     let mut len = 0_usize;
     for shift in [0, 7, 14, 21] {
         let (byte, tail) = rest.split_first().ok_or(SyncError::Packing)?;
         rest = tail;
         len |= usize::from(byte & 0x7f) << shift;
         if *byte < 0x80 {
-            break;
-        }
-        if shift == 21 {
-            return Err(SyncError::Packing);
+            return Ok((len, rest));
         }
     }
+    Err(SyncError::Packing)
+}
+
+/// The frame as it was before packing. Its announced length bounds what is allocated.
+pub(super) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, SyncError> {
+    let Some((&tag::COMPRESSED, rest)) = bytes.split_first() else { return Ok(bytes) };
+    let (len, rest) = announced(rest)?;
     if len > FRAME_BYTES_MAX {
         return Err(SyncError::Packing);
     }

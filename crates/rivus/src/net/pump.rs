@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::evict::Fetched;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -9,9 +10,9 @@ use futures_util::{SinkExt, StreamExt};
 use rivus_core::clock::Millis;
 use rivus_core::code::Code;
 use rivus_core::replica::Replica;
-use rivus_core::session::{Answered, LeftOver, Session, SessionError, SessionEvent, Stand};
+use rivus_core::session::{Answered, LeftOver, PageAim, Session, SessionError, SessionEvent, Stand};
 use rivus_core::store::Store;
-use rivus_core::wire::{FRAME_BYTES_MAX, capability};
+use rivus_core::wire::{FRAME_BYTES_MAX, PAGE_BYTES_AIM, capability};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::client::pending;
 use super::fetch::{Ask, Asks};
 use super::levers::Gate;
+use super::turns::{Size, Turn};
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
 /// Who has the replica that a session works on.
@@ -85,6 +87,12 @@ pub(crate) struct Pump<H: Host> {
     gate: Option<Gate>,
     /// The edits of each push without answer.
     under_way: VecDeque<Vec<u64>>,
+    /// A hub's connection waits for its turn at the replica.
+    turn: Option<Turn>,
+    /// How long it has waited since that was last asked.
+    waited: Duration,
+    /// For how long it has kept its thread since it last gave it to others.
+    kept: Duration,
     /// Called for whatever is to be counted.
     watch: Option<Box<dyn FnMut(Sight<'_>) + Send>>,
 }
@@ -106,6 +114,35 @@ enum Length {
     /// Perhaps long enough to hold up other tasks.
     Unknown,
 }
+
+/// What is done at the replica in one turn.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    length: Length,
+    size: Size,
+}
+
+impl Work {
+    const UNKNOWN: Self = Self { length: Length::Unknown, size: Size::Full };
+}
+
+/// How much a page tells.
+fn aim(size: Size) -> PageAim {
+    match size {
+        Size::Short => PageAim { bytes: SHORT_BYTES_MAX, rows: SHORT_ROWS_MAX },
+        Size::Full => PageAim { bytes: PAGE_BYTES_AIM, rows: PAGE_BYTES_AIM / ROW_BYTES },
+    }
+}
+
+/// Frames up to this length, in bytes, take a short turn.
+const SHORT_BYTES_MAX: usize = 16 << 10;
+
+/// Rows of which nothing is told take as long as so many bytes that are.
+const ROW_BYTES: usize = 16;
+const SHORT_ROWS_MAX: usize = SHORT_BYTES_MAX / ROW_BYTES;
+
+/// How long a connection keeps its thread, frame after frame, before others have it.
+const KEPT_MAX: Duration = Duration::from_millis(1);
 
 /// Frames up to this length are made and taken in a moment.
 const MOMENT_BYTES_MAX: usize = 4096;
@@ -154,7 +191,15 @@ impl<H: Host> Pump<H> {
             bounds: Bounds::default(),
             gate: None,
             under_way: VecDeque::new(),
+            turn: None,
+            waited: Duration::ZERO,
+            kept: Duration::ZERO,
         }
+    }
+
+    /// Waits for its turns among those of a hub's connections.
+    pub(crate) fn taking_turns(self, turn: Turn) -> Self {
+        Self { turn: Some(turn), ..self }
     }
 
     /// Shows what happens to somebody who counts.
@@ -189,8 +234,11 @@ impl<H: Host> Pump<H> {
             wakes.asks.put_back(ask);
         }
         if self.gate.is_some()
-            && let Ok(Ok(LeftOver { blocked, deferred })) =
-                self.blocking(Length::Unknown, |session, replica, _| session.left_over(replica)).await
+            && let Ok(Ok(LeftOver { blocked, deferred })) = self
+                .blocking(Work::UNKNOWN, (|| Ok(()), |left| left), |session, replica, _, ()| {
+                    session.left_over(replica)
+                })
+                .await
         {
             self.report.pushed.close(blocked, deferred);
         }
@@ -211,7 +259,6 @@ impl<H: Host> Pump<H> {
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
             // for each other with full buffers.
             while let Some(frame) = self.transmit(&mut failed).await? {
-                let frame = packing::pack(frame, self.zstd);
                 self.report.bytes_sent += frame.len() as u64;
                 since.frame = Instant::now();
                 since.quiet = since.frame;
@@ -230,6 +277,8 @@ impl<H: Host> Pump<H> {
                 let _ = timeout(QUIET, sink.close()).await;
                 return Ok(());
             }
+            // The other side may have spoken long ago: this one did not listen.
+            since.postpone(std::mem::take(&mut self.waited));
             let quiet_at = since.quiet + QUIET;
             let silent_at =
                 if self.synced.opened { since.heard + SILENCE_MAX } else { started + HANDSHAKE_MAX };
@@ -340,25 +389,34 @@ impl<H: Host> Pump<H> {
 
     /// Joins registers that were set aside and are due.
     async fn release(&mut self) -> Result<(), SyncError> {
-        let released = self.blocking(Length::Unknown, |_, replica, now| replica.release(now)).await?;
+        let released = self
+            .blocking(Work::UNKNOWN, (|| Ok(()), |done| done), |_, replica, now, ()| replica.release(now))
+            .await?;
         released.map(|_| ()).map_err(|error| SessionError::from(error).into())
     }
 
     /// The next frame. An error ends the session, but what it has left to say is still sent.
     async fn transmit(&mut self, failed: &mut Option<SyncError>) -> Result<Option<Vec<u8>>, SyncError> {
         let waits = self.gate.as_ref().and_then(Gate::unseen);
-        let poll = move |session: &mut Session, replica: &mut Replica<H::Store>, now| {
+        let poll = move |session: &mut Session, replica: &mut Replica<H::Store>, now, ()| {
             // An edit that was committed since the last look is told of before the replica is free.
             if waits.is_some_and(|edits| edits.has_changed().unwrap_or(false)) {
                 session.hold_pushes(true);
             }
             session.poll_transmit(replica, now)
         };
-        match self.blocking(self.length, poll).await? {
+        let owes_much = self.session.as_ref().is_some_and(|session| session.owes_much());
+        let size = if owes_much { Size::Full } else { Size::Short };
+        let zstd = self.zstd;
+        let pack = move |frame: Result<Option<Vec<u8>>, SessionError>| {
+            let packed = frame?.map(|frame| (frame.len() > MOMENT_BYTES_MAX, packing::pack(frame, zstd)));
+            Ok::<_, SessionError>(packed)
+        };
+        match self.blocking(Work { length: self.length, size }, (|| Ok(()), pack), poll).await? {
             Ok(frame) => {
-                let long = frame.as_ref().is_some_and(|frame| frame.len() > MOMENT_BYTES_MAX);
+                let long = frame.as_ref().is_some_and(|(long, _)| *long);
                 self.length = if long { Length::Unknown } else { Length::Moment };
-                Ok(frame)
+                Ok(frame.map(|(_, frame)| frame))
             }
             Err(error) => {
                 failed.get_or_insert(error.into());
@@ -369,43 +427,73 @@ impl<H: Host> Pump<H> {
 
     async fn take(&mut self, bytes: Vec<u8>, failed: &mut Option<SyncError>) -> Result<(), SyncError> {
         self.report.bytes_received += bytes.len() as u64;
+        // What it says it unpacks to counts, before anything is unpacked.
+        let len = packing::unpacked_len(&bytes);
         // What is committed to a file waits for the disk.
-        let length = if bytes.len() > MOMENT_BYTES_MAX || self.host.is_slow() {
-            Length::Unknown
-        } else {
-            Length::Moment
-        };
+        let is_long = len > MOMENT_BYTES_MAX || self.host.is_slow();
+        let length = if is_long { Length::Unknown } else { Length::Moment };
+        let size = if len > SHORT_BYTES_MAX { Size::Full } else { Size::Short };
+        let unpack = move || packing::unpack(bytes);
         let taken = self
-            .blocking(length, move |session, replica, now| {
-                let frame = packing::unpack(bytes)?;
+            .blocking(Work { length, size }, (unpack, |done| done), move |session, replica, now, frame| {
                 session.handle(replica, &frame, now).map_err(SyncError::from)
             })
-            .await?;
-        if let Err(error) = taken {
-            failed.get_or_insert(error);
+            .await;
+        match taken {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error @ SyncError::Packing) => {
+                failed.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Lends session and replica to a blocking thread.
-    async fn blocking<R: Send + 'static>(
+    /// Lends session and replica to a blocking thread, when it is this connection's turn. What comes `before` and `after`
+    /// needs neither: others have the replica meanwhile.
+    async fn blocking<B, D, R: Send + 'static>(
         &mut self,
-        length: Length,
-        act: impl FnOnce(&mut Session, &mut Replica<H::Store>, Millis) -> R + Send + 'static,
+        Work { length, size }: Work,
+        (before, after): (
+            impl FnOnce() -> Result<B, SyncError> + Send + 'static,
+            impl FnOnce(D) -> R + Send + 'static,
+        ),
+        act: impl FnOnce(&mut Session, &mut Replica<H::Store>, Millis, B) -> D + Send + 'static,
     ) -> Result<R, SyncError> {
+        let pass = match &self.turn {
+            Some(turn) => {
+                let since = Instant::now();
+                let pass = turn.come(size).await;
+                self.waited += since.elapsed();
+                Some(pass)
+            }
+            None => None,
+        };
         let Some(mut session) = self.session.take() else {
             return Err(SyncError::Broken("the session was lost in a panic".to_owned()));
         };
+        if let Some(pass) = &pass {
+            session.set_page_aim(aim(pass.size));
+        }
         let (host, tells) = (Arc::clone(&self.host), self.tells);
         // Reading the head takes as long as a short frame.
         let lags = self.watch.is_some() && length == Length::Unknown;
         let span = tracing::Span::current();
         let work = move || {
             let _entered = span.enter();
+            let begun = std::time::Instant::now();
+            let before = match before() {
+                Ok(before) => before,
+                Err(error) => return (Err(error), session, begun.elapsed()),
+            };
+            let mut used = begun.elapsed();
             let done = host.with(|replica, now| {
-                let done = act(&mut session, replica, now);
+                // Waiting for others is free.
+                let begun = std::time::Instant::now();
+                let done = act(&mut session, replica, now, before);
                 let head = (tells || lags).then(|| replica.head().ok().map(|head| head.seq)).flatten();
                 let lag = head.filter(|_| lags).and_then(|head| session.lag(head));
+                used += begun.elapsed();
                 if !tells {
                     return (done, None, (0, None), lag);
                 }
@@ -416,13 +504,19 @@ impl<H: Host> Pump<H> {
                 let is_synced = |seq: &u64| session.is_synced(*seq) && (pending.0 == 0 || !is_left());
                 (done, head.filter(is_synced), pending, lag)
             });
-            (done, session)
+            let begun = std::time::Instant::now();
+            let done = done.map(|(done, up_to, pending, lag)| (after(done), up_to, pending, lag));
+            (done, session, used + begun.elapsed())
         };
-        let (done, mut session) = if length == Length::Moment && self.host.is_free() {
+        let is_inline = length == Length::Moment && self.host.is_free();
+        let (done, mut session, used) = if is_inline {
             work()
         } else {
             tokio::task::spawn_blocking(work).await.map_err(|error| SyncError::Broken(error.to_string()))?
         };
+        if let (Some(turn), Some(pass)) = (&self.turn, pass) {
+            turn.pay(pass, used);
+        }
         let mut synced = self.synced;
         for event in session.poll_events() {
             synced.opened |= matches!(event, SessionEvent::Opened { .. });
@@ -430,6 +524,11 @@ impl<H: Host> Pump<H> {
                 watch(Sight::Event(&event));
             }
             self.answer(&event);
+            if let (Some(turn), SessionEvent::Admitted { subject }) = (&mut self.turn, &event)
+                && !subject.is_empty()
+            {
+                turn.name(subject);
+            }
             match &event {
                 SessionEvent::Pushed { edits } => {
                     self.host.note_sent(edits);
@@ -455,6 +554,12 @@ impl<H: Host> Pump<H> {
         if synced != self.synced {
             self.synced = synced;
             (self.listen)(synced);
+        }
+        // A flood must not keep a thread to itself, whatever its frames are.
+        self.kept = if is_inline { self.kept + used } else { Duration::ZERO };
+        if self.turn.is_some() && self.kept >= KEPT_MAX {
+            self.kept = Duration::ZERO;
+            tokio::task::yield_now().await;
         }
         Ok(done)
     }
@@ -505,6 +610,13 @@ struct Since {
     frame: Instant,
     quiet: Instant,
     ping: Instant,
+}
+
+impl Since {
+    fn postpone(&mut self, by: Duration) {
+        self.heard += by;
+        self.frame += by;
+    }
 }
 
 /// Sends a frame, and returns what came meanwhile.

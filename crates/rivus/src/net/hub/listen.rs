@@ -21,6 +21,7 @@ use super::options::HubOptions;
 use crate::Db;
 use crate::machine::seeds;
 use crate::net::pump::{Pump, Sight, Wakes, told_to};
+use crate::net::turns::{Turn, Turns};
 use crate::net::{QUIET, SyncError};
 
 /// What may change beside the hub while it runs.
@@ -84,6 +85,7 @@ pub(super) struct Listen {
     metrics: Arc<Metrics>,
     sources: Arc<Sources>,
     guests: Arc<Guests>,
+    turns: Arc<Turns>,
     free: Arc<Semaphore>,
     /// Those who tell others why they are turned away. Beyond them nobody is told.
     doormen: Arc<Semaphore>,
@@ -107,6 +109,7 @@ impl Listen {
         Ok(Self {
             door: Arc::new(door),
             guests: Guests::new(options.bounds),
+            turns: Turns::new(),
             free: Arc::new(Semaphore::new(options.connections_max)),
             doormen: Arc::new(Semaphore::new(DOORMEN)),
             connections: JoinSet::new(),
@@ -161,6 +164,7 @@ impl Listen {
                     door: Arc::clone(&self.door),
                     gate: Arc::clone(&self.gate),
                     metrics: Arc::clone(&self.metrics),
+                    turn: self.turns.join(),
                     place,
                 };
                 self.connections.spawn(one.run(socket, stop.clone()).instrument(span));
@@ -196,6 +200,7 @@ struct One {
     door: Arc<Door>,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
+    turn: Turn,
     /// Given back when the connection has ended.
     place: (Place, OwnedSemaphorePermit),
 }
@@ -236,7 +241,7 @@ impl One {
             }
             watcher.watch(sight);
         };
-        let (report, result) = pump.watch(watch).run(socket, wakes).await;
+        let (report, result) = pump.taking_turns(self.turn).watch(watch).run(socket, wakes).await;
         match result {
             Ok(()) => {
                 tracing::info!(

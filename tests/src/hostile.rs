@@ -1,0 +1,166 @@
+//! A client that heeds nothing: what an attacker of a hub is made of.
+
+use anyhow::{Result, bail};
+use futures_util::{SinkExt, StreamExt};
+use rivus_core::address;
+use rivus_core::clock::{Stamp, ticks};
+use rivus_core::id::{Incarnation, ReplicaId, StoreId};
+use rivus_core::identity::Cursor;
+use rivus_core::register::{Candidate, Register};
+use rivus_core::wire::page::RowEncoder;
+use rivus_core::wire::{About, FRAME_BYTES_MAX, Frame, Hello, Subscribe, tag};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// A connection.
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A socket after HELLO under these ids, whoever they belong to.
+///
+/// # Errors
+/// If the hub takes no connection.
+pub async fn greet(url: &str, token: Option<&str>, n: u64) -> Result<Socket> {
+    let (mut socket, _) = connect_async(url).await?;
+    let replica = ReplicaId::from_u128(u128::from(n));
+    let history = [(Incarnation(n), 1)];
+    let fingerprint = schema()?.fingerprint();
+    let about = About::new(StoreId(n), [replica].into_iter(), &history, 1, fingerprint, 1_700_000_000_000);
+    let token = token.map(str::to_owned);
+    let hello = Hello { version_min: 1, version_max: 1, capabilities: 0, about, token, offers: true };
+    send(&mut socket, Frame::Hello(hello).encode()).await?;
+    Ok(socket)
+}
+
+/// The schema of the hubs that are attacked.
+///
+/// # Errors
+/// Never: the schema is sound.
+pub fn schema() -> Result<rivus::Schema> {
+    Ok(rivus::Schema::builder().kind("task", |kind| kind.open().value("title")).build()?)
+}
+
+/// Asks for everything from the start.
+#[must_use]
+pub fn subscribe() -> Vec<u8> {
+    let cursor = Cursor::default();
+    let (live, everything) = (true, true);
+    Frame::Subscribe(Subscribe { cursor, incarnation: None, live, everything, digest: None }).encode()
+}
+
+/// A short frame that unpacks to the longest that there is, of a type that whoever does not know it ignores.
+///
+/// # Errors
+/// Never, with enough memory.
+pub fn bomb() -> Result<Vec<u8>> {
+    let mut frame = vec![0; FRAME_BYTES_MAX];
+    frame.first_mut().into_iter().for_each(|first| *first = IGNORED);
+    let mut packed = vec![tag::COMPRESSED];
+    let mut len = frame.len();
+    while len >= 0x80 {
+        packed.push(u8::try_from(len & 0x7f)? | 0x80);
+        len >>= 7;
+    }
+    packed.push(u8::try_from(len)?);
+    packed.extend(zstd::bulk::compress(&frame, 3)?);
+    Ok(packed)
+}
+
+/// A type of frames that nobody knows and everybody may ignore.
+const IGNORED: u8 = 200;
+
+/// Pushes an edit of many entities, the `number`th on this connection, under the ids of [`greet`].
+pub fn push(encoder: &mut RowEncoder, n: u64, number: u64, entities: usize) -> Vec<u8> {
+    let stamp = Stamp {
+        generation: 0,
+        time: ticks(1_700_000_000_000 + number),
+        replica: ReplicaId::from_u128(u128::from(n)),
+    };
+    let register = Register::plain(Candidate { stamp, rank: 0, saw: None, value: &[0xf6] });
+    encoder.start_edit(number + 1, entities);
+    for entity in 0..entities {
+        let title = address::field("title");
+        encoder.entity("task", &format!("{n}-{entity}"), [(&*title, &register)].into_iter());
+    }
+    encoder.finish_push(number, 1, None)
+}
+
+async fn send(socket: &mut Socket, frame: Vec<u8>) -> Result<()> {
+    Ok(socket.send(Message::Binary(frame.into())).await?)
+}
+
+/// What is done to a hub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Attack {
+    /// Bytes that are no frame, on ever new connections.
+    Junk,
+    /// Asks for everything again and again.
+    Pages,
+    /// Asks for everything on as many connections as it may have, and never reads any of it.
+    Stalls,
+    /// Short frames that unpack to long ones.
+    Bombs,
+    /// Probes.
+    Pings,
+    /// Edits of many registers, under ids of its own.
+    Pushes,
+    /// Frames that may be ignored.
+    Nothing,
+    /// Asks for what tells a difference, which takes the hub a look at all that it has.
+    Sketches,
+}
+
+impl Attack {
+    /// Attacks on one connection, as the `n`th client; says whenever it has sent something.
+    ///
+    /// # Errors
+    /// However the hub ended it.
+    pub async fn once(self, url: &str, n: u64, mut sent: impl FnMut()) -> Result<()> {
+        let mut socket = greet(url, None, n).await?;
+        let mut encoder = RowEncoder::default();
+        let bomb = if self == Self::Bombs { bomb()? } else { Vec::new() };
+        for number in 0.. {
+            match self {
+                Self::Junk => {
+                    send(&mut socket, vec![9; 200]).await?;
+                    sent();
+                    while let Some(Ok(_)) = socket.next().await {}
+                    bail!("it was ended");
+                }
+                Self::Pages => {
+                    send(&mut socket, subscribe()).await?;
+                    if number >= 20 {
+                        bail!("a new connection takes more");
+                    }
+                    // Some read what they get.
+                    if n.is_multiple_of(2) {
+                        socket.next().await;
+                    }
+                }
+                Self::Stalls => {
+                    send(&mut socket, subscribe()).await?;
+                    sent();
+                    std::future::pending::<()>().await;
+                }
+                Self::Bombs => send(&mut socket, bomb.clone()).await?,
+                Self::Pings => socket.send(Message::Ping(vec![0; 100].into())).await?,
+                Self::Pushes => {
+                    send(&mut socket, push(&mut encoder, n, number, 500)).await?;
+                    // An answer at a time: whoever hears none is soon ended.
+                    socket.next().await;
+                }
+                Self::Nothing => send(&mut socket, vec![IGNORED; 8]).await?,
+                Self::Sketches => {
+                    send(&mut socket, Frame::AskSketch { count: 64 }.encode()).await?;
+                    sent();
+                    // What is sent ahead of the answer: the greeting.
+                    socket.next().await;
+                    socket.next().await;
+                    bail!("once is all that there is on one connection");
+                }
+            }
+            sent();
+        }
+        Ok(())
+    }
+}
