@@ -29,7 +29,7 @@ pub struct Rejection {
     pub code: Code,
     /// Why, in words, and what to do.
     pub reason: String,
-    /// The kind of the entity, the first if there are several.
+    /// The kind of the entity that the refusal is about; the first of the edit if the authority did not say.
     pub kind: String,
     /// Its id.
     pub id: String,
@@ -41,9 +41,14 @@ pub struct Rejection {
 
 impl Rejection {
     fn of(rejected: replica::Rejected) -> Self {
-        let replica::Rejected { key, code, message, ops, .. } = rejected;
-        let (kind, id) = ops.first().map(|op| (op.kind.clone(), op.id.clone())).unwrap_or_default();
-        let field = only_field(&ops).map(str::to_owned);
+        let replica::Rejected { key, code, message, spot, ops } = rejected;
+        let (kind, id, field) = match spot {
+            Some(spot) => (spot.kind, spot.id, spot.field),
+            None => {
+                let (kind, id) = ops.first().map(|op| (op.kind.clone(), op.id.clone())).unwrap_or_default();
+                (kind, id, only_field(&ops).map(str::to_owned))
+            }
+        };
         Self { key, code, reason: message, kind, id, field, ops }
     }
 }

@@ -12,7 +12,7 @@ use super::dial::dial;
 use super::fetch::Asks;
 use super::keep::Keeper;
 use super::levers::Gate;
-use super::pump::{Bounds, Pump, Synced, Wakes, told_to};
+use super::pump::{Bounds, Ended, Pump, Synced, Wakes, told_to};
 use super::{Delivery, Phase, Remote, SyncError, SyncReport, SyncState};
 use crate::shared::Shared;
 use crate::{Db, Error};
@@ -66,7 +66,7 @@ impl Connection {
 
     /// Ends the pause between two tries or rounds, if there is one.
     pub fn nudge(&self) {
-        self.db.shared.sync.nudges.send_modify(|nudges| *nudges += 1);
+        self.db.shared.sync.nudge(self.remote.url());
     }
 
     pub(super) fn asks(&self) -> &Asks {
@@ -160,7 +160,7 @@ impl Db {
         let replica = self.lock()?;
         Ok(if replica.is_pending(seq)? {
             if self.shared.sync.was_sent(seq) { Delivery::Sent } else { Delivery::Local }
-        } else if replica.is_rejected(seq)? {
+        } else if replica.was_refused(seq)? {
             Delivery::Rejected
         } else if replica.is_received(seq)? {
             Delivery::Durable
@@ -201,16 +201,20 @@ impl Db {
         listen: impl FnMut(Synced) + Send + 'static,
         asks: &Arc<Asks>,
         mut stop: watch::Receiver<bool>,
-    ) -> (SyncReport, Result<(), SyncError>) {
+    ) -> (SyncReport, Result<Ended, SyncError>) {
         let _running = self.shared.sync.begin();
-        if remote.lacks_token()
-            && let Err(error) = remote.refresh().await
-        {
-            return (SyncReport::default(), Err(error));
-        }
+        let connect = async {
+            if remote.lacks_token() {
+                remote.refresh().await?;
+            }
+            dial(remote).await
+        };
+        // A guard that was taken before this began is seen here, and one that comes later waits for the end of it.
         let socket = tokio::select! {
-            dialled = dial(remote) => dialled,
-            () = told_to(&mut stop) => return (SyncReport::default(), Ok(())),
+            biased;
+            () = told_to(&mut stop) => return (SyncReport::default(), Ok(Ended::Stopped)),
+            () = gate.shut() => return (SyncReport::default(), Ok(Ended::Shut)),
+            connected = connect => connected,
         };
         let socket = match socket {
             Ok(socket) => socket,

@@ -1,19 +1,20 @@
 //! The task behind a connection: when to connect, for what, and what to do when that ends.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rivus_core::session::Want;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::backoff::{Backoff, Bucket};
+use super::backoff::{Backoff, Bucket, PAUSE_MAX};
 use super::fetch::Asks;
-use super::leader::turn;
-use super::levers::{Budget, Gate, Levers, Mode, Pauses};
-use super::pump::{Bounds, Synced, told_to};
+use super::leader::{Turn, turn};
+use super::levers::{Gate, Levers, Mode, Pauses, Spent, over_budget};
+use super::pump::{Bounds, Ended, Synced, told_to};
 use super::reaction::Reaction;
-use super::{Phase, Remote, SyncError, SyncReport, SyncState, Why};
+use super::{Phase, Remote, SyncError, SyncState, Why};
 use crate::Db;
 use crate::machine::random_u64;
 
@@ -26,19 +27,13 @@ pub(super) struct Keeper {
     stop: watch::Receiver<bool>,
     backoff: Backoff,
     bucket: Bucket,
-    spent: Spent,
+    spent: Arc<Mutex<Spent>>,
     levers: watch::Receiver<Levers>,
     pauses: watch::Receiver<Pauses>,
     nudges: watch::Receiver<u64>,
     edits: watch::Receiver<u64>,
-    /// The source of tokens was asked, and no session has opened since.
+    /// The source of tokens was asked, and nothing was exchanged since.
     refreshed: bool,
-}
-
-/// What was used of the budget.
-struct Spent {
-    since: Instant,
-    bytes: u64,
 }
 
 /// What ended a rest.
@@ -57,6 +52,8 @@ enum Woken {
 /// Whether a task goes on.
 enum Next {
     On,
+    /// Others of this file may connect meanwhile.
+    Yield,
     Stop(Option<SyncError>),
 }
 
@@ -70,7 +67,7 @@ impl Keeper {
     ) -> Self {
         let control = &db.shared.sync;
         let (levers, pauses) = (control.levers.subscribe(), control.pauses.subscribe());
-        let (nudges, edits) = (control.nudges.subscribe(), control.edits.subscribe());
+        let (nudges, edits) = (control.nudges(remote.url()), control.edits.subscribe());
         Self {
             levers,
             pauses,
@@ -83,38 +80,69 @@ impl Keeper {
             stop,
             backoff: Backoff::new(),
             bucket: Bucket::full(),
-            spent: Spent { since: Instant::now(), bytes: 0 },
+            spent: Arc::new(Mutex::new(Spent::new())),
             refreshed: false,
         }
     }
 
     /// Runs until it is told to stop or has to give up.
     pub(super) async fn run(mut self) {
+        let ending = Ending { state: Arc::clone(&self.state), asks: Arc::clone(&self.asks) };
         let error = self.lead().await;
         if let Some(error) = &error {
             tracing::warn!(url = self.remote.url(), %error, "sync stopped");
         }
-        self.tell(|state| {
-            state.connected = false;
-            state.phase = Phase::Stopped;
-            state.why = error.map(Why::Error);
-        });
-        self.asks.close();
+        self.tell(|state| state.why = error.map(Why::Error));
+        drop(ending);
     }
 
     /// Connects again and again once it is this one's turn; says why it gave up.
     async fn lead(&mut self) -> Option<SyncError> {
         let _listening = self.db.shared.listen();
-        let state = Arc::clone(&self.state);
+        loop {
+            if self.is_paused().await {
+                self.rests(Phase::Paused, Some(Why::Paused));
+                if self.rest(None, false).await == Woken::Stopped {
+                    return None;
+                }
+                continue;
+            }
+            let _turn = self.turn().await?;
+            loop {
+                match self.once().await {
+                    Next::On => {}
+                    Next::Yield => break,
+                    Next::Stop(error) => return error,
+                }
+            }
+        }
+    }
+
+    /// Waits until no other process has the connection, and keeps count of what is pending meanwhile.
+    async fn turn(&self) -> Option<Turn> {
+        let (state, mut stop) = (Arc::clone(&self.state), self.stop.clone());
         let following = move || {
             state.send_modify(|state| (state.phase, state.why) = (Phase::Following, None));
         };
-        let _turn = turn(&self.db, &self.remote, &self.asks, &mut self.stop, following).await?;
-        loop {
-            if let Next::Stop(error) = self.once().await {
-                return error;
+        let mut edits = self.edits.clone();
+        let counting = async {
+            loop {
+                self.count().await;
+                if edits.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
+        };
+        tokio::select! {
+            turn = turn(&self.db, &self.remote, &self.asks, &mut stop, following) => turn,
+            () = counting => None,
         }
+    }
+
+    /// Whether guards leave nothing to connect for. What changes from here on is noticed in the rest behind it.
+    async fn is_paused(&mut self) -> bool {
+        let pauses = *self.pauses.borrow_and_update();
+        pauses.stop_all() || pauses.uploads > 0 && !self.db.has_met().await
     }
 
     /// One connection, and the rest behind it.
@@ -123,19 +151,18 @@ impl Keeper {
         let (pauses, levers) = (*self.pauses.borrow_and_update(), *self.levers.borrow_and_update());
         self.nudges.mark_unchanged();
         self.edits.mark_unchanged();
-        let first = pauses.uploads > 0 && !self.db.has_met().await;
-        if pauses.stop_all() || first {
-            self.rests(Phase::Paused, Some(Why::Paused));
-            return self.rest(None, false).await.into();
+        if self.is_paused().await {
+            return Next::Yield;
         }
-        if let Some((budget, until)) = self.over_budget(levers.budget) {
-            tracing::info!(bytes = budget.bytes, "the budget is used up");
+        if let Some(until) = over_budget(&self.spent, levers.budget) {
+            tracing::info!("the budget is used up");
             self.rests(Phase::Waiting, Some(Why::Budget));
-            return self.rest(Some(until), false).await.into();
+            return self.rest(until, false).await.into();
         }
-        let token = self.bucket.take();
-        if token > Instant::now() && self.pause(token).await == Woken::Stopped {
-            return Next::Stop(None);
+        if let Err(token) = self.bucket.take() {
+            let why = self.state.borrow().why.clone();
+            self.rests(Phase::Waiting, why);
+            return self.rest(Some(token), false).await.into();
         }
         let pulls = pauses.downloads == 0;
         let live = levers.mode == Mode::Live && pulls;
@@ -144,58 +171,55 @@ impl Keeper {
             (false, true) => Want::Once,
             (false, false) => Want::Nothing,
         };
-        let (report, result) = self.session(want, levers.budget).await;
-        self.spent.bytes += report.bytes_sent + report.bytes_received;
+        let result = self.session(want).await;
         if *self.stop.borrow() {
             return Next::Stop(None);
         }
         match result {
-            Ok(()) => self.succeeded(live, levers.mode).await,
+            // What has ended it is looked at before the next one.
+            Ok(Ended::Shut | Ended::Spent | Ended::Stopped) => Next::On,
+            Ok(Ended::Done | Ended::Bounded) if live => {
+                self.failed(SyncError::Broken("the other side closed".to_owned())).await
+            }
+            Ok(Ended::Done | Ended::Bounded) => {
+                self.rests(Phase::Idle, None);
+                let until = match levers.mode {
+                    Mode::Periodic { every } => Instant::now().checked_add(every),
+                    Mode::Live => None,
+                };
+                self.rest(until, true).await.into()
+            }
             Err(error) => self.failed(error).await,
         }
     }
 
-    async fn session(&mut self, want: Want, budget: Option<Budget>) -> (SyncReport, Result<(), SyncError>) {
+    async fn session(&mut self, want: Want) -> Result<Ended, SyncError> {
         self.tell(|state| {
             state.phase = Phase::Connecting;
             state.why = None;
         });
-        let bytes = budget.map(|budget| budget.bytes.saturating_sub(self.spent.bytes));
-        let bounds = Bounds { bytes, ..Bounds::default() };
+        let bounds = Bounds::default();
         let gate = Gate::new(&self.db.shared.sync, want == Want::Live, want != Want::Nothing, true);
+        let gate = gate.on_budget(Arc::clone(&self.spent));
         let (state, db) = (Arc::clone(&self.state), self.db.clone());
-        let listen = move |synced: Synced| listen(&db, &state, synced);
+        let was_synced = Arc::new(AtomicBool::new(false));
+        let note_synced = Arc::clone(&was_synced);
+        let listen = move |synced: Synced| {
+            note_synced.fetch_or(synced.up_to.is_some(), Ordering::Relaxed);
+            listen(&db, &state, synced);
+        };
+        let started = Instant::now();
         let done =
             self.db.session_with(&self.remote, want, (bounds, gate), listen, &self.asks, self.stop.clone());
         let (report, result) = done.await;
-        if !report.peer.is_empty() {
+        // A greeting alone is no progress: a hub may fail behind it each time.
+        let went_on = report.moved() || was_synced.load(Ordering::Relaxed) || result == Ok(Ended::Done);
+        let stood = !report.peer.is_empty() && started.elapsed() >= PAUSE_MAX;
+        if went_on || stood {
             self.backoff = Backoff::new();
             self.refreshed = false;
         }
-        (report, result)
-    }
-
-    /// The session ended in order.
-    async fn succeeded(&mut self, live: bool, mode: Mode) -> Next {
-        if live {
-            let (pauses, levers) = (*self.pauses.borrow(), *self.levers.borrow());
-            let budget = levers.budget;
-            let changed = pauses.downloads > 0
-                || pauses.stop_all()
-                || levers.mode != Mode::Live
-                || self.over_budget(budget).is_some();
-            if changed {
-                return Next::On;
-            }
-            let error = SyncError::Broken("the other side closed".to_owned());
-            return self.failed(error).await;
-        }
-        self.rests(Phase::Idle, None);
-        let until = match mode {
-            Mode::Periodic { every } => Some(Instant::now() + every),
-            Mode::Live => None,
-        };
-        self.rest(until, true).await.into()
+        result
     }
 
     async fn failed(&mut self, error: SyncError) -> Next {
@@ -203,7 +227,11 @@ impl Keeper {
             Reaction::Again => Next::On,
             Reaction::FreshToken => {
                 self.refreshed = true;
-                match self.remote.refresh().await {
+                let refreshed = tokio::select! {
+                    refreshed = self.remote.refresh() => refreshed,
+                    () = told_to(&mut self.stop) => return Next::Stop(None),
+                };
+                match refreshed {
                     Ok(()) => Next::On,
                     Err(error) => {
                         // The next time it is asked again.
@@ -242,7 +270,7 @@ impl Keeper {
         loop {
             let levers = *self.levers.borrow();
             let due = match (waiting, levers.debounce, levers.mode) {
-                (Some((first, last)), Some(wait), _) => Some((last + wait.quiet).min(first + wait.most)),
+                (Some((first, last)), Some(wait), _) => wait.due(first, last),
                 (Some((first, _)), None, Mode::Live) => Some(first),
                 _ => None,
             };
@@ -262,16 +290,6 @@ impl Keeper {
                 () = sleep(due) => return Woken::Due,
             }
         }
-    }
-
-    /// What is over the budget, and until when.
-    fn over_budget(&mut self, budget: Option<Budget>) -> Option<(Budget, Instant)> {
-        let budget = budget?;
-        let until = self.spent.since + budget.per;
-        if until <= Instant::now() {
-            self.spent = Spent { since: Instant::now(), bytes: 0 };
-        }
-        (self.spent.bytes >= budget.bytes).then_some((budget, until))
     }
 
     fn rests(&self, phase: Phase, why: Option<Why>) {
@@ -303,6 +321,22 @@ impl Keeper {
 impl From<Woken> for Next {
     fn from(woken: Woken) -> Self {
         if woken == Woken::Stopped { Self::Stop(None) } else { Self::On }
+    }
+}
+
+/// Tells, however the task ends, that nothing more will come.
+struct Ending {
+    state: Arc<watch::Sender<SyncState>>,
+    asks: Arc<Asks>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        tell(&self.state, |state| {
+            (state.connected, state.synced, state.up_to) = (false, false, None);
+            (state.phase, state.progress) = (Phase::Stopped, None);
+        });
+        self.asks.close();
     }
 }
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Remote;
 use super::fetch::Asks;
 use super::levers::Gate;
-use super::pump::{Bounds, told_to};
+use super::pump::{Bounds, Ended, told_to};
 use crate::Db;
 use crate::any_store::AnyStore;
 
@@ -50,14 +50,17 @@ pub(super) async fn turn(
             tracing::info!(url = remote.url(), "another process syncs this file");
             following();
         }
+        let gate = Gate::new(&db.shared.sync, false, true, true);
         tokio::select! {
             () = told_to(stop) => return None,
-            () = asks.notify.notified(), if Instant::now() >= not_before => {
-                let gate = Gate::new(&db.shared.sync, false, true, true);
+            () = asks.notify.notified(), if Instant::now() >= not_before && !gate.is_shut() => {
                 let within = (Bounds::default(), gate);
                 let session = db.session_with(remote, Want::Once, within, |_| {}, asks, stop.clone());
-                if let Err(error) = session.await.1 {
+                let ended = session.await.1;
+                if let Err(error) = &ended {
                     tracing::info!(url = remote.url(), %error, "cannot fetch yet");
+                }
+                if ended != Ok(Ended::Done) {
                     asks.notify.notify_one();
                     not_before = Instant::now() + ASK_AGAIN;
                 }

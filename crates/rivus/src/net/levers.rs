@@ -32,7 +32,7 @@ pub struct Levers {
     pub debounce: Option<Debounce>,
     /// The most edits that go in one message and are judged together; also bounded by bytes.
     pub batch_edits: usize,
-    /// How many bytes a connection may use; then it ends, and goes on with the next period.
+    /// How many bytes a connection may use in a period; then it ends, and goes on with the next one.
     pub budget: Option<Budget>,
 }
 
@@ -63,6 +63,13 @@ pub struct Debounce {
     pub most: Duration,
 }
 
+impl Debounce {
+    /// When edits go of which these were the first and the last; `None` if that is never.
+    pub(super) fn due(self, first: Instant, last: Instant) -> Option<Instant> {
+        [last.checked_add(self.quiet), first.checked_add(self.most)].into_iter().flatten().min()
+    }
+}
+
 /// How many bytes may go both ways together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
@@ -81,6 +88,7 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
+    /// Whether nothing may go either way.
     pub(super) fn stop_all(self) -> bool {
         self.all > 0 || self.uploads > 0 && self.downloads > 0
     }
@@ -93,8 +101,8 @@ pub(crate) struct Control {
     pub(super) pauses: watch::Sender<Pauses>,
     /// How many sessions of this device run.
     pub(super) running: watch::Sender<usize>,
-    /// Counts calls by hand: who waits goes on.
-    pub(super) nudges: watch::Sender<u64>,
+    /// Counts calls by hand, by address: who waits to connect there goes on.
+    nudges: Mutex<HashMap<String, watch::Sender<u64>>>,
     /// Counts commits of edits made here.
     pub(crate) edits: watch::Sender<u64>,
     pub(super) last_success: Mutex<Option<Millis>>,
@@ -110,7 +118,7 @@ impl Default for Control {
             levers: watch::Sender::new(Levers::default()),
             pauses: watch::Sender::default(),
             running: watch::Sender::default(),
-            nudges: watch::Sender::default(),
+            nudges: Mutex::default(),
             edits: watch::Sender::default(),
             last_success: Mutex::default(),
             sent: Mutex::default(),
@@ -124,6 +132,21 @@ impl Control {
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.running.send_modify(|running| *running += 1);
         Running { control: Arc::clone(self) }
+    }
+
+    /// Has those go on that wait to connect there.
+    pub(super) fn nudge(&self, url: &str) {
+        let nudges = self.nudges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(nudges) = nudges.get(url) {
+            nudges.send_modify(|nudges| *nudges += 1);
+        }
+    }
+
+    /// Hears of calls by hand to that address.
+    pub(super) fn nudges(&self, url: &str) -> watch::Receiver<u64> {
+        let mut all = self.nudges.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, nudges| nudges.receiver_count() > 0);
+        all.entry(url.to_owned()).or_default().subscribe()
     }
 
     pub(super) fn succeeded(&self, now: Millis) {
@@ -305,12 +328,83 @@ pub(crate) struct Gate {
     pushes: bool,
     /// Edits wait for more of them: since when, and the last one.
     waiting: Option<(Instant, Instant)>,
+    /// What is used of the budget, if this session goes on it.
+    spent: Option<Arc<Mutex<Spent>>>,
+}
+
+/// What was used of the budget.
+#[derive(Debug)]
+pub(super) struct Spent {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Spent {
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now(), bytes: 0 }
+    }
+
+    /// Begins a period if the last one is over.
+    fn roll(&mut self, budget: Budget) {
+        let now = Instant::now();
+        if self.since.checked_add(budget.per).is_some_and(|until| until <= now) {
+            *self = Self { since: now, bytes: 0 };
+        }
+    }
+
+    fn is_over(&mut self, budget: Budget) -> bool {
+        self.roll(budget);
+        self.bytes >= budget.bytes
+    }
+}
+
+/// Until when nothing may go because of the budget, if so: `None` within is for ever.
+pub(super) fn over_budget(spent: &Mutex<Spent>, budget: Option<Budget>) -> Option<Option<Instant>> {
+    let budget = budget?;
+    let mut spent = spent.lock().unwrap_or_else(PoisonError::into_inner);
+    spent.is_over(budget).then(|| spent.since.checked_add(budget.per))
 }
 
 impl Gate {
     pub(super) fn new(control: &Control, live: bool, pulls: bool, pushes: bool) -> Self {
         let (levers, pauses) = (control.levers.subscribe(), control.pauses.subscribe());
-        Self { levers, pauses, edits: control.edits.subscribe(), live, pulls, pushes, waiting: None }
+        let edits = control.edits.subscribe();
+        Self { levers, pauses, edits, live, pulls, pushes, waiting: None, spent: None }
+    }
+
+    /// Counts what goes, and ends the session with the frame that goes beyond the budget.
+    pub(super) fn on_budget(mut self, spent: Arc<Mutex<Spent>>) -> Self {
+        self.spent = Some(spent);
+        self
+    }
+
+    pub(super) fn spend(&self, bytes: u64) {
+        let Some(spent) = &self.spent else { return };
+        let mut spent = spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(budget) = self.levers.borrow().budget {
+            spent.roll(budget);
+        }
+        spent.bytes += bytes;
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        let budget = self.levers.borrow().budget;
+        self.spent.as_ref().is_some_and(|spent| over_budget(spent, budget).is_some())
+    }
+
+    /// Waits until the session must end.
+    pub(super) async fn shut(&self) {
+        let (mut levers, mut pauses) = (self.levers.clone(), self.pauses.clone());
+        while !self.is_shut() {
+            let changed = tokio::select! {
+                changed = levers.changed() => changed,
+                changed = pauses.changed() => changed,
+            };
+            if changed.is_err() {
+                // The database is gone: nothing will change any more.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether the session must end.
@@ -323,7 +417,9 @@ impl Gate {
     /// Whether edits are held back now.
     pub(super) fn holds(&mut self) -> bool {
         self.note_edits();
-        if self.due().is_none_or(|due| due <= Instant::now()) {
+        let debounce = self.levers.borrow().debounce;
+        let is_over = self.due().is_some_and(|due| due <= Instant::now());
+        if is_over || debounce.is_none() {
             self.waiting = None;
         }
         !self.pushes || self.pauses.borrow().uploads > 0 || self.waiting.is_some()
@@ -355,7 +451,7 @@ impl Gate {
     pub(super) fn due(&self) -> Option<Instant> {
         let (first, last) = self.waiting?;
         let debounce = self.levers.borrow().debounce?;
-        Some((last + debounce.quiet).min(first + debounce.most))
+        debounce.due(first, last)
     }
 
     /// Waits until something has changed.

@@ -10,12 +10,12 @@ use futures_util::{SinkExt, StreamExt};
 use rivus_core::clock::Millis;
 use rivus_core::code::Code;
 use rivus_core::replica::Replica;
-use rivus_core::session::{Answered, LeftOver, PageAim, Session, SessionError, SessionEvent, Stand};
+use rivus_core::session::{Answered, Doing, LeftOver, PageAim, Session, SessionError, SessionEvent, Stand};
 use rivus_core::store::Store;
 use rivus_core::wire::{FRAME_BYTES_MAX, PAGE_BYTES_AIM, capability};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
@@ -54,8 +54,21 @@ pub(crate) struct Bounds {
     pub(crate) registers: Option<usize>,
     /// After the page that reaches this position.
     pub(crate) until: Option<u64>,
-    /// Once so many bytes have gone both ways.
-    pub(crate) bytes: Option<u64>,
+}
+
+/// How a session has ended that broke on neither side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// Everything that it was for is done.
+    Done,
+    /// It has gone as far as its bounds allow.
+    Bounded,
+    /// A guard was taken, or it is no longer to be live.
+    Shut,
+    /// The budget of the period is used up.
+    Spent,
+    /// Nobody wants it any more.
+    Stopped,
 }
 
 /// The bounds that the socket keeps before a frame gets here.
@@ -85,6 +98,8 @@ pub(crate) struct Pump<H: Host> {
     tells: bool,
     bounds: Bounds,
     gate: Option<Gate>,
+    /// Why this side ends it.
+    ended: Ended,
     /// The edits of each push without answer.
     under_way: VecDeque<Vec<u64>>,
     /// A hub's connection waits for its turn at the replica.
@@ -190,6 +205,7 @@ impl<H: Host> Pump<H> {
             watch: None,
             bounds: Bounds::default(),
             gate: None,
+            ended: Ended::Done,
             under_way: VecDeque::new(),
             turn: None,
             waited: Duration::ZERO,
@@ -225,7 +241,7 @@ impl<H: Host> Pump<H> {
         mut self,
         socket: WebSocketStream<T>,
         mut wakes: Wakes,
-    ) -> (SyncReport, Result<(), SyncError>)
+    ) -> (SyncReport, Result<Ended, SyncError>)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -245,7 +261,7 @@ impl<H: Host> Pump<H> {
         (self.report, result)
     }
 
-    async fn pump<T>(&mut self, socket: WebSocketStream<T>, wakes: &mut Wakes) -> Result<(), SyncError>
+    async fn pump<T>(&mut self, socket: WebSocketStream<T>, wakes: &mut Wakes) -> Result<Ended, SyncError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -255,14 +271,19 @@ impl<H: Host> Pump<H> {
         let mut failed: Option<SyncError> = None;
         loop {
             self.ask(&wakes.asks);
-            self.obey();
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
             // for each other with full buffers.
-            while let Some(frame) = self.transmit(&mut failed).await? {
+            while let Some(frame) = self.next(&mut failed).await? {
                 self.report.bytes_sent += frame.len() as u64;
+                self.spend(frame.len());
                 since.frame = Instant::now();
                 since.quiet = since.frame;
-                let received = send(&mut sink, &mut stream, frame, &mut since, failed.is_none()).await?;
+                let sending = send(&mut sink, &mut stream, frame, &mut since, failed.is_none());
+                let received = tokio::select! {
+                    received = sending => received?,
+                    // The other side takes nothing, perhaps for long: it is left without a word.
+                    ended = given_up(self.gate.as_ref(), &wakes.stop) => return Ok(ended),
+                };
                 for message in received {
                     if let Some(frame) = data(message)? {
                         self.take(frame, &mut failed).await?;
@@ -271,11 +292,11 @@ impl<H: Host> Pump<H> {
             }
             if let Some(error) = failed {
                 let _ = timeout(QUIET, leave(&mut sink, &mut stream)).await;
-                return end(error);
+                return self.end_of(error);
             }
             if self.session.as_ref().is_none_or(|session| session.is_closed()) {
                 let _ = timeout(QUIET, sink.close()).await;
-                return Ok(());
+                return Ok(self.ended);
             }
             // The other side may have spoken long ago: this one did not listen.
             since.postpone(std::mem::take(&mut self.waited));
@@ -296,12 +317,12 @@ impl<H: Host> Pump<H> {
                 }
                 changed = wakes.changes.changed() => {
                     if changed.is_err() {
-                        self.stop();
+                        self.stop(Ended::Stopped);
                     }
                 }
                 () = wakes.asks.notify.notified() => {}
                 () = changed(&mut self.gate) => {}
-                () = told_to(&mut wakes.stop) => self.stop(),
+                () = told_to(&mut wakes.stop) => self.stop(Ended::Stopped),
                 () = sleep_until(quiet_at.min(silent_at).min(stalled_at).min(due)) => {
                     let now = Instant::now();
                     if now >= silent_at {
@@ -327,21 +348,36 @@ impl<H: Host> Pump<H> {
         }
     }
 
+    /// The next frame, by what the application has set at this moment.
+    async fn next(&mut self, failed: &mut Option<SyncError>) -> Result<Option<Vec<u8>>, SyncError> {
+        self.obey();
+        self.transmit(failed).await
+    }
+
     /// Does what the application has set, and ends the session where it has gone as far as it may.
     fn obey(&mut self) {
         let Some(gate) = &mut self.gate else { return };
-        let (holds, batch, shut) = (gate.holds(), gate.batch_edits(), gate.is_shut());
+        let (holds, batch, shut, spent) = (gate.holds(), gate.batch_edits(), gate.is_shut(), gate.is_spent());
         if let Some(session) = &mut self.session {
             session.hold_pushes(holds);
             session.set_push_edits_max(batch);
         }
-        let bytes = self.report.bytes_sent + self.report.bytes_received;
         let pulled = &self.report.pulled;
         let reached = |most: Option<u64>, now: u64| most.is_some_and(|most| now >= most);
         let full = self.bounds.registers.is_some_and(|most| pulled.received >= most)
             || reached(self.bounds.until, pulled.position);
-        if shut || pulled.more && full || reached(self.bounds.bytes, bytes) {
-            self.stop();
+        if shut {
+            self.stop(Ended::Shut);
+        } else if pulled.more && full {
+            self.stop(Ended::Bounded);
+        } else if spent {
+            self.stop(Ended::Spent);
+        }
+    }
+
+    fn spend(&self, bytes: usize) {
+        if let Some(gate) = &self.gate {
+            gate.spend(bytes as u64);
         }
     }
 
@@ -371,8 +407,23 @@ impl<H: Host> Pump<H> {
         }
     }
 
-    fn stop(&mut self) {
-        self.end(Code::CLOSED, "this side stops");
+    /// Ends the session in order, unless it is over.
+    fn stop(&mut self, ended: Ended) {
+        if self.session.as_ref().is_some_and(|session| session.stand().doing != Doing::Closed) {
+            self.ended = ended;
+            self.end(Code::CLOSED, "this side stops");
+        }
+    }
+
+    /// What it means that the other side has ended the session in order: all that a hub may expect of a device, and for
+    /// a device that it has not got to its end.
+    fn end_of(&self, error: SyncError) -> Result<Ended, SyncError> {
+        match error {
+            SyncError::Session(SessionError::Goaway { code: Code::CLOSED, .. }) if self.gate.is_none() => {
+                Ok(Ended::Done)
+            }
+            other => Err(other),
+        }
     }
 
     fn end(&mut self, code: Code, message: &str) {
@@ -405,6 +456,9 @@ impl<H: Host> Pump<H> {
             }
             session.poll_transmit(replica, now)
         };
+        let commits =
+            self.host.is_slow() && self.session.as_ref().is_some_and(|session| session.may_commit());
+        let length = if commits { Length::Unknown } else { self.length };
         let owes_much = self.session.as_ref().is_some_and(|session| session.owes_much());
         let size = if owes_much { Size::Full } else { Size::Short };
         let zstd = self.zstd;
@@ -412,7 +466,7 @@ impl<H: Host> Pump<H> {
             let packed = frame?.map(|frame| (frame.len() > MOMENT_BYTES_MAX, packing::pack(frame, zstd)));
             Ok::<_, SessionError>(packed)
         };
-        match self.blocking(Work { length: self.length, size }, (|| Ok(()), pack), poll).await? {
+        match self.blocking(Work { length, size }, (|| Ok(()), pack), poll).await? {
             Ok(frame) => {
                 let long = frame.as_ref().is_some_and(|(long, _)| *long);
                 self.length = if long { Length::Unknown } else { Length::Moment };
@@ -427,6 +481,7 @@ impl<H: Host> Pump<H> {
 
     async fn take(&mut self, bytes: Vec<u8>, failed: &mut Option<SyncError>) -> Result<(), SyncError> {
         self.report.bytes_received += bytes.len() as u64;
+        self.spend(bytes.len());
         // What it says it unpacks to counts, before anything is unpacked.
         let len = packing::unpacked_len(&bytes);
         // What is committed to a file waits for the disk.
@@ -447,6 +502,35 @@ impl<H: Host> Pump<H> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Takes note of what has happened.
+    fn hear(&mut self, session: &mut Session) -> Synced {
+        let mut synced = self.synced;
+        for event in session.poll_events() {
+            synced.opened |= matches!(event, SessionEvent::Opened { .. });
+            if let Some(watch) = &mut self.watch {
+                watch(Sight::Event(&event));
+            }
+            self.answer(&event);
+            if let (Some(turn), SessionEvent::Admitted { subject }) = (&mut self.turn, &event)
+                && !subject.is_empty()
+            {
+                turn.name(subject);
+            }
+            match &event {
+                SessionEvent::Pushed { edits } => {
+                    self.host.note_sent(edits);
+                    self.under_way.push_back(edits.clone());
+                }
+                SessionEvent::Answered(_) => {
+                    self.host.note_answered(&self.under_way.pop_front().unwrap_or_default());
+                }
+                _ => {}
+            }
+            note(&mut self.report, &mut self.zstd, &event);
+        }
+        synced
     }
 
     /// Lends session and replica to a blocking thread, when it is this connection's turn. What comes `before` and `after`
@@ -501,7 +585,10 @@ impl<H: Host> Pump<H> {
                 let pending = pending(replica).unwrap_or((usize::MAX, None));
                 // What waits for somebody to decide about a refused edit does not hold up whoever waits for a sync.
                 let is_left = || session.left_over(replica).map_or(true, |left| left.deferred > 0);
-                let is_synced = |seq: &u64| session.is_synced(*seq) && (pending.0 == 0 || !is_left());
+                let is_synced = |seq: &u64| {
+                    let is_done = session.reads() && session.is_synced(*seq) && !session.withholds(*seq);
+                    is_done && (pending.0 == 0 || !is_left())
+                };
                 (done, head.filter(is_synced), pending, lag)
             });
             let begun = std::time::Instant::now();
@@ -517,30 +604,7 @@ impl<H: Host> Pump<H> {
         if let (Some(turn), Some(pass)) = (&self.turn, pass) {
             turn.pay(pass, used);
         }
-        let mut synced = self.synced;
-        for event in session.poll_events() {
-            synced.opened |= matches!(event, SessionEvent::Opened { .. });
-            if let Some(watch) = &mut self.watch {
-                watch(Sight::Event(&event));
-            }
-            self.answer(&event);
-            if let (Some(turn), SessionEvent::Admitted { subject }) = (&mut self.turn, &event)
-                && !subject.is_empty()
-            {
-                turn.name(subject);
-            }
-            match &event {
-                SessionEvent::Pushed { edits } => {
-                    self.host.note_sent(edits);
-                    self.under_way.push_back(edits.clone());
-                }
-                SessionEvent::Answered(_) => {
-                    self.host.note_answered(&self.under_way.pop_front().unwrap_or_default());
-                }
-                _ => {}
-            }
-            note(&mut self.report, &mut self.zstd, &event);
-        }
+        let mut synced = self.hear(&mut session);
         let stand = session.stand();
         synced.stand = Some(stand);
         self.report.pulled.position = self.report.pulled.position.max(stand.read.done);
@@ -692,12 +756,21 @@ fn broken(error: &SocketError) -> SyncError {
     SyncError::Broken(error.to_string())
 }
 
-/// An orderly end of the other side is no error.
-fn end(error: SyncError) -> Result<(), SyncError> {
-    match error {
-        SyncError::Session(SessionError::Goaway { code: Code::CLOSED, .. }) => Ok(()),
-        other => Err(other),
-    }
+/// Waits until a frame that is being sent has to be given up: a while after somebody wants the session no more.
+async fn given_up(gate: Option<&Gate>, stop: &watch::Receiver<bool>) -> Ended {
+    let mut stop = stop.clone();
+    let shut = async {
+        match gate {
+            Some(gate) => gate.shut().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        () = shut => Ended::Shut,
+        () = told_to(&mut stop) => Ended::Stopped,
+    };
+    sleep(QUIET).await;
+    ended
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rivus_core::store::{CommitError, StoreError};
 use rivus_core::wire::WireError;
 
 use super::SyncError;
+use super::backoff::PAUSE_MAX;
 
 /// What kind of error it is that ended a sync: what can be done about it depends on that alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,6 +29,8 @@ pub enum ErrorClass {
     Expired,
     /// The two do not fit: one of them must be upgraded, as the message says.
     Incompatible,
+    /// This account may not do that here now, and may later. It is no verdict on a write.
+    Forbidden,
     /// A write was refused. It alone is set aside; it never ends a connection.
     Rejected,
     /// The other side breaks the protocol, or this one does.
@@ -74,6 +77,7 @@ pub(super) fn reaction(class: ErrorClass, retry_after: Option<Duration>, can_ref
         ErrorClass::Offline | ErrorClass::Server | ErrorClass::Storage => {
             Reaction::Wait { at_least: retry_after.unwrap_or_default() }
         }
+        ErrorClass::Forbidden => Reaction::Wait { at_least: retry_after.unwrap_or(PAUSE_MAX) },
         ErrorClass::RateLimited => Reaction::Wait { at_least: retry_after.unwrap_or(RATE_PAUSE) },
         ErrorClass::Unauthorised | ErrorClass::Expired if can_refresh => Reaction::FreshToken,
         ErrorClass::Unauthorised
@@ -145,6 +149,8 @@ fn of_session(error: &SessionError) -> ErrorClass {
         // A newer protocol, most likely.
         SessionError::Wire(WireError::UnknownFrame { .. }) => ErrorClass::Incompatible,
         SessionError::Wire(_) => ErrorClass::Protocol,
+        // On a whole connection: rights may be given back at any time.
+        SessionError::Goaway { code: Code(400..=499), .. } => ErrorClass::Forbidden,
         SessionError::Refused { code, .. } | SessionError::Goaway { code, .. } => of_code(*code),
         SessionError::Copied | SessionError::NewWriter => ErrorClass::Renewed,
         SessionError::Commit(CommitError::Store(StoreError::Damaged(_) | StoreError::TooNew { .. })) => {
@@ -180,6 +186,10 @@ mod tests {
         SessionError::Goaway { code, message: String::new(), retry_after_ms }.into()
     }
 
+    fn refused(code: Code) -> SyncError {
+        SessionError::Refused { code, message: String::new() }.into()
+    }
+
     /// The table of `docs/sync.md`, row by row: an error of the class, the class, and what follows without and with a
     /// source of tokens.
     #[test]
@@ -206,7 +216,8 @@ mod tests {
             (goaway(Code::VERSION, None), ErrorClass::Incompatible, Reaction::Stop, Reaction::Stop),
             (goaway(Code::SCHEMA, None), ErrorClass::Incompatible, Reaction::Stop, Reaction::Stop),
             (SyncError::CannotFetch, ErrorClass::Incompatible, Reaction::Stop, Reaction::Stop),
-            (goaway(Code::RANK, None), ErrorClass::Rejected, Reaction::SetAside, Reaction::SetAside),
+            (goaway(Code::SCOPE, None), ErrorClass::Forbidden, wait(60_000), wait(60_000)),
+            (refused(Code::RANK), ErrorClass::Rejected, Reaction::SetAside, Reaction::SetAside),
             (goaway(Code::BAD_FRAME, None), ErrorClass::Protocol, Reaction::Stop, Reaction::Stop),
             (SyncError::Packing, ErrorClass::Protocol, Reaction::Stop, Reaction::Stop),
             (store(StoreError::Full("x".into())), ErrorClass::Storage, wait(0), wait(0)),

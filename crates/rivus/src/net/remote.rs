@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rivus_core::session::{Role, Session, SessionOptions, Want};
 use rivus_core::wire::capability;
+use tokio::time::timeout;
 
 use super::SyncError;
 use crate::machine::seeds;
@@ -23,15 +24,19 @@ pub struct Remote {
     /// Clones share what a source gave.
     token: Arc<Mutex<Option<String>>>,
     source: Option<Source>,
+    asking: Arc<tokio::sync::Mutex<()>>,
     ca: Option<Arc<[u8]>>,
 }
+
+/// How long a source of tokens may take.
+const TOKEN_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 
 type Source = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 impl Remote {
     /// The store at `url`, for example `wss://example.org:7171`, or `ws://127.0.0.1:7171` without encryption.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: Arc::default(), source: None, ca: None }
+        Self { url: url.into(), token: Arc::default(), source: None, asking: Arc::default(), ca: None }
     }
 
     /// Shows this token to the other side. It goes in the first frame, never in the address.
@@ -93,10 +98,21 @@ impl Remote {
         self.source.is_some()
     }
 
-    /// Has a fresh token of the source.
+    /// Has a fresh token of the source. Of several that ask at once one does, for all.
     pub(super) async fn refresh(&self) -> Result<(), SyncError> {
         let Some(source) = &self.source else { return Ok(()) };
-        let token = source().await.map_err(|reason| SyncError::Token { reason })?;
+        let before = self.shown();
+        let _asking = self.asking.lock().await;
+        if self.shown() != before {
+            return Ok(());
+        }
+        let token = match timeout(TOKEN_MAX, source()).await {
+            Ok(token) => token.map_err(|reason| SyncError::Token { reason })?,
+            Err(_) => {
+                let reason = format!("nothing came from it for {} s", TOKEN_MAX.as_secs());
+                return Err(SyncError::Token { reason });
+            }
+        };
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(())
     }

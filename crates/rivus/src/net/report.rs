@@ -48,6 +48,16 @@ pub struct SyncReport {
     /// The first error; what was exchanged before is kept and counted.
     #[serde(serialize_with = "in_words")]
     pub error: Option<SyncError>,
+    /// What guards have left out.
+    #[serde(skip)]
+    pub(super) held: Held,
+}
+
+/// What of a round was not done because a guard is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Held {
+    pub(super) uploads: bool,
+    pub(super) downloads: bool,
 }
 
 /// What became of the edits that a sync offered: each is in one class, so they add up to `offered`.
@@ -143,6 +153,15 @@ impl SyncReport {
             Some(error) => Err(error.into()),
             None => Ok(self),
         }
+    }
+
+    /// The report for one of those that a round was for: what was left out is an error for who wanted that.
+    pub(super) fn for_whom(mut self, pushes: bool, pulls: bool) -> Self {
+        let missed = pushes && self.held.uploads || pulls && self.held.downloads;
+        if self.error == Some(SyncError::Paused) && !missed {
+            self.error = None;
+        }
+        self
     }
 
     /// Whether anything went either way.

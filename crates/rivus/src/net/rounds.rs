@@ -13,8 +13,9 @@ use tokio::time::timeout;
 
 use super::fetch::Asks;
 use super::levers::Gate;
-use super::pump::Bounds;
+use super::pump::{Bounds, Ended};
 use super::reaction::Reaction;
+use super::report::Held;
 use super::{Remote, SyncError, SyncReport};
 use crate::{Db, Error};
 
@@ -202,7 +203,7 @@ impl Db {
     async fn round(&self, remote: &Remote, wanted: Wanted) -> SyncReport {
         let key = remote.key();
         // Who waits for its pause to end goes on.
-        self.shared.sync.nudges.send_modify(|nudges| *nudges += 1);
+        self.shared.sync.nudge(remote.url());
         let mut waits = {
             let mut lines = self.shared.sync.lines.lock().unwrap_or_else(PoisonError::into_inner);
             match lines.get_mut(&key) {
@@ -225,7 +226,7 @@ impl Db {
             }
         };
         match waits.wait_for(Option::is_some).await {
-            Ok(report) => report.clone().unwrap_or_default(),
+            Ok(report) => report.clone().unwrap_or_default().for_whom(wanted.push, wanted.pull.is_some()),
             // The runtime is being shut down.
             Err(_) => ended_early(),
         }
@@ -271,7 +272,12 @@ impl Db {
         for _ in 0..STARTS_MAX {
             let (report, result) = self.attempt(remote, wanted, asks, stop.clone()).await;
             total = report.after(total);
-            let Err(error) = result else { return total };
+            let error = match result {
+                Ok(Ended::Stopped) => return SyncReport { error: ended_early().error, ..total },
+                Ok(Ended::Shut) => SyncError::Paused,
+                Ok(_) => return total,
+                Err(error) => error,
+            };
             match error.reaction(remote.has_source() && !refreshed) {
                 Reaction::Again => {}
                 Reaction::FreshToken => {
@@ -297,26 +303,36 @@ impl Db {
         wanted: Wanted,
         asks: &Arc<Asks>,
         stop: watch::Receiver<bool>,
-    ) -> (SyncReport, Result<(), SyncError>) {
+    ) -> (SyncReport, Result<Ended, SyncError>) {
         let pauses = *self.shared.sync.pauses.borrow();
         let push = wanted.push && pauses.uploads == 0;
         let pull = wanted.pull.filter(|_| pauses.downloads == 0);
+        let held = Held { uploads: wanted.push && !push, downloads: wanted.pull.is_some() && pull.is_none() };
         // What a hub has never met it first takes.
         let uploads = pauses.uploads > 0 && !self.has_met().await;
         if pauses.all > 0 || uploads || !push && pull.is_none() {
-            return (self.offered(push).await, Err(SyncError::Paused));
+            let held = Held { uploads: wanted.push, downloads: wanted.pull.is_some() };
+            return (SyncReport { held, ..self.offered(push).await }, Err(SyncError::Paused));
         }
         let want = if pull.is_some() { Want::Once } else { Want::Nothing };
         let Pull { registers, until } = pull.unwrap_or_default();
-        let bounds = Bounds { registers, until, bytes: None };
+        let bounds = Bounds { registers, until };
         let gate = Gate::new(&self.shared.sync, false, pull.is_some(), push);
         let (mut report, result) = self.session_with(remote, want, (bounds, gate), |_| {}, asks, stop).await;
         if report.peer.is_empty() {
             report = self.offered(push).await;
         }
-        if result.is_ok() && !report.pulled.more && report.pushed.deferred == 0 {
+        let is_whole = push && pull.is_some() && !report.pulled.more && report.pushed.deferred == 0;
+        if result == Ok(Ended::Done) && is_whole {
             self.shared.sync.succeeded(self.shared.clock.now());
         }
+        report.held = held;
+        if result == Ok(Ended::Shut) {
+            // Which of the two it was does not matter: whoever wanted either has not got all of it.
+            report.held = Held { uploads: wanted.push, downloads: wanted.pull.is_some() };
+        }
+        // What a guard leaves out is not done, though the rest is.
+        let result = if result.is_ok() && report.held != Held::default() { Ok(Ended::Shut) } else { result };
         (report, result)
     }
 

@@ -73,7 +73,7 @@ where
     let ((_change, changes), (_stop, stop)) = (watch::channel(0), watch::channel(false));
     let wakes = Wakes { changes, stop, asks: Arc::default() };
     let (report, ended) = Pump::new(Arc::new(end.clone()), session, |_| {}).run(socket, wakes).await;
-    ended.map(|()| report)
+    ended.map(|_| report)
 }
 
 impl Host for End {

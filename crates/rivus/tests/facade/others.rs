@@ -126,4 +126,27 @@ async fn a_follower_syncs_and_fetches_when_asked_and_leads_when_the_leader_close
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_paused_leaves_the_connection_to_others_and_these_count_what_is_pending() -> Result {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = two(&folder);
+    let hub = Db::memory(schema())?;
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let leader = one.connect(served.url().into());
+    leader.synced().await?;
+    let follower = other.connect(served.url().into());
+    let mut states = follower.states();
+    states.wait_for(|state| state.phase == Phase::Following).await.unwrap();
+    let held = (one.pause_uploads(), other.pause_uploads());
+    put(&other, "a");
+    states.wait_for(|state| state.phase == Phase::Following && state.pending == 1).await.unwrap();
+    drop(held);
+    let frozen = one.freeze().await;
+    states.wait_for(|state| state.phase == Phase::Live && state.synced).await.unwrap();
+    drop(frozen);
+    let mut states = leader.states();
+    states.wait_for(|state| state.phase == Phase::Following).await.unwrap();
+    Ok(())
+}
+
 type Result = std::result::Result<(), rivus::Error>;

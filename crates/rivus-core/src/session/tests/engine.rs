@@ -227,6 +227,29 @@ fn what_refers_to_a_refused_entity_is_blocked_and_flows_by_itself_once_that_does
 }
 
 #[test]
+fn what_waits_for_a_refused_entity_flows_on_a_live_connection_once_somebody_else_creates_it() {
+    let (mut a, mut h) = with_a_refused_project();
+    let now = Millis(100_000);
+    let (mut one, mut two) = (client(Want::Live), server());
+    let mut exchange = |a: &mut Device, h: &mut Device| {
+        let ends = (
+            &mut End { replica: a, session: &mut one, now },
+            &mut End { replica: h, session: &mut two, now },
+        );
+        run(ends.0, ends.1, usize::MAX).unwrap();
+        one.is_synced(a.head().unwrap().seq)
+    };
+    exchange(&mut a, &mut h);
+    assert_eq!((a.blocked().unwrap().len(), is_there(&h, "task", "t")), (2, false));
+    let fields = Action::Put(vec![("name".to_owned(), "park".into())]);
+    h.edit(Millis(5000), &[Op::new("project", "p", fields)]).unwrap();
+    assert!(exchange(&mut a, &mut h));
+    assert_eq!((a.pending_count().unwrap(), a.blocked().unwrap().len()), (0, 0));
+    assert!(is_there(&h, "task", "t"));
+    assert_same(&[&a, &h]);
+}
+
+#[test]
 fn a_discarded_root_lets_what_refers_to_it_go_and_the_rule_shows_nothing() {
     let (mut a, mut h) = with_a_refused_project();
     round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});

@@ -243,7 +243,7 @@ impl One {
         };
         let (report, result) = pump.taking_turns(self.turn).watch(watch).run(socket, wakes).await;
         match result {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(
                     received = report.pulled.received,
                     sent = report.bytes_sent,

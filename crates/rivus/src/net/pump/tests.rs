@@ -111,6 +111,6 @@ async fn a_live_connection_with_nothing_to_do_stalls_never() {
     // The clock is stopped: it goes on by itself, from probe to probe.
     tokio::time::sleep(STALL_MAX * 3).await;
     stop.send_replace(true);
-    assert_eq!(ran.await.unwrap(), Ok(()));
-    assert_eq!(served.await.unwrap(), Ok(()));
+    assert_eq!(ran.await.unwrap(), Ok(Ended::Stopped));
+    assert_eq!(served.await.unwrap(), Ok(Ended::Done));
 }

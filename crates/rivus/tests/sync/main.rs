@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
+mod endings;
+
 type Result<T = ()> = std::result::Result<T, Error>;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -224,7 +226,8 @@ async fn calls_at_once_make_one_round_and_at_most_one_more() -> Result {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread, so that all calls are made before the first round is over.
+#[tokio::test]
 async fn a_write_made_during_a_sync_goes_with_exactly_one_more_round() -> Result {
     let (hub, a) = (open(), open());
     let served = serve(&hub).await;
