@@ -21,6 +21,7 @@ mod packing;
 pub(crate) mod pump;
 mod reaction;
 mod remote;
+mod renewal;
 mod report;
 mod rounds;
 mod state;

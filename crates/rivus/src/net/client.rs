@@ -13,6 +13,7 @@ use super::fetch::Asks;
 use super::keep::Keeper;
 use super::levers::Gate;
 use super::pump::{Bounds, Ended, Pump, Synced, Wakes, told_to};
+use super::renewal::Renewal;
 use super::{Delivery, Phase, Remote, SyncError, SyncReport, SyncState};
 use crate::shared::Shared;
 use crate::{Db, Error};
@@ -222,7 +223,11 @@ impl Db {
         };
         let wakes = Wakes { changes: self.shared.changes.subscribe(), stop, asks: Arc::clone(asks) };
         let host: Arc<Shared> = Arc::clone(&self.shared);
-        Pump::new(host, remote.session(want), listen).within(bounds, gate).run(socket, wakes).await
+        Pump::new(host, remote.session(want), listen)
+            .within(bounds, gate)
+            .renewing(Renewal::new(remote, &self.shared))
+            .run(socket, wakes)
+            .await
     }
 }
 

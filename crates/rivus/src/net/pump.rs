@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::client::pending;
 use super::fetch::{Ask, Asks};
 use super::levers::Gate;
+use super::renewal::Renewal;
 use super::turns::{Size, Turn};
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
@@ -98,6 +99,8 @@ pub(crate) struct Pump<H: Host> {
     tells: bool,
     bounds: Bounds,
     gate: Option<Gate>,
+    /// Where fresh tokens come from.
+    renewal: Option<Renewal>,
     /// Why this side ends it.
     ended: Ended,
     /// The edits of each push without answer.
@@ -205,6 +208,7 @@ impl<H: Host> Pump<H> {
             watch: None,
             bounds: Bounds::default(),
             gate: None,
+            renewal: None,
             ended: Ended::Done,
             under_way: VecDeque::new(),
             turn: None,
@@ -233,6 +237,12 @@ impl<H: Host> Pump<H> {
     /// Keeps the session within bounds, and to what an application has set.
     pub(crate) fn within(mut self, bounds: Bounds, gate: Gate) -> Self {
         (self.bounds, self.gate) = (bounds, Some(gate));
+        self
+    }
+
+    /// Shows fresh tokens while the session lasts.
+    pub(super) fn renewing(mut self, renewal: Option<Renewal>) -> Self {
+        self.renewal = renewal;
         self
     }
 
@@ -306,6 +316,9 @@ impl<H: Host> Pump<H> {
             let awaits = self.synced.stand.is_some_and(|stand| stand.awaits);
             let stalled_at = if awaits { since.frame + STALL_MAX } else { quiet_at };
             let due = self.gate.as_ref().and_then(Gate::due).unwrap_or(quiet_at);
+            if let (Some(renewal), Some(session)) = (&mut self.renewal, &self.session) {
+                renewal.plan(session.grant_ends());
+            }
             tokio::select! {
                 message = stream.next() => {
                     since.heard = Instant::now();
@@ -322,6 +335,11 @@ impl<H: Host> Pump<H> {
                 }
                 () = wakes.asks.notify.notified() => {}
                 () = changed(&mut self.gate) => {}
+                token = fresh(&mut self.renewal) => {
+                    if let Some(session) = &mut self.session {
+                        session.refresh_token(token);
+                    }
+                }
                 () = told_to(&mut wakes.stop) => self.stop(Ended::Stopped),
                 () = sleep_until(quiet_at.min(silent_at).min(stalled_at).min(due)) => {
                     let now = Instant::now();
@@ -730,6 +748,13 @@ async fn leave<T>(
 async fn changed(gate: &mut Option<Gate>) {
     match gate {
         Some(gate) => gate.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn fresh(renewal: &mut Option<Renewal>) -> String {
+    match renewal {
+        Some(renewal) => renewal.fresh().await,
         None => std::future::pending().await,
     }
 }

@@ -117,7 +117,7 @@ impl Remote {
         Ok(())
     }
 
-    fn shown(&self) -> Option<String> {
+    pub(super) fn shown(&self) -> Option<String> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

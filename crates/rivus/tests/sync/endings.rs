@@ -94,6 +94,44 @@ async fn a_source_of_tokens_that_never_answers_holds_up_neither_the_end_nor_a_fr
     Ok(())
 }
 
+/// Grants what ends soon.
+#[derive(Debug)]
+struct Brief;
+
+impl rivus::Authenticator for Brief {
+    fn authenticate(
+        &self,
+        token: Option<&str>,
+        now: rivus::Millis,
+    ) -> std::result::Result<rivus::Grant, rivus::Denial> {
+        let token = token.ok_or_else(|| rivus::Denial::unauthorised("show a token"))?;
+        let last = token == "token 3";
+        let expires = (!last).then_some(rivus::Millis(now.0 + 500));
+        Ok(rivus::Grant { subject: "ann".to_owned(), rank: 0, expires })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_token_is_shown_before_the_grant_ends_and_the_connection_stays() -> Result {
+    let (hub, a) = (open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::closed().authenticator(Brief)).await?;
+    let way = Gateway::to(&served, 0, None).await;
+    let (asked, mut is_asked) = watch::channel(0);
+    let remote = way.remote().token_source(move || {
+        asked.send_modify(|asked| *asked += 1);
+        let token = format!("token {}", *asked.borrow());
+        async { Ok(token) }
+    });
+    let connection = a.connect(remote);
+    connection.synced().await?;
+    is_asked.wait_for(|asked| *asked == 3).await.unwrap();
+    put(&a, "t", "x");
+    connection.synced().await?;
+    assert!(has(&hub, "t"));
+    assert_eq!(way.count(), 1, "all on one connection");
+    Ok(())
+}
+
 /// On one thread, where nothing happens between two steps of a session.
 #[tokio::test]
 async fn a_periodic_device_is_synced_while_it_rests() -> Result {
