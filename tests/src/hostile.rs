@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use rivus_core::address;
-use rivus_core::clock::{Stamp, ticks};
+use rivus_core::clock::{Instant, Stamp, ticks};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Cursor;
-use rivus_core::register::{Candidate, Register};
+use rivus_core::register::{Candidate, Register, Seen};
 use rivus_core::wire::page::RowEncoder;
 use rivus_core::wire::{About, FRAME_BYTES_MAX, Frame, Hello, Subscribe, tag};
 use tokio::net::TcpStream;
@@ -83,6 +83,39 @@ pub fn push(encoder: &mut RowEncoder, n: u64, number: u64, entities: usize) -> V
         encoder.entity("task", &format!("{n}-{entity}"), [(&*title, &register)].into_iter());
     }
     encoder.finish_push(number, 1, None)
+}
+
+/// What a pushed edit lies about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lie {
+    /// Who made it.
+    Replica,
+    /// When it was made: in a year.
+    Time,
+    /// What its author had seen: what nobody has written.
+    Context,
+    /// How much its author's word weighs.
+    Rank,
+}
+
+/// Pushes an edit of one register that lies, the first on this connection, under the ids of [`greet`].
+#[must_use]
+pub fn push_lie(lie: Lie, n: u64, ms: u64) -> Vec<u8> {
+    const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
+    let author = if lie == Lie::Replica { n + 1 } else { n };
+    let ms = if lie == Lie::Time { ms + YEAR_MS } else { ms };
+    let stamp = Stamp { generation: 0, time: ticks(ms), replica: ReplicaId::from_u128(u128::from(author)) };
+    let only = Candidate { stamp, rank: u8::from(lie == Lie::Rank) * 9, saw: None, value: &[0xf6] };
+    let mut register = Register::plain(only);
+    if lie == Lie::Context {
+        let instant = Instant { generation: 0, time: ticks(ms - 1) };
+        register.floor = Stamp::LOWEST;
+        register.seen = vec![Seen { replica: ReplicaId::from_u128(7), instant }];
+    }
+    let mut encoder = RowEncoder::default();
+    encoder.start_edit(1, 1);
+    encoder.entity("task", "t", [(&*address::field("title"), &register)].into_iter());
+    encoder.finish_push(0, 1, None)
 }
 
 async fn send(socket: &mut Socket, frame: Vec<u8>) -> Result<()> {

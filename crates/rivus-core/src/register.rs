@@ -105,6 +105,48 @@ pub struct Register<'a> {
     pub seen: Vec<Seen>,
 }
 
+/// How long a register may become at an authority, in bytes as [`Register::bytes`] has them: an edit that would make it
+/// longer is refused. A frame has room for it and for what is beside it.
+pub const REGISTER_BYTES_MAX: usize = 16 << 20;
+
+/// What a candidate takes in a frame beyond its value, in bytes, at the most.
+const CANDIDATE_BYTES: usize = 128;
+
+/// What a seen entry takes in a frame, in bytes, at the most.
+const SEEN_BYTES: usize = 48;
+
+impl Register<'_> {
+    /// How many bytes it takes in a frame, at the most.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let candidates = self.alive.iter().map(|candidate| CANDIDATE_BYTES + candidate.value.len());
+        candidates.sum::<usize>() + SEEN_BYTES * self.seen.len()
+    }
+
+    /// Registers of one address that make it up when they are joined, none of them longer than `bytes` if no candidate
+    /// is.
+    pub(crate) fn pieces(&self, bytes: usize) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        let (mut alive, mut len) = (Vec::new(), 0);
+        for candidate in self.alive.iter() {
+            let more = CANDIDATE_BYTES + candidate.value.len();
+            if len + more > bytes && !alive.is_empty() {
+                pieces.push(Self {
+                    floor: self.floor,
+                    alive: std::mem::take(&mut alive).into(),
+                    seen: Vec::new(),
+                });
+                len = 0;
+            }
+            alive.push(*candidate);
+            len += more;
+        }
+        // What is seen is older than the newest candidate, so it goes with that.
+        pieces.push(Self { floor: self.floor, alive: alive.into(), seen: self.seen.clone() });
+        pieces
+    }
+}
+
 /// The candidates of a register, ascending by stamp; nearly always one, which then needs no allocation.
 #[derive(Clone, Debug)]
 pub enum Alive<'a> {

@@ -61,6 +61,11 @@ impl fmt::Debug for Row<'_> {
 }
 
 impl<'a> Row<'a> {
+    /// How long its registers are, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Reads the header. `seq` is the row's own.
     ///
     /// # Errors

@@ -400,6 +400,7 @@ impl Session {
         if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED | tag::REPAIR)) {
             return Err(unexpected("a page, push or answer before the handshake is done"));
         }
+        self.check_answer(bytes)?;
         let frame = Frame::decode(bytes)?;
         match (self.phase, frame) {
             (_, Frame::Ignored) => Ok(()),
@@ -450,7 +451,11 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<Option<Vec<u8>>, SessionError> {
-        match self.transmit(replica, now) {
+        let transmitted = self.transmit(replica, now);
+        if let Ok(Some(frame)) = &transmitted {
+            self.granted.pace.spend(rate::cost(frame.len()), now);
+        }
+        match transmitted {
             // Nothing is wrong on this side: the other is told, and that was it.
             Err(error @ SessionError::Refused { code: Code::EXPIRED | Code::SCOPE, .. }) => {
                 tracing::info!(%error, "a connection may not go on");
@@ -479,6 +484,9 @@ impl Session {
         self.check_grant(now)?;
         if let Some(frame) = self.next_auth() {
             return Ok(Some(frame));
+        }
+        if self.is_paused(now) {
+            return Ok(None);
         }
         self.tell_losses(replica)?;
         if let Some(frame) = self.control.pop_front() {
@@ -565,6 +573,20 @@ impl Session {
         self.helping.is_work() || !self.giving.is_empty()
     }
 
+    /// Whether the other side has everything and is told of changes as they come: the next page is of others' making.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.writing.is_some_and(|writing| writing.is_live())
+    }
+
+    /// Whether so many answers wait to be sent that nothing more should be taken from the other side before it has read
+    /// some.
+    #[must_use]
+    pub fn is_choked(&self) -> bool {
+        self.control.len() > ANSWERS_MAX
+            || self.control.iter().map(Vec::len).sum::<usize>() > ANSWERS_BYTES_MAX
+    }
+
     /// Whether everything that this session was to do is done: it may go on live, but each side has everything of
     /// the other. `head` is this store's head seq.
     #[must_use]
@@ -646,6 +668,10 @@ impl Session {
         self.phase = Phase::Closed;
     }
 }
+
+/// How many answers may wait to be sent, and how long they are together, in bytes, before nothing more is taken.
+const ANSWERS_MAX: usize = 64;
+const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
 fn compare_policies<S: Store>(
     replica: &Replica<S>,

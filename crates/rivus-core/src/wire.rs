@@ -43,6 +43,8 @@ pub const WINDOW_BYTES: u64 = 4 * PAGE_BYTES_AIM as u64;
 pub const GREETING_BYTES_MAX: usize = 64 << 10;
 /// The longest SCHEMA, in bytes.
 pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
+/// The longest frame of a type that is not known and ignored, in bytes: whoever has much to say is to be understood.
+pub const IGNORED_BYTES_MAX: usize = 64 << 10;
 /// The most replica ids that a HELLO may name.
 pub const REPLICAS_MAX: usize = 1024;
 /// The longest token, in bytes.
@@ -398,6 +400,8 @@ fn bytes_max(tag: u8) -> usize {
     match tag {
         tag::HELLO | tag::WELCOME | tag::RESET | tag::AUTH => GREETING_BYTES_MAX,
         tag::SCHEMA => SCHEMA_BYTES_MAX,
+        tag::LOST => FRAME_BYTES_MAX,
+        tag::OPTIONAL.. => IGNORED_BYTES_MAX,
         _ => FRAME_BYTES_MAX,
     }
 }
@@ -477,6 +481,13 @@ impl Checkpoint {
 }
 
 impl Ack {
+    /// How many exceptions a frame says that it has; 0 if it is no ACK.
+    pub(crate) fn announced(frame: &[u8]) -> u64 {
+        let Some((&tag::ACK, body)) = frame.split_first() else { return 0 };
+        let mut reader = Reader::new(body);
+        reader.varint().and_then(|_| reader.varint()).unwrap_or(0)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(tag::ACK);
         out.varint(self.seq);

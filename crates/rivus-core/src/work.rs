@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::address::ALIAS;
 use crate::clock::Stamp;
 use crate::conflict::{Conflict, Witness};
+use crate::register::{REGISTER_BYTES_MAX, Register};
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
@@ -158,6 +159,9 @@ impl At {
 }
 
 const LOOK_THROUGH_MAX: usize = 8;
+
+/// How many times as long as in a row a register counts in a frame, at the most.
+const STORED_TIMES: usize = 8;
 
 impl<'s, S: Store> Work<'s, S> {
     /// Rows to look at.
@@ -453,6 +457,27 @@ impl<'s, S: Store> Work<'s, S> {
             }
         }
         Ok(())
+    }
+
+    /// How long a register would be in a frame with this change, if that is more than it may be and more than now.
+    pub(crate) fn overgrown(
+        &mut self,
+        at: At,
+        address: &[u8],
+        register: &Register<'_>,
+    ) -> Result<Option<usize>, CommitError> {
+        let row = self.row(at, address)?;
+        // Hardly ever is there anything to be read.
+        if row.len() + register.bytes() <= REGISTER_BYTES_MAX / STORED_TIMES {
+            return Ok(None);
+        }
+        let read = row.find(address).and_then(|entry| entry.as_ref().map(row::Entry::shown).transpose());
+        let read = read.map(|held| {
+            held.map_or((0, register.bytes()), |held| (held.bytes(), held.join(register).bytes()))
+        });
+        let staged = self.staged(at);
+        let (before, after) = read.map_err(|corrupt| damaged(staged.kind(), staged.id(), corrupt))?;
+        Ok((after > REGISTER_BYTES_MAX && after > before).then_some(after))
     }
 
     /// Ends the staging: what was read and written, and the entities whose view changed.

@@ -19,10 +19,11 @@ mod store;
 mod tests;
 mod views;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rivus_core::store::StoreError;
+use rivus_core::store::{Head, StoreError};
 pub use rusqlite;
 use rusqlite::Connection;
 
@@ -75,6 +76,9 @@ pub struct SqliteStore {
     /// Where the file is, unless it is in memory.
     path: Option<PathBuf>,
     slot: Slot,
+    /// The head, and the count of others' commits when it was read. Every connection of a hub asks for it after every
+    /// commit.
+    head: RefCell<Option<(i64, Head)>>,
 }
 
 impl SqliteStore {
@@ -90,7 +94,7 @@ impl SqliteStore {
         let name = path.display().to_string();
         let slot = Slot::take(&path)?;
         tracing::debug!(path = name, slot = slot.number(), "store opened");
-        Ok(Self { conn, name, path: Some(path), slot })
+        Ok(Self { conn, name, path: Some(path), slot, head: RefCell::default() })
     }
 
     /// A store that is gone when dropped. It has slot 0.
@@ -100,7 +104,7 @@ impl SqliteStore {
     pub fn open_in_memory() -> Result<Self, StoreError> {
         let name = "the store in memory".to_owned();
         let conn = file::open_in_memory(&name)?;
-        Ok(Self { conn, name, path: None, slot: Slot::alone() })
+        Ok(Self { conn, name, path: None, slot: Slot::alone(), head: RefCell::default() })
     }
 
     /// The number of this opening among those that have the file open now: the lowest that was free. Free again
@@ -121,7 +125,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] if it cannot be read.
     pub fn data_version(&self) -> Result<i64, StoreError> {
-        let version = self.conn.prepare_cached("PRAGMA data_version");
+        let version = self.conn.prepare_cached(store::DATA_VERSION);
         version.and_then(|mut version| version.query_row([], |row| row.get(0))).map_err(|e| self.fault(&e))
     }
 

@@ -15,7 +15,7 @@ use crate::{SqliteStore, views};
 
 impl Store for SqliteStore {
     fn head(&self) -> Result<Head, StoreError> {
-        snapshot(&self.conn, head).map_err(|error| self.fault(&error))
+        self.head_now().map_err(|error| self.fault(&error))
     }
 
     fn load(&self, kind: &str, id: &str, address: &[u8]) -> Result<Option<Chunk<'_>>, StoreError> {
@@ -38,7 +38,7 @@ impl Store for SqliteStore {
         visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
     ) -> Result<Head, StoreError> {
         let read = |conn: &Connection| {
-            let head = head(conn)?;
+            let head = self.head_now()?;
             // No seq is beyond i64, so a position there is past every row.
             let after = i64::try_from(after).unwrap_or(i64::MAX);
             let mut changes = conn.prepare_cached(CHANGES)?;
@@ -119,11 +119,29 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
+        self.head.replace(None);
         match commit(&mut self.conn, batch) {
             Ok(Some(seq)) => Ok(seq),
             Ok(None) => Err(CommitError::Stale),
             Err(error) => Err(self.fault(&error).into()),
         }
+    }
+}
+
+impl SqliteStore {
+    /// The head as of now, or as of the snapshot that is being read.
+    fn head_now(&self) -> rusqlite::Result<Head> {
+        // Own commits forget it; what others commit shows in this count. If they do between it and the read the head is
+        // newer than what is noted, and read once more.
+        let others = self.conn.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))?;
+        if let Some((at, known)) = &*self.head.borrow()
+            && *at == others
+        {
+            return Ok(known.clone());
+        }
+        let read = snapshot(&self.conn, head)?;
+        self.head.replace(Some((others, read.clone())));
+        Ok(read)
     }
 }
 
@@ -273,6 +291,7 @@ fn write_record(conn: &Connection, record: &RecordWrite, seq: u64) -> rusqlite::
     Ok(())
 }
 
+pub(crate) const DATA_VERSION: &str = "PRAGMA data_version";
 const HEAD: &str = "SELECT seq, high_water, shown, confirmed, count FROM head";
 const INCARNATIONS: &str = "SELECT id, first FROM incarnation ORDER BY first";
 const LOAD: &str = "SELECT start, seq, state, rowid FROM entity

@@ -18,7 +18,7 @@ use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
-use crate::register::{Register, Saw};
+use crate::register::{REGISTER_BYTES_MAX, Register, Saw};
 use crate::row::{Change, Row};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
@@ -226,7 +226,10 @@ impl<S: Store> Replica<S> {
                 Some(Verdict::Again)
             } else {
                 match self.objection(now, &edit, principal)? {
-                    None => self.ask(&edit, principal.review, &mut work)?,
+                    None => match self.ask(&edit, principal.review, &mut work)? {
+                        None => overgrown(&edit.delta, &mut work)?,
+                        refused => refused,
+                    },
                     objection => objection,
                 }
             };
@@ -470,6 +473,36 @@ fn too_large(delta: &impl Delta, review: Review<'_>) -> Option<Verdict> {
         })
     });
     measured.err()
+}
+
+/// Why an edit may not be joined that would make a register too long to be told to anybody.
+fn overgrown<S: Store>(delta: &impl Delta, work: &mut Work<'_, S>) -> Result<Option<Verdict>, CommitError> {
+    let looked = delta.each(|part| {
+        let at = work.entity(part.kind, part.id);
+        part.changes.iter().try_for_each(|(address, change)| {
+            let Some(register) = change.register() else { return Ok(()) };
+            let Some(bytes) = work.overgrown(at, address.as_ref(), register).map_err(Grown::Failed)? else {
+                return Ok(());
+            };
+            let message = format!(
+                "with it the field's concurrent values would have {bytes} bytes, at most {REGISTER_BYTES_MAX}: sync, \
+                 and write the field once more in place of the others"
+            );
+            let spot = Some(spot(part.kind, part.id, address.as_ref()));
+            Err(Grown::Beyond(Verdict::Refused { code: Code::TOO_LARGE, message, spot }))
+        })
+    });
+    match looked {
+        Ok(()) => Ok(None),
+        Err(Grown::Beyond(verdict)) => Ok(Some(verdict)),
+        Err(Grown::Failed(error)) => Err(error),
+    }
+}
+
+/// Why the look for registers that grow too long ended early.
+enum Grown {
+    Beyond(Verdict),
+    Failed(CommitError),
 }
 
 /// The newest instant known of a replica.

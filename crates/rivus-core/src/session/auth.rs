@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::rate::{Pace, cost};
 use super::{
     Access, Denial, Gate, Grant, Limits, Phase, Role, Session, SessionError, SessionEvent, unexpected,
 };
@@ -19,7 +20,7 @@ use crate::wire::{About, Auth, Bounds, Frame, tag};
 pub(super) const SCOPE: &str = "";
 
 /// What the grant of this connection is worth, and for how long.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Granted {
     /// Who the other side is, at the server's.
     subject: String,
@@ -29,6 +30,10 @@ pub(super) struct Granted {
     ends: Option<Millis>,
     /// What the other side takes, at the client's.
     limits: Limits,
+    /// How fast it may be sent, at the client's.
+    pub(super) pace: Pace,
+    /// How long this side waits before it sends more, in ms.
+    pub(super) paused_ms: Option<u64>,
     /// A token that is to be shown.
     due: Option<String>,
 }
@@ -144,7 +149,10 @@ impl Session {
             self.check_grant(now)?;
         }
         // What brings back what was lost is paid for afterwards: cut short, it would have to begin again.
-        if self.reading.is_upload() && first == Some(tag::DELTA) { Ok(()) } else { self.charge(1, now) }
+        if self.reading.is_upload() && first == Some(tag::DELTA) {
+            return Ok(());
+        }
+        self.charge(cost(bytes.len()), now)
     }
 
     /// Takes what registers cost.
@@ -162,6 +170,21 @@ impl Session {
         if let Some(gate) = self.gate() {
             gate.debit(&self.granted.payer, registers, now);
         }
+    }
+
+    /// After how many ms this side goes on sending, if it waits so that it is not told to: the server takes only so much in
+    /// a second. As of the last [`Session::poll_transmit`].
+    #[must_use]
+    pub fn paused_ms(&self) -> Option<u64> {
+        self.granted.paused_ms
+    }
+
+    /// Whether nothing should be sent now.
+    pub(super) fn is_paused(&mut self, now: Millis) -> bool {
+        // What is brought back is paid for afterwards.
+        let uploads = self.pushing.is_none() && self.writing.is_some();
+        self.granted.paused_ms = self.granted.pace.wait_ms(now).filter(|_| !uploads);
+        self.granted.paused_ms.is_some()
     }
 
     /// The frame that shows another token, if one is due.
@@ -216,8 +239,10 @@ impl Session {
     }
 
     /// Takes over what the server takes.
-    pub(super) fn hear_bounds(&mut self, told: Option<Bounds>) {
-        self.granted.limits = Limits::told(told.unwrap_or_default());
+    pub(super) fn hear_bounds(&mut self, told: Option<Bounds>, now: Millis) {
+        let limits = Limits::told(told.unwrap_or_default());
+        self.granted.limits = limits;
+        self.granted.pace = Pace::told(limits.registers_per_second, now);
     }
 }
 

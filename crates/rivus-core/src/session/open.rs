@@ -173,7 +173,7 @@ impl Session {
             rank: welcome.rank,
             capabilities: welcome.capabilities,
         };
-        self.hear_bounds(welcome.bounds);
+        self.hear_bounds(welcome.bounds, now);
         self.hear_end(welcome.expires_in_ms, now);
         self.opened(replica, peer, now)?;
         // Nothing binds this store to another whose schema has not been found to agree.

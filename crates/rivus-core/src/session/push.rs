@@ -256,12 +256,18 @@ impl Session {
             if pushing.again {
                 pushing.start_over();
             }
-            let Filled { keys, passed, anew, refused } = self.fill(replica)?;
+            let is_waiting =
+                pushing.in_flight.iter().map(Vec::len).sum::<usize>() < replica.pending_count()?;
+            if let Some(wait_ms) = self.granted.pace.push_wait_ms(now).filter(|_| is_waiting) {
+                self.granted.paused_ms = Some(wait_ms);
+                return Ok(None);
+            }
+            let Filled { keys, passed, anew, refused } = self.fill(replica, now)?;
             let Some(pushing) = &mut self.pushing else { return Ok(None) };
             if let Some(last) = keys.last().map(|(key, _)| *key) {
                 let passed: Vec<u64> = passed.into_iter().filter(|key| *key < last).collect();
                 replica.pass_over(&passed)?;
-                return self.finish_push(replica, keys, last).map(Some);
+                return self.finish_push(replica, keys, last, now).map(Some);
             }
             let is_quiet = pushing.in_flight.is_empty();
             if let Some(refused) = refused {
@@ -306,8 +312,10 @@ impl Session {
     }
 
     /// Encodes the edits of the next push, up to one that is more than the authority takes.
-    fn fill<S: Store>(&mut self, replica: &Replica<S>) -> Result<Filled, SessionError> {
+    fn fill<S: Store>(&mut self, replica: &Replica<S>, now: Millis) -> Result<Filled, SessionError> {
         let limits = self.limits();
+        let registers_max = limits.registers_max.min(self.granted.pace.registers_max(now));
+        let at_once = Limits { registers_max, ..limits };
         let (encoder, told, most) = (&mut self.encoder, &self.told_replicas, self.push_edits_max);
         let Some(pushing) = &mut self.pushing else { return Ok(Filled::default()) };
         let (until, forced) = (pushing.last, pushing.forced);
@@ -341,7 +349,7 @@ impl Session {
                 filled.refused = Some(((key, edit.header.stamp), verdict));
                 return ControlFlow::Break(());
             }
-            if !filled.keys.is_empty() && !size.fits(limits, encoder.len(), encoder.registers()) {
+            if !filled.keys.is_empty() && !size.fits(at_once, encoder.len(), encoder.registers()) {
                 return ControlFlow::Break(());
             }
             encoder.start_edit(key - last, edit.entities.len());
@@ -365,7 +373,9 @@ impl Session {
         replica: &Replica<S>,
         keys: Vec<(u64, Stamp)>,
         last: u64,
+        now: Millis,
     ) -> Result<Vec<u8>, SessionError> {
+        self.granted.pace.spend(self.encoder.registers(), now);
         let pushing = self.pushing.as_mut().ok_or_else(|| unexpected("a push before the greeting"))?;
         pushing.sent = last;
         pushing.drained = false;
@@ -443,6 +453,16 @@ impl Session {
             return Err(SessionError::Refused { code: Code::TOO_LARGE, message });
         }
         self.charge(registers, now)
+    }
+
+    /// Refuses an answer of more exceptions than the push had edits before any is read: in memory they are many times as
+    /// long as on the wire.
+    pub(super) fn check_answer(&self, bytes: &[u8]) -> Result<(), SessionError> {
+        let pushed = self.pushing.as_ref().and_then(|pushing| pushing.in_flight.front()).map_or(0, Vec::len);
+        if Ack::announced(bytes) > pushed as u64 {
+            return Err(unexpected("ACK of more than was pushed"));
+        }
+        Ok(())
     }
 
     pub(super) fn handle_ack<S: Store>(

@@ -8,6 +8,14 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Millis;
 
+/// So many bytes of a frame, unpacked, count as one register.
+const COUNTED_BYTES: usize = 4096;
+
+/// What a frame costs beside the registers in it.
+pub(super) fn cost(bytes: usize) -> usize {
+    1 + bytes / COUNTED_BYTES
+}
+
 /// How many seconds' worth may be sent at once.
 const BURST_S: i64 = 6;
 
@@ -38,6 +46,11 @@ impl Bucket {
         Self { level: level.min(full(per_second)), at: now }
     }
 
+    /// After how many ms it has this much: whoever comes back can say more than a greeting.
+    fn wait_ms(self, level: i64, per_second: i64) -> u64 {
+        u64::try_from(level.saturating_sub(self.level) / per_second + 1).unwrap_or(0)
+    }
+
     fn without(self, registers: usize) -> Self {
         let cost = i64::try_from(registers).unwrap_or(i64::MAX).saturating_mul(1000);
         Self { level: self.level.saturating_sub(cost), ..self }
@@ -66,9 +79,9 @@ impl Rate {
         let fresh = Bucket { level: full(per_second), at: now };
         let bucket = buckets.get(who).copied().unwrap_or(fresh).refilled(per_second, now);
         if bucket.level <= 0 {
-            let wait_ms = bucket.level.saturating_neg() / per_second + 1;
+            let wait_ms = bucket.wait_ms(per_second * 1000, per_second);
             buckets.insert(who.to_owned(), bucket);
-            return Err(u64::try_from(wait_ms).unwrap_or(u64::MAX));
+            return Err(wait_ms);
         }
         buckets.insert(who.to_owned(), bucket.without(registers));
         Ok(())
@@ -84,6 +97,52 @@ impl Rate {
     }
 }
 
+/// What a client may send without being asked to wait, as far as it can know: others may pay from the same bucket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace(Option<(Bucket, i64)>);
+
+impl Pace {
+    /// Keeps to so many registers a second. How much is left of the bucket from earlier connections is not known.
+    pub(super) fn told(per_second: Option<u32>, now: Millis) -> Self {
+        Self(per_second.map(|per_second| {
+            let per_second = i64::from(per_second.max(1));
+            (Bucket { level: enough(per_second), at: now }, per_second)
+        }))
+    }
+
+    /// Something was sent.
+    pub(super) fn spend(&mut self, registers: usize, now: Millis) {
+        if let Some((bucket, per_second)) = &mut self.0 {
+            *bucket = bucket.refilled(*per_second, now).without(registers);
+        }
+    }
+
+    /// For how many ms nothing should be sent; `None` if something may be.
+    pub(super) fn wait_ms(&self, now: Millis) -> Option<u64> {
+        let (bucket, per_second) = self.0?;
+        let bucket = bucket.refilled(per_second, now);
+        (bucket.level <= 0).then(|| bucket.wait_ms(0, per_second))
+    }
+
+    /// For how many ms no push should be sent: a small one now is worse than a larger one in a moment.
+    pub(super) fn push_wait_ms(&self, now: Millis) -> Option<u64> {
+        let (bucket, per_second) = self.0?;
+        let bucket = bucket.refilled(per_second, now);
+        (bucket.level < enough(per_second)).then(|| bucket.wait_ms(enough(per_second), per_second))
+    }
+
+    /// How many registers a push may have.
+    pub(super) fn registers_max(&self, now: Millis) -> usize {
+        let Some((bucket, per_second)) = self.0 else { return usize::MAX };
+        usize::try_from(bucket.refilled(per_second, now).level / 1000).unwrap_or(0)
+    }
+}
+
+/// Half a second's worth.
+fn enough(per_second: i64) -> i64 {
+    per_second * 500
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,8 +155,8 @@ mod tests {
             Ok(()),
             "600 in credit: a large frame goes into debt"
         );
-        assert_eq!(rate.take("a", 1, 100, Millis(0)), Err(4001));
-        assert_eq!(rate.take("a", 1, 100, Millis(4000)), Err(1));
+        assert_eq!(rate.take("a", 1, 100, Millis(0)), Err(5001), "a second's worth");
+        assert_eq!(rate.take("a", 1, 100, Millis(4000)), Err(1001));
         assert_eq!(rate.take("b", 1, 100, Millis(0)), Ok(()), "nobody pays for another");
         assert_eq!(rate.take("a", 1, 100, Millis(4001)), Ok(()));
     }
@@ -106,7 +165,7 @@ mod tests {
     fn a_clock_that_is_set_back_neither_gives_nor_takes() {
         let rate = Rate::default();
         assert_eq!(rate.take("a", 700, 100, Millis(10_000)), Ok(()));
-        assert_eq!(rate.take("a", 1, 100, Millis(0)), Err(1001));
+        assert_eq!(rate.take("a", 1, 100, Millis(0)), Err(2001));
         assert_eq!(rate.take("a", 1, 100, Millis(1001)), Ok(()));
     }
 

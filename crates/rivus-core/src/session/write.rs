@@ -31,6 +31,8 @@ pub(super) struct Writing {
     caught_up: bool,
     /// No page was sent yet.
     start: bool,
+    /// The row of which a part was sent, by seq, and how many parts were.
+    part: (u64, usize),
     /// Where the last page with anything in it ended.
     content_at: u64,
     /// Something was passed over or sent since the last checkpoint.
@@ -43,6 +45,11 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn handle_quiet(&mut self) {
         self.quiet = self.checkpoint_due;
+    }
+
+    /// Whether the other side had everything, and is told of what comes.
+    pub(super) fn is_live(&self) -> bool {
+        self.live && self.caught_up
     }
 
     /// Up to which row seq everything was sent, or passed over.
@@ -106,6 +113,7 @@ impl Session {
             everything: subscribe.everything,
             caught_up: equal,
             start: !equal,
+            part: (0, 0),
             content_at: 0,
             checkpoint_due: false,
             quiet: false,
@@ -156,7 +164,7 @@ impl Session {
             self.writing = Some(writing);
             return Ok(None);
         }
-        writing.at = filled.at;
+        (writing.at, writing.part) = (filled.at, filled.part);
         if !self.encoder.is_empty() {
             writing.content_at = filled.at;
         }
@@ -243,6 +251,8 @@ struct Filled {
     more: bool,
     head: Head,
     registers: usize,
+    /// What comes next, if the last row was sent in part.
+    part: (u64, usize),
 }
 
 /// Fills a page with the rows after the subscription's position.
@@ -255,14 +265,18 @@ fn fill<S: Store>(
     (bytes_max, aim): (usize, PageAim),
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed) = (writing.at, false, None);
-    let (mut registers, mut rows) = (0, 0);
+    let (mut registers, mut rows, mut part) = (0, 0, (0, 0));
     let head = replica.store().changes(writing.at, &mut |changed| {
         if encoder.is_full() || encoder.len() >= aim.bytes || rows >= aim.rows {
             more = true;
             return ControlFlow::Break(());
         }
         match add(encoder, writing, receiver, echoes, changed) {
-            Ok(added) => registers += added,
+            Ok(Added { registers: added, next: None }) => registers += added,
+            Ok(Added { registers: added, next: Some(next) }) => {
+                (registers, part, more) = (registers + added, (changed.seq, next), true);
+                return ControlFlow::Break(());
+            }
             Err(corrupt) => {
                 failed = Some(damaged(changed.kind, changed.id, corrupt));
                 return ControlFlow::Break(());
@@ -281,7 +295,7 @@ fn fill<S: Store>(
                     .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers, part }),
     }
 }
 
@@ -291,7 +305,7 @@ fn add(
     receiver: StoreId,
     echoes: &Echoes,
     changed: Changed<'_>,
-) -> Result<usize, Corrupt> {
+) -> Result<Added, Corrupt> {
     let mut buffer = Vec::new();
     let looks = !echoes.is_empty() && !writing.everything;
     let mut digested = looks.then(|| Digested::new(&mut buffer, changed.kind, changed.id));
@@ -314,6 +328,15 @@ fn add(
             registers.push((entry.address, confirmed));
         }
     }
+    let mut next = None;
+    if registers.iter().map(|(address, register)| address.len() + register.bytes()).sum::<usize>()
+        > PIECE_BYTES
+    {
+        let from = if writing.part.0 == changed.seq { writing.part.1 } else { 0 };
+        let mut pieces = pieces(&registers);
+        next = Some(from + 1).filter(|next| *next < pieces.len());
+        registers = if from < pieces.len() { pieces.swap_remove(from) } else { Vec::new() };
+    }
     if !registers.is_empty() {
         encoder.entity(
             changed.kind,
@@ -321,5 +344,34 @@ fn add(
             registers.iter().map(|(address, register)| (*address, register)),
         );
     }
-    Ok(registers.len())
+    Ok(Added { registers: registers.len(), next })
+}
+
+/// What went into a page of a row.
+struct Added {
+    registers: usize,
+    /// Which part comes next, if not all of it did.
+    next: Option<usize>,
+}
+
+/// A row that is longer in a page is told in parts.
+const PIECE_BYTES: usize = FRAME_BYTES_MAX / 2;
+
+/// The parts of a row: each is joined for itself, and together they are the whole.
+fn pieces<'r, 'v>(registers: &[(&'r [u8], Register<'v>)]) -> Vec<Vec<(&'r [u8], Register<'v>)>> {
+    let (mut pieces, mut len) = (vec![Vec::new()], 0);
+    for (address, register) in registers {
+        for piece in register.pieces(PIECE_BYTES) {
+            let more = address.len() + piece.bytes();
+            if len + more > PIECE_BYTES && len > 0 {
+                pieces.push(Vec::new());
+                len = 0;
+            }
+            len += more;
+            if let Some(last) = pieces.last_mut() {
+                last.push((*address, piece));
+            }
+        }
+    }
+    pieces
 }

@@ -138,10 +138,12 @@ enum Length {
 struct Work {
     length: Length,
     size: Size,
+    /// The connection does not pay for it.
+    is_free: bool,
 }
 
 impl Work {
-    const UNKNOWN: Self = Self { length: Length::Unknown, size: Size::Full };
+    const UNKNOWN: Self = Self { length: Length::Unknown, size: Size::Full, is_free: false };
 }
 
 /// How much a page tells.
@@ -288,7 +290,8 @@ impl<H: Host> Pump<H> {
                 self.spend(frame.len());
                 since.frame = Instant::now();
                 since.quiet = since.frame;
-                let sending = send(&mut sink, &mut stream, frame, &mut since, failed.is_none());
+                let takes = failed.is_none() && !self.is_choked();
+                let sending = send(&mut sink, &mut stream, frame, &mut since, takes);
                 let received = tokio::select! {
                     received = sending => received?,
                     // The other side takes nothing, perhaps for long: it is left without a word.
@@ -319,6 +322,8 @@ impl<H: Host> Pump<H> {
             if let (Some(renewal), Some(session)) = (&mut self.renewal, &self.session) {
                 renewal.plan(session.grant_ends());
             }
+            let paused = self.session.as_ref().and_then(|session| session.paused_ms());
+            let due = paused.map_or(due, |ms| due.min(Instant::now() + Duration::from_millis(ms)));
             tokio::select! {
                 message = stream.next() => {
                     since.heard = Instant::now();
@@ -425,6 +430,11 @@ impl<H: Host> Pump<H> {
         }
     }
 
+    /// Whether the other side has to read before it is listened to.
+    fn is_choked(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_choked())
+    }
+
     /// Ends the session in order, unless it is over.
     fn stop(&mut self, ended: Ended) {
         if self.session.as_ref().is_some_and(|session| session.stand().doing != Doing::Closed) {
@@ -479,12 +489,14 @@ impl<H: Host> Pump<H> {
         let length = if commits { Length::Unknown } else { self.length };
         let owes_much = self.session.as_ref().is_some_and(|session| session.owes_much());
         let size = if owes_much { Size::Full } else { Size::Short };
+        // What others have written is not the reader's to pay for.
+        let is_free = !owes_much && self.session.as_ref().is_some_and(|session| session.is_followed());
         let zstd = self.zstd;
         let pack = move |frame: Result<Option<Vec<u8>>, SessionError>| {
             let packed = frame?.map(|frame| (frame.len() > MOMENT_BYTES_MAX, packing::pack(frame, zstd)));
             Ok::<_, SessionError>(packed)
         };
-        match self.blocking(Work { length, size }, (|| Ok(()), pack), poll).await? {
+        match self.blocking(Work { length, size, is_free }, (|| Ok(()), pack), poll).await? {
             Ok(frame) => {
                 let long = frame.as_ref().is_some_and(|(long, _)| *long);
                 self.length = if long { Length::Unknown } else { Length::Moment };
@@ -508,9 +520,13 @@ impl<H: Host> Pump<H> {
         let size = if len > SHORT_BYTES_MAX { Size::Full } else { Size::Short };
         let unpack = move || packing::unpack(bytes);
         let taken = self
-            .blocking(Work { length, size }, (unpack, |done| done), move |session, replica, now, frame| {
-                session.handle(replica, &frame, now).map_err(SyncError::from)
-            })
+            .blocking(
+                Work { length, size, is_free: false },
+                (unpack, |done| done),
+                move |session, replica, now, frame| {
+                    session.handle(replica, &frame, now).map_err(SyncError::from)
+                },
+            )
             .await;
         match taken {
             Ok(Ok(())) => {}
@@ -555,7 +571,7 @@ impl<H: Host> Pump<H> {
     /// needs neither: others have the replica meanwhile.
     async fn blocking<B, D, R: Send + 'static>(
         &mut self,
-        Work { length, size }: Work,
+        Work { length, size, is_free }: Work,
         (before, after): (
             impl FnOnce() -> Result<B, SyncError> + Send + 'static,
             impl FnOnce(D) -> R + Send + 'static,
@@ -620,7 +636,7 @@ impl<H: Host> Pump<H> {
             tokio::task::spawn_blocking(work).await.map_err(|error| SyncError::Broken(error.to_string()))?
         };
         if let (Some(turn), Some(pass)) = (&self.turn, pass) {
-            turn.pay(pass, used);
+            turn.pay(pass, if is_free { Duration::ZERO } else { used });
         }
         let mut synced = self.hear(&mut session);
         let stand = session.stand();
@@ -701,6 +717,10 @@ impl Since {
     }
 }
 
+/// How many messages are taken while one is sent, and until how many bytes.
+const RECEIVED_MAX: usize = 16;
+const RECEIVED_BYTES_MAX: usize = 1 << 20;
+
 /// Sends a frame, and returns what came meanwhile.
 async fn send<T>(
     sink: &mut SplitSink<WebSocketStream<T>, Message>,
@@ -712,7 +732,7 @@ async fn send<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut received = VecDeque::new();
+    let (mut received, mut bytes) = (VecDeque::new(), 0);
     let stalled_at = Instant::now() + STALL_MAX;
     let mut sending = std::pin::pin!(sink.send(Message::Binary(frame.into())));
     loop {
@@ -721,8 +741,9 @@ where
                 sent.map_err(|error| broken(&error))?;
                 return Ok(received);
             }
-            message = stream.next(), if received.len() < 16 && takes => {
+            message = stream.next(), if takes && received.len() < RECEIVED_MAX && bytes < RECEIVED_BYTES_MAX => {
                 since.heard = Instant::now();
+                bytes += message.as_ref().and_then(|message| message.as_ref().ok()).map_or(0, Message::len);
                 received.push_back(message);
             }
             () = sleep_until(since.heard + SILENCE_MAX) => return Err(SyncError::Silent),

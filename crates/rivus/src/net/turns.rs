@@ -40,6 +40,9 @@ const REST: u32 = 2;
 /// For so long after a turn of somebody in credit the lane makes room for the next.
 const LIVE: Duration = Duration::from_millis(100);
 
+/// How long somebody else may come first for what an account owes: so many times that.
+const DEBT_WAIT: u32 = 8;
+
 /// What a hub's connections share.
 #[derive(Debug)]
 pub(crate) struct Turns {
@@ -51,8 +54,9 @@ pub(crate) struct Turns {
 #[derive(Debug, Default)]
 struct Lane {
     is_taken: bool,
-    /// Who waits, by what they owe and when they came.
-    waiting: BTreeMap<(Duration, u64), oneshot::Sender<Place>>,
+    /// Who waits, by when it is their turn at the latest: what they owe counts from when they came, so that nobody waits
+    /// for ever behind others who come anew.
+    waiting: BTreeMap<(Instant, u64), oneshot::Sender<Place>>,
     came: u64,
     /// It rests until then.
     free_at: Option<Instant>,
@@ -164,7 +168,7 @@ impl Turns {
             }
             let (next, waits) = oneshot::channel();
             lane.came += 1;
-            lane.waiting.insert((debt, lane.came), next);
+            lane.waiting.insert((Instant::now() + debt * DEBT_WAIT, lane.came), next);
             Some(waits)
         });
         match waits {

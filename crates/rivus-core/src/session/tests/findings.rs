@@ -97,9 +97,22 @@ fn f4_any_edit_that_is_taken_fits_a_frame() {
     }
 }
 
-/// F5. Several large candidates of one register fit no frame: that is said, with the way out.
+/// Syncs as peers, with a quiet second: what is joined in parts is told back, and received then.
+fn sync_slowly(one: &mut Device, two: &mut Device) {
+    let (mut s, mut t) = (client(Want::Once), server());
+    let now = Millis(2000);
+    for _ in 0..3 {
+        let mut one = End { replica: &mut *one, session: &mut s, now };
+        run(&mut one, &mut End { replica: &mut *two, session: &mut t, now }, usize::MAX).unwrap();
+        s.handle_quiet();
+        t.handle_quiet();
+    }
+    assert!(s.is_closed());
+}
+
+/// F5. Several large candidates of one register fit no frame: they go in several, and sync goes on.
 #[test]
-fn f5_a_register_that_fits_no_frame_is_named_and_one_more_write_settles_it() {
+fn f5_a_register_that_fits_no_frame_goes_in_parts() {
     let mut b = open_multi(MemoryStore::new(), 50);
     let write = |on: &mut Device, len: usize| {
         let action = Action::Put(vec![("m".into(), Value::Bytes(vec![1; len]))]);
@@ -108,14 +121,60 @@ fn f5_a_register_that_fits_no_frame_is_named_and_one_more_write_settles_it() {
     for n in 1..=9 {
         let mut a = open_multi(MemoryStore::new(), n);
         write(&mut a, (4 << 20) - 100);
-        sync_at(&mut a, &mut b, 2000).unwrap_or_default();
+        sync_slowly(&mut a, &mut b);
     }
+    put(&mut b, 1500, "u", "title", "behind it");
     let mut c = open_multi(MemoryStore::new(), 60);
-    let refused = sync_at(&mut c, &mut b, 2000).unwrap_err();
-    assert!(refused.to_string().contains("write the field once more"), "{refused}");
-    write(&mut b, 10);
-    sync_at(&mut c, &mut b, 2000).unwrap();
+    sync_slowly(&mut c, &mut b);
     assert_same(&[&b, &c]);
+    assert_eq!(shows(&c, "u", "title"), text("behind it"));
+    // Cut off between two parts, it starts with the first one again.
+    let mut d = open_multi(MemoryStore::new(), 61);
+    let (mut s, mut t) = (client(Want::Once), server());
+    let now = Millis(2000);
+    let mut one = End { replica: &mut d, session: &mut s, now };
+    run(&mut one, &mut End { replica: &mut b, session: &mut t, now }, 4).unwrap();
+    assert_ne!(d.head().unwrap().digest.confirmed, b.head().unwrap().digest.confirmed);
+    sync_slowly(&mut d, &mut b);
+    assert_same(&[&b, &d]);
+    write(&mut b, 10);
+    sync_slowly(&mut c, &mut b);
+    assert_same(&[&b, &c]);
+}
+
+/// An authority takes no edit that would make a register longer than can be told to the others, and they go on.
+#[test]
+fn an_edit_that_makes_a_register_too_long_is_refused_alone_and_the_others_go_on() {
+    let mut h = open_multi(MemoryStore::new(), 50);
+    h.serve_as_authority().unwrap();
+    let write = |on: &mut Device, ms: i64, len: usize| {
+        let action = Action::Put(vec![("m".into(), Value::Bytes(vec![1; len]))]);
+        on.edit(Millis(ms), &[Op::new("task", "t", action)]).unwrap();
+    };
+    let mut refused = 0;
+    for n in 1..=9 {
+        // Offline, each by itself: nobody has seen the others' values.
+        let mut a = open_multi(MemoryStore::new(), n);
+        a.meet_authority(h.identity().store, 0).unwrap();
+        write(&mut a, 1000, (4 << 20) - 100);
+        put(&mut a, 1100, &format!("own {n}"), "title", "goes on");
+        sync_at(&mut a, &mut h, 2000).unwrap();
+        for edit in a.rejected().unwrap() {
+            assert_eq!(edit.code, Code::TOO_LARGE, "{edit:?}");
+            refused += 1;
+        }
+        assert_eq!(shows(&h, &format!("own {n}"), "title"), text("goes on"), "the edit beside it is taken");
+        assert_eq!(a.pending_count().unwrap(), 0);
+        assert_same(&[&a, &h]);
+    }
+    assert_eq!(refused, 6);
+    let mut c = open_multi(MemoryStore::new(), 60);
+    sync_at(&mut c, &mut h, 2000).unwrap();
+    // Who has seen them all may put one in their place.
+    write(&mut c, 3000, 4 << 19);
+    sync_at(&mut c, &mut h, 4000).unwrap();
+    assert!(c.rejected().unwrap().is_empty());
+    assert_same(&[&c, &h]);
 }
 
 /// F6. Section 3: high-water covers joined stamps up to the *authority's* clock; else a slow clock raises the

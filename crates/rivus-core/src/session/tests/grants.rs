@@ -485,11 +485,69 @@ fn a_client_that_heeds_no_limit_meets_each_of_them() {
     assert_eq!(h.head().unwrap().digest.count, 0);
 }
 
+/// A client that has not heard how much may be sent in a second.
+fn meet_heedless(
+    one: &mut Device,
+    hub: &mut Device,
+    gate: &Arc<Gate>,
+    token: &str,
+    now: i64,
+) -> Result<(), SessionError> {
+    let (mut s, mut t) = (with(token, Want::Once), serve(gate));
+    let at = Millis(now);
+    run(
+        &mut End { replica: one, session: &mut s, now: at },
+        &mut End { replica: hub, session: &mut t, now: at },
+        2,
+    )?;
+    s.granted.pace = super::super::rate::Pace::default();
+    run_on(one, &mut s, hub, &mut t, now)
+}
+
+#[test]
+fn a_device_keeps_to_the_rate_that_the_hub_told_and_is_never_asked_to_wait() {
+    let (mut a, mut h) = (device(1), hub(9));
+    let gate = limited(Limits { registers_per_second: Some(20), ..Limits::default() });
+    let started = 50_000;
+    let (mut s, mut t) = (with("a1", Want::Once), serve(&gate));
+    run_on(&mut a, &mut s, &mut h, &mut t, started).unwrap();
+    assert!(s.is_closed());
+    for n in 0..300 {
+        put(&mut a, 1000 + n, &format!("t{n}"), "title", "x");
+    }
+    let (mut s, mut t) = (with("a1", Want::Once), serve(&gate));
+    let (mut now, mut pauses) = (started, 0);
+    while !s.is_closed() {
+        run_on(&mut a, &mut s, &mut h, &mut t, now).unwrap();
+        if let Some(ms) = s.paused_ms() {
+            now += i64::try_from(ms).unwrap();
+            pauses += 1;
+        }
+        assert!(pauses < 1000);
+    }
+    assert_eq!(a.pending_count().unwrap(), 0);
+    assert_same(&[&a, &h]);
+    // 600 registers, and what the frames cost; one frame for each half a second.
+    let seconds = (now - started) / 1000;
+    assert!((29..=40).contains(&seconds), "{seconds} s and {pauses} pauses");
+}
+
+#[test]
+fn a_frame_is_paid_for_by_what_it_unpacks_to() {
+    let mut h = hub(9);
+    let gate = limited(Limits { registers_per_second: Some(10), ..Limits::default() });
+    let (mut session, _) = claim(&mut h, &gate, None, 66, &[66]);
+    // It may be ignored, and 16 of its like cost what 272 short ones do.
+    let frame = vec![200; 64 << 10];
+    let taken = (0..16).take_while(|_| session.handle(&mut h, &frame, NOW).is_ok()).count();
+    assert_eq!(taken, 4, "60 in credit, 17 for each and 1 for the greeting");
+}
+
 #[test]
 fn who_sends_too_much_is_asked_to_wait_and_loses_nothing_and_others_go_on() {
     let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
     let gate = limited(Limits { registers_per_second: Some(10), ..Limits::default() });
-    meet(&mut a, &mut h, &gate, "a1", 500).unwrap();
+    meet_heedless(&mut a, &mut h, &gate, "a1", 500).unwrap();
     let mut now = 50_000;
     for n in 0..300 {
         put(&mut a, 1000 + n, &format!("t{n}"), "title", "x");
@@ -498,7 +556,7 @@ fn who_sends_too_much_is_asked_to_wait_and_loses_nothing_and_others_go_on() {
     // In debt after the first, large push; the next frame is one too many.
     let mut waited = 0;
     for _ in 0..10 {
-        match meet(&mut a, &mut h, &gate, "a1", now) {
+        match meet_heedless(&mut a, &mut h, &gate, "a1", now) {
             Ok(()) => break,
             Err(error) => {
                 assert!(
@@ -509,8 +567,12 @@ fn who_sends_too_much_is_asked_to_wait_and_loses_nothing_and_others_go_on() {
                     "{error:?}"
                 );
                 let wait = error.retry_after_ms().unwrap();
-                assert_eq!(code(meet(&mut a, &mut h, &gate, "a1", now)), Code::RATE, "at once is too early");
-                meet(&mut b, &mut h, &gate, "b1", now).unwrap();
+                assert_eq!(
+                    code(meet_heedless(&mut a, &mut h, &gate, "a1", now)),
+                    Code::RATE,
+                    "at once is too early"
+                );
+                meet_heedless(&mut b, &mut h, &gate, "b1", now).unwrap();
                 now += i64::try_from(wait).unwrap();
                 waited += 1;
             }

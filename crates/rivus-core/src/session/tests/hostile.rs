@@ -211,3 +211,31 @@ fn a_register_of_many_candidates_is_joined_twice_in_time() {
     join(&mut h, &page(other));
     assert_eq!(h.poll_events(), [crate::replica::Event::Clash { stamp: candidate(70_001).stamp }]);
 }
+
+/// An exception of a letter takes a device many times the bytes that it has on the wire: it is not read where nothing
+/// was pushed that it could be about.
+#[test]
+fn a_hub_cannot_answer_more_than_was_pushed() {
+    let (mut a, mut h) = (device(1), hub(9));
+    sync(&mut a, &mut h);
+    put(&mut a, 1000, "t", "title", "one");
+    let (mut s, mut t) = (client(Want::Live), server());
+    let mut one = End { replica: &mut a, session: &mut s, now: NOW };
+    run(&mut one, &mut End { replica: &mut h, session: &mut t, now: NOW }, 2).unwrap();
+    let pushed = s.poll_transmit(&mut a, NOW).unwrap().unwrap();
+    assert_eq!(pushed[0], tag::PUSH);
+    let exception = |index| crate::wire::Exception {
+        index,
+        code: Some(Code::INVALID),
+        message: "x".to_owned().into(),
+        spot: None,
+    };
+    let exceptions = (0..100_000).map(exception).collect();
+    let ack = Frame::Ack(Ack { seq: 1, clock_ms: 0, exceptions }).encode();
+    let ended = s.handle(&mut a, &ack, NOW);
+    assert!(
+        matches!(&ended, Err(SessionError::Refused { code: Code::UNEXPECTED, message }) if message.contains("more than was pushed")),
+        "{ended:?}"
+    );
+    assert_eq!(a.pending_count().unwrap(), 1, "nothing was decided");
+}

@@ -109,8 +109,51 @@ async fn a_live_connection_with_nothing_to_do_stalls_never() {
     let ran = tokio::spawn(async move { pump.run(one, wakes).await.1 });
     synced.wait_for(|synced| synced.up_to.is_some()).await.unwrap();
     // The clock is stopped: it goes on by itself, from probe to probe.
-    tokio::time::sleep(STALL_MAX * 3).await;
+    // Between two probes: one that is under way when the other side goes would break.
+    tokio::time::sleep(STALL_MAX * 3 + PING / 2).await;
     stop.send_replace(true);
     assert_eq!(ran.await.unwrap(), Ok(Ended::Stopped));
     assert_eq!(served.await.unwrap(), Ok(Ended::Done));
+}
+
+/// Whoever asks much and reads little is listened to only as far as the answers are read.
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_not_read_are_bounded() {
+    const SOCKET_BYTES: usize = 16 << 10;
+    const ANSWER_BYTES: usize = 6;
+    let hub = Db::memory(Schema::open()).unwrap();
+    hub.lock().unwrap().serve_as_authority().unwrap();
+    let (one, two) = tokio::io::duplex(SOCKET_BYTES);
+    let mut one = WebSocketStream::from_raw_socket(one, SocketRole::Client, Some(socket_config())).await;
+    let two = WebSocketStream::from_raw_socket(two, SocketRole::Server, Some(socket_config())).await;
+    let (_changed, _stop, wakes) = wakes();
+    let server = session(Role::server(Grants::nobody().grant_as("ann", "a", 0)), Want::Live);
+    let pump = Pump::new(Arc::clone(&hub.shared), server, |_| {});
+    let served = tokio::spawn(async move { pump.run(two, wakes).await.1 });
+    let phone = Db::memory(Schema::open()).unwrap();
+    let mut client = session(Role::Client { token: Some("a".to_owned()) }, Want::Live);
+    let hello = client.poll_transmit(&mut phone.lock().unwrap(), Millis(1)).unwrap().unwrap();
+    one.send(Message::Binary(hello.into())).await.unwrap();
+    one.next().await.unwrap().unwrap();
+    // A map with a token and what nobody knows and everybody skips: a long question with a short answer.
+    let question = [&[16, 0xa2, 0, 0x61, b'a', 0x19, 0x03, 0xe8, 0x59, 0x0f, 0xa0][..], &[0; 4000]].concat();
+    let mut unread = 0_i64;
+    // Sixteen questions for each answer that is read.
+    for n in 0..20_000 {
+        let sent = timeout(QUIET, one.send(Message::Binary(question.clone().into()))).await;
+        if sent.is_err() {
+            // What the socket holds, what is taken while one is sent, and what waits.
+            let most = i64::try_from(SOCKET_BYTES / ANSWER_BYTES + 16 + 64 + 16 + 8).unwrap();
+            assert!(unread <= most, "{unread} of {most}");
+            drop(one);
+            served.await.unwrap().unwrap_err();
+            return;
+        }
+        sent.unwrap().unwrap();
+        unread += 1;
+        if n % 16 == 0 && timeout(QUIET, one.next()).await.is_ok() {
+            unread -= 1;
+        }
+    }
+    panic!("{unread} answers wait, and it listens still");
 }

@@ -106,6 +106,33 @@ async fn who_owes_least_is_next_and_who_has_gone_holds_up_nobody() {
     assert!(!turns.with(|lane| lane.is_taken));
 }
 
+/// However many come anew, and owe less.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_ever() {
+    let turns = Turns::new();
+    let much = turns.join();
+    much.account.change(|level| level.paid(ms(1000)));
+    let mut before = turns.join();
+    let mut taken = before.come(Size::Short).await;
+    let mut waits = Box::pin(much.come(Size::Short));
+    assert!(waits_still(&mut waits));
+    let mut passed = 0;
+    while waits_still(&mut waits) {
+        let next = turns.join();
+        let mut comes = Box::pin(next.come(Size::Short));
+        let is_waiting = waits_still(&mut comes);
+        tokio::time::advance(ms(10)).await;
+        before.pay(taken, ms(10));
+        if !is_waiting || !waits_still(&mut waits) {
+            return;
+        }
+        taken = comes.await;
+        before = next;
+        passed += 1;
+        assert!(passed < 200, "all others come first");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_alone_waits_for_nothing_and_takes_long_turns() {
     let turns = Turns::new();
