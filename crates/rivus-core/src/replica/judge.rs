@@ -4,8 +4,8 @@
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use super::read::{each_entry, unsettled};
@@ -320,7 +320,7 @@ impl<S: Store> Replica<S> {
                 told
             })
         };
-        let Some(proposed) = Proposed::read(edit, &view) else {
+        let Some(proposed) = Proposed::read(edit, &self.schema, &view) else {
             return Ok(Some(refused(Code::MALFORMED, "a register holds no value".to_owned())));
         };
         let said = validate(&proposed);
@@ -350,6 +350,9 @@ impl<S: Store> Replica<S> {
             let ms = crate::clock::whole_millis(stamp.time);
             let message = format!("the stamp says {ms} ms, the hub's clock {} ms: set the clock", now.0);
             return Ok(Some(refused(Code::CLOCK_SKEW, message)));
+        }
+        if let Some(twice) = named_twice(&edit.delta) {
+            return Ok(Some(twice));
         }
         if *rank > principal.rank_max {
             let message = format!("the edit claims rank {rank}, granted is {}", principal.rank_max);
@@ -439,6 +442,35 @@ impl From<StoreError> for Objection {
 
 fn refused(code: Code, message: String) -> Verdict {
     Verdict::Refused { code, message, spot: None }
+}
+
+/// Why an edit is none that names an address, or an entity in two places, twice: who looks at edits sees one of them.
+fn named_twice(delta: &impl Delta) -> Option<Verdict> {
+    let (mut earlier, mut last): (BTreeSet<Vec<u8>>, Vec<u8>) = (BTreeSet::new(), Vec::new());
+    let mut address: Vec<u8> = Vec::new();
+    let read = delta.each(|part| {
+        let key = entity_key(&part);
+        if key != last {
+            let before = std::mem::replace(&mut last, key);
+            if !before.is_empty() {
+                earlier.insert(before);
+            }
+            address.clear();
+        }
+        let mut before = address.as_slice();
+        for (next, _) in part.changes {
+            let next = next.as_ref();
+            if !before.is_empty() && next <= before || earlier.contains(&last) {
+                let message = "the edit names an entity or a register twice".to_owned();
+                let spot = Some(spot(part.kind, part.id, next));
+                return Err(Verdict::Refused { code: Code::MALFORMED, message, spot });
+            }
+            before = next;
+        }
+        address = before.to_vec();
+        Ok(())
+    });
+    read.err()
 }
 
 /// Which field of which entity an address is of.

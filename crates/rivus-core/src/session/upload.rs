@@ -28,6 +28,10 @@ struct Kept {
 }
 
 impl Kept {
+    fn place(&self) -> (&str, &str, &[u8]) {
+        (&self.kind, &self.id, &self.address)
+    }
+
     fn incoming(&self, stamp: Stamp) -> Incoming<'_> {
         let only = Candidate { stamp, rank: self.rank, saw: self.saw, value: &self.value };
         let register =
@@ -82,6 +86,8 @@ impl Session {
             Ok(())
         });
         read.unwrap_or_else(|never| match never {});
+        // Of one entity together and in order, wherever in the page its rows were.
+        kept.values_mut().for_each(|registers| registers.sort_by(|a, b| a.place().cmp(&b.place())));
         let edits = (0..).zip(&kept).filter_map(|(number, (stamp, registers))| {
             let first = registers.first()?;
             let delta: Vec<_> = registers.iter().map(|register| register.incoming(*stamp)).collect();
