@@ -116,6 +116,8 @@ impl<S: Store> Replica<S> {
             let staged = self.store.together(|| {
                 let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
                 work.look_out(self.witness()?);
+                let mut newest = judge::Newest::new();
+                let notes = self.identity.is_authority;
                 page.each(|part| {
                     if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
                         return Ok(());
@@ -128,6 +130,9 @@ impl<S: Store> Replica<S> {
                     }
                     let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                     if !future {
+                        if notes {
+                            judge::note_all(&mut newest, part.changes);
+                        }
                         return work.join(at, life, part.changes);
                     }
                     let (due, early): (Vec<_>, Vec<_>) =
@@ -135,11 +140,13 @@ impl<S: Store> Replica<S> {
                     joined.quarantined += early.len();
                     let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
                     records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
+                    // What is set aside tells of its author's clock what need not be true.
+                    if notes {
+                        judge::note_all(&mut newest, &due);
+                    }
                     work.join(at, life, &due)
                 })?;
-                if self.identity.is_authority {
-                    judge::note_newest(&self.store, page, &mut records)?;
-                }
+                judge::record_all(&self.store, newest, &mut records)?;
                 work.finish()
             })?;
             let finished = match staged {

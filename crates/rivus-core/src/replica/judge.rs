@@ -220,12 +220,17 @@ impl<S: Store> Replica<S> {
         let mut witness = self.witness()?;
         witness.pusher = Some(principal.store);
         let mut exceptions = Vec::new();
-        let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
+        let mut newest = Newest::new();
+        let mut latest = None;
         for edit in edits {
             let exception = if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
                 Some(Verdict::Again)
             } else {
-                match self.objection(now, &edit, principal)? {
+                let objection = match self.objection(now, &edit, principal)? {
+                    None => too_high(&edit, principal, &mut work)?,
+                    objection => objection,
+                };
+                match objection {
                     None => self.ask(&edit, principal.review, &mut work)?,
                     objection => objection,
                 }
@@ -246,14 +251,16 @@ impl<S: Store> Replica<S> {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => place.insert(newest_of(&self.store, edit.stamp.replica)?),
             };
-            witness.again = edit.stamp.instant() <= *known;
+            // Of a replica's writes the time alone rises: each has the generation that its registers need.
+            witness.again = edit.stamp.time <= known.time;
             work.look_out(witness.clone());
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);
                 let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                 work.join(at, life, part.changes)
             })?;
-            *known = edit.stamp.instant().max(*known);
+            *known = greater(edit.stamp.instant(), *known);
+            latest = latest.max(Some(edit.stamp.time));
         }
         let mut records = Vec::new();
         if self.peer(principal.store)?.as_ref() != Some(note) {
@@ -263,8 +270,9 @@ impl<S: Store> Replica<S> {
             record_newest(&self.store, *replica, *instant, &mut records)?;
         }
         let finished = work.finish()?;
-        for instant in newest.values() {
-            self.clock.observe(instant.time);
+        // What was accepted now is within the drift. What is known of its author from before need not be.
+        if let Some(time) = latest {
+            self.clock.observe(time);
         }
         let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
@@ -407,11 +415,12 @@ impl<S: Store> Replica<S> {
         };
         for seen in register.seen.iter().filter(|seen| !principal.replicas.contains(&seen.replica)) {
             let known = if self.identity.all_replicas().any(|own| own == seen.replica) {
-                Instant { generation: u16::MAX, time: self.clock.high_water() }
+                self.clock.high_water()
             } else {
-                newest_of(&self.store, seen.replica)?
+                newest_of(&self.store, seen.replica)?.time
             };
-            if seen.instant > known {
+            // Its generation is held against the register's; see `too_high`.
+            if seen.instant.time > known {
                 let message =
                     format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
                 return Err(Objection::Refused(Code::SEEN, message));
@@ -504,7 +513,56 @@ fn too_large(delta: &impl Delta, review: Review<'_>) -> Option<Verdict> {
     measured.err()
 }
 
-/// The newest instant known of a replica.
+/// Why an edit may not be accepted whose generations are above what its author can have seen. A generation beats every
+/// time and rank: it rises by one from the greatest that the registers hold.
+fn too_high<S: Store, D: Delta>(
+    edit: &Pushed<D>,
+    principal: &Principal<'_>,
+    work: &mut Work<'_, S>,
+) -> Result<Option<Verdict>, CommitError> {
+    let own = edit.stamp.generation;
+    // What a register has seen is below what it holds.
+    if own == 0 {
+        return Ok(None);
+    }
+    let (mut greatest, mut unseen) = (0, None);
+    edit.delta.each(|part| {
+        let at = work.entity(part.kind, part.id);
+        for (address, change) in part.changes {
+            let address = address.as_ref();
+            let corrupt = |corrupt| CommitError::from(damaged(part.kind, part.id, corrupt));
+            let entry = work.row(at, address)?.find(address).map_err(corrupt)?;
+            let held = match entry {
+                Some(entry) => entry.shown().map_err(corrupt)?.newest().stamp.generation,
+                None => 0,
+            };
+            greatest = held.max(greatest);
+            let others = change.register().into_iter().flat_map(|register| &register.seen);
+            let mut others = others.filter(|seen| !principal.replicas.contains(&seen.replica));
+            if others.any(|seen| seen.instant.generation > held) {
+                unseen.get_or_insert_with(|| spot(part.kind, part.id, address));
+            }
+        }
+        Ok::<_, CommitError>(())
+    })?;
+    let message = if unseen.is_some() {
+        "the edit claims to have seen a write of a generation that is unknown".to_owned()
+    } else if own > greatest.saturating_add(1) {
+        format!(
+            "the stamp is of generation {own}, its registers are of generation {greatest}: at most one more is taken"
+        )
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Verdict::Refused { code: Code::SEEN, message, spot: unseen }))
+}
+
+/// The greatest generation and the greatest time, each by itself.
+fn greater(a: Instant, b: Instant) -> Instant {
+    Instant { generation: a.generation.max(b.generation), time: a.time.max(b.time) }
+}
+
+/// The greatest generation and time known of a replica.
 fn newest_of<S: Store>(store: &S, replica: ReplicaId) -> Result<Instant, StoreError> {
     let Some(bytes) = store.record(Table::Newest, &replica.0)? else { return Ok(Instant::default()) };
     Reader::new(&bytes).instant().map_err(|_| unreadable("a replica's newest stamp"))
@@ -516,47 +574,50 @@ fn record_newest<S: Store>(
     instant: Instant,
     records: &mut Vec<RecordWrite>,
 ) -> Result<(), StoreError> {
-    if instant > newest_of(store, replica)? {
+    let known = newest_of(store, replica)?;
+    let now = greater(instant, known);
+    if now != known {
         let mut value = Vec::new();
-        value.instant(instant);
+        value.instant(now);
         records.push(RecordWrite::put(Table::Newest, replica.0, value));
     }
     Ok(())
 }
 
-fn note<'r>(newest: &mut BTreeMap<ReplicaId, Instant>, register: &Register<'r>) {
+fn note(newest: &mut Newest, register: &Register<'_>) {
     let alive = register.alive.iter().map(|c| (c.stamp.replica, c.stamp.instant()));
     for (replica, instant) in alive.chain(register.seen.iter().map(|s| (s.replica, s.instant))) {
         let known = newest.entry(replica).or_default();
-        *known = instant.max(*known);
+        *known = greater(instant, *known);
     }
 }
 
-/// Takes over what a page tells of replicas' newest stamps.
-pub(super) fn note_newest<S: Store, D: Delta + ?Sized>(
+/// By replica, what is found of its newest stamps.
+pub(super) type Newest = BTreeMap<ReplicaId, Instant>;
+
+/// Takes over what registers that are joined tell of replicas' newest stamps.
+pub(super) fn note_all<A>(newest: &mut Newest, joined: &[(A, Change<'_>)]) {
+    let registers = joined.iter().filter_map(|(_, change)| change.register());
+    registers.for_each(|register| note(newest, register));
+}
+
+/// Records what was found of replicas' newest stamps.
+pub(super) fn record_all<S: Store>(
     store: &S,
-    page: &D,
+    newest: Newest,
     records: &mut Vec<RecordWrite>,
 ) -> Result<(), StoreError> {
-    let mut newest = BTreeMap::new();
-    page.each::<StoreError>(|part| {
-        let registers = part.changes.iter().filter_map(|(_, change)| change.register());
-        registers.for_each(|register| note(&mut newest, register));
-        Ok(())
-    })?;
     newest.into_iter().try_for_each(|(replica, instant)| record_newest(store, replica, instant, records))
 }
 
 /// The newest stamps of all replicas, from the registers.
 pub(super) fn newest_of_all<S: Store>(store: &S) -> Result<Vec<RecordWrite>, StoreError> {
-    let mut newest = BTreeMap::new();
+    let mut newest = Newest::new();
     each_entry(store, &mut |_, _, entry| {
         note(&mut newest, &entry.shown()?);
         Ok(())
     })?;
     let mut records = Vec::new();
-    for (replica, instant) in newest {
-        record_newest(store, replica, instant, &mut records)?;
-    }
+    record_all(store, newest, &mut records)?;
     Ok(records)
 }

@@ -182,3 +182,95 @@ fn an_edit_names_each_address_once() {
     assert_eq!(line.push(&mut h, stamp(0, 60_000, 66), &[("task", "t", &good), ("task", "u", &good)]), None);
     assert_eq!(shows(&h, "u", "title"), text("good"));
 }
+
+#[test]
+fn a_loss_is_reported_though_the_same_replica_has_written_with_a_higher_generation() {
+    let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+    sync(&mut a, &mut h);
+    sync(&mut b, &mut h);
+    let op = Op::new("task", "u", Action::Put(vec![("title".to_owned(), Value::from("forced"))]));
+    a.transact(Millis(101_000), Force::Yes, |tx| tx.apply(&op)).unwrap();
+    put(&mut a, 102_000, "t", "title", "lost");
+    put(&mut b, 103_000, "t", "title", "won");
+    sync_at(&mut b, &mut h, 110_000).unwrap();
+    sync_at(&mut a, &mut h, 110_000).unwrap();
+    assert_eq!(shows(&a, "t", "title"), text("won"));
+    let lost = a.conflicts().unwrap();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!(lost[0].1.value, bytes("lost"));
+}
+
+#[test]
+fn a_generation_rises_by_one_from_what_is_held() {
+    let mut h = hub(9);
+    let mut line = Line::to(&mut h, &open_gate());
+    let title = [(address::field("title"), bytes("x"))];
+    let mut push = |generation, ms, id| line.push(&mut h, stamp(generation, ms, 66), &[("task", id, &title)]);
+    assert_eq!(push(u16::MAX, 50_000, "t"), Some(Code::SEEN));
+    assert_eq!(push(2, 50_001, "t"), Some(Code::SEEN));
+    assert_eq!(push(1, 50_002, "t"), None);
+    assert_eq!(push(2, 50_003, "t"), None);
+    assert_eq!(push(2, 50_004, "u"), Some(Code::SEEN), "of another entity nothing is held");
+    assert_eq!(push(0, 50_005, "u"), None);
+}
+
+/// The register that takes a key out of a set, having seen a write of replica 1.
+fn removal(stamp: Stamp, seen: Instant) -> Register<'static> {
+    let only = Candidate { stamp, rank: 0, saw: None, value: &[0xf4] };
+    let seen = vec![Seen { replica: replica(1), instant: seen }];
+    Register { floor: Stamp::LOWEST, alive: Alive::from(vec![only]), seen }
+}
+
+#[test]
+fn nobody_has_seen_what_is_later_or_of_a_higher_generation_than_what_was_written() {
+    let (mut a, mut h) = (device(1), hub(9));
+    sync(&mut a, &mut h);
+    let op = Op::new("task", "u", Action::Put(vec![("title".to_owned(), Value::from("forced"))]));
+    a.transact(Millis(140_000), Force::Yes, |tx| tx.apply(&op)).unwrap();
+    sync_at(&mut a, &mut h, 141_000).unwrap();
+    let mut line = Line::to(&mut h, &open_gate());
+    let tag = address::key("tags", "red");
+    let seen = |generation, ms| Instant { generation, time: ticks(ms) };
+    for (own, claimed) in [
+        (stamp(0, 149_000, 66), seen(0, 145_000)),
+        (stamp(1, 149_001, 66), seen(1, 140_000)),
+        (stamp(1, 149_002, 66), seen(0, 145_000)),
+    ] {
+        let entities = [("task", "t", vec![(tag.as_slice(), removal(own, claimed))])];
+        assert_eq!(line.push_with(&mut h, &entities), Some(Code::SEEN), "{claimed:?}");
+    }
+    act(&mut a, 143_000, "t", Action::Add { field: "tags".to_owned(), key: "red".to_owned() });
+    sync_at(&mut a, &mut h, 150_000).unwrap();
+    assert_eq!(shows(&h, "t", "tags"), Some(Shown::Set(["red".to_owned()].into())));
+}
+
+/// Far beyond any drift.
+const FAR_MS: u64 = 4_100_000_000_000;
+
+/// Joins at the hub what an upload brings of the far future.
+fn upload_from_afar(hub: &mut Device, of: u128) {
+    let value = bytes("from afar");
+    let only = Candidate { stamp: stamp(0, FAR_MS, of), rank: 0, saw: None, value: &value };
+    let change = Change::Join { register: Register::plain(only), source: None };
+    let changes = vec![(Arc::from(address::field("title")), change)];
+    let incoming = Incoming { kind: "task".into(), id: "far".into(), changes };
+    hub.join(NOW, &[incoming], Some(StoreId(66)), Trust::Peer, None).unwrap();
+    assert_eq!(hub.quarantined().unwrap(), 1);
+}
+
+#[test]
+fn what_was_set_aside_tells_nothing_of_its_author() {
+    let mut h = hub(9);
+    upload_from_afar(&mut h, 66);
+    let mut line = Line::to(&mut h, &open_gate());
+    let title = [(address::field("title"), bytes("x"))];
+    assert_eq!(line.push(&mut h, stamp(0, 50_000, 66), &[("task", "t", &title)]), None);
+    assert!(h.clock().high_water() <= ticks(160_000), "the hub's clock is in the year 2099");
+    // Nor is a later write taken for one that came again.
+    let mut b = device(2);
+    put(&mut b, 90_000, "u", "title", "won");
+    sync(&mut b, &mut h);
+    assert_eq!(line.push(&mut h, stamp(0, 60_000, 66), &[("task", "u", &title)]), None);
+    let told = h.losses_of(replica(66), 0, 1 << 20).unwrap().expect("the loss is told");
+    assert_eq!(told.conflicts.len(), 1);
+}
