@@ -15,7 +15,7 @@ use super::{
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
-use crate::id::StoreId;
+use crate::id::{ReplicaId, StoreId};
 use crate::identity::Cursor;
 use crate::register::Saw;
 use crate::row::{Change, decode_register, encode_register};
@@ -203,25 +203,33 @@ impl<S: Store> Replica<S> {
             ControlFlow::Continue(())
         })?;
         for (key, value) in &due {
-            let unreadable = |_: Cut| StoreError::Damaged("a record of the quarantine".to_owned());
-            let mut reader = Reader::new(value);
-            let mut read = || -> Result<Incoming<'_>, Cut> {
-                let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
-                let register = decode_register(reader.rest())?;
-                let change = Change::Join { register, source: None };
-                Ok(Incoming {
-                    kind: Arc::from(kind),
-                    id: Arc::from(id),
-                    changes: vec![(Arc::from(address), change)],
-                })
-            };
-            let incoming = read().map_err(unreadable)?;
+            let incoming = set_aside(value)?;
             if !is_on(Canary::ReleaseForgets) {
                 self.join(now, &[incoming], None, Trust::Peer, None)?;
             }
             commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
         }
         Ok(due.len())
+    }
+
+    /// Whether a register is set aside that any of these replicas has written.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn has_aside_of(&self, replicas: &[ReplicaId]) -> Result<bool, StoreError> {
+        let (mut found, mut failed) = (false, None);
+        self.store.records(Table::Quarantine, &[], &mut |_, value| {
+            match set_aside(value) {
+                Ok(incoming) => {
+                    let registers = incoming.changes.iter().filter_map(|(_, change)| change.register());
+                    let mut writers = registers.flat_map(|r| r.alive.iter().map(|c| c.stamp.replica));
+                    found = writers.any(|writer| replicas.contains(&writer));
+                }
+                Err(error) => failed = Some(error),
+            }
+            if found || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        failed.map_or(Ok(found), Err)
     }
 
     /// How many registers are set aside.
@@ -231,6 +239,18 @@ impl<S: Store> Replica<S> {
     pub fn quarantined(&self) -> Result<usize, StoreError> {
         count(&self.store, Table::Quarantine)
     }
+}
+
+/// A register as the quarantine keeps it.
+fn set_aside(record: &[u8]) -> Result<Incoming<'_>, StoreError> {
+    let mut reader = Reader::new(record);
+    let mut read = || -> Result<Incoming<'_>, Cut> {
+        let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
+        let register = decode_register(reader.rest())?;
+        let change = Change::Join { register, source: None };
+        Ok(Incoming { kind: Arc::from(kind), id: Arc::from(id), changes: vec![(Arc::from(address), change)] })
+    };
+    read().map_err(|_| StoreError::Damaged("a record of the quarantine".to_owned()))
 }
 
 fn newest_time(change: &Change<'_>) -> u64 {

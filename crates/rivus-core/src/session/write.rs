@@ -165,8 +165,14 @@ impl Session {
         if !filled.more {
             writing.done = filled.at;
             if !writing.caught_up || writing.quiet {
-                // With registers set aside the digests must differ, and the other side cannot know why.
-                if replica.quarantined()? == 0 {
+                // With registers set aside the digests must differ, and the other side cannot know why. At an authority that
+                // is so for who has written them: the others do not have them either.
+                let differs = if replica.identity().is_authority {
+                    replica.has_aside_of(&self.peer()?.about.replicas())?
+                } else {
+                    replica.quarantined()? > 0
+                };
+                if !differs {
                     let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
                     checkpoint = true;
                     let digest = filled.head.digest;

@@ -274,3 +274,25 @@ fn what_was_set_aside_tells_nothing_of_its_author() {
     let told = h.losses_of(replica(66), 0, 1 << 20).unwrap().expect("the loss is told");
     assert_eq!(told.conflicts.len(), 1);
 }
+
+fn verified(events: &[SessionEvent]) -> bool {
+    events.iter().any(|event| matches!(event, SessionEvent::Verified { .. }))
+        && !events.iter().any(|event| matches!(event, SessionEvent::Diverged { .. }))
+}
+
+#[test]
+fn what_one_device_brings_from_the_future_ends_nobody_elses_checkpoints() {
+    let (mut a, mut h) = (device(1), hub(9));
+    upload_from_afar(&mut h, 66);
+    for ms in [90_000_i64, 100_000] {
+        put(&mut a, ms, "t", "title", ms);
+        let events = sync_at(&mut a, &mut h, 110_000).unwrap();
+        assert!(verified(&events), "{events:?}");
+    }
+    // Its author has it, and the hub does not: their digests differ until it is due.
+    let mut author = device(66);
+    upload_from_afar(&mut h, 66);
+    put(&mut author, 90_000, "u", "title", "own");
+    let events = sync_at(&mut author, &mut h, 110_000).unwrap();
+    assert!(!events.iter().any(|event| matches!(event, SessionEvent::Diverged { .. })), "{events:?}");
+}
