@@ -206,6 +206,7 @@ impl Session {
         if !self.is_server() || self.writing.is_none() {
             return Err(unexpected("SKETCH to a side that is not read"));
         }
+        self.check_reads()?;
         match &mut self.helping {
             Helping::NotYet | Helping::Asking | Helping::Asked => {
                 self.helping = Helping::Telling { sketch: None, sent: 0, due: count }
@@ -218,6 +219,7 @@ impl Session {
     }
 
     pub(super) fn handle_lacks(&mut self, keys: Vec<Key>) -> Result<(), SessionError> {
+        self.check_reads()?;
         match &self.helping {
             Helping::Telling { sent, due: 0, .. } if *sent > 0 => {
                 self.helping = Helping::Giving { keys: keys.into_iter().collect(), after: 0 };
@@ -251,6 +253,9 @@ impl Session {
             mending.cost.bytes += frame.len();
             mending.cost.rounds += 1;
             return Ok(Some(frame));
+        }
+        if matches!(&self.helping, Helping::Telling { due: 1.., .. } | Helping::Giving { .. }) {
+            self.check_reads()?;
         }
         match &mut self.helping {
             // The page and the CHECKPOINT are out.

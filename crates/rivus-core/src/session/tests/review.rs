@@ -296,3 +296,40 @@ fn what_one_device_brings_from_the_future_ends_nobody_elses_checkpoints() {
     let events = sync_at(&mut author, &mut h, 110_000).unwrap();
     assert!(!events.iter().any(|event| matches!(event, SessionEvent::Diverged { .. })), "{events:?}");
 }
+
+#[test]
+fn a_right_to_read_that_is_taken_away_ends_repairs() {
+    let may = Arc::new(AtomicBool::new(true));
+    let gate = switched(&may, Access::Read);
+    let ask = Frame::AskSketch { count: 64 }.encode();
+    let lacks = Frame::Lacks(vec![crate::sketch::Key(1)]).encode();
+    let goaway = |t: &mut Session, h: &mut Device| {
+        let told = t.poll_transmit(h, NOW).unwrap().unwrap();
+        matches!(Frame::decode(&told), Ok(Frame::Goaway { code: Code::SCOPE, .. }))
+    };
+    for asked_before in 0..4 {
+        may.store(true, Ordering::Relaxed);
+        let (mut a, mut h) = (device(1), hub(9));
+        put(&mut h, 1000, "t", "title", "secret");
+        let (mut s, mut t) = (with("a1", Want::Live), serve(&gate));
+        let mut two = End { replica: &mut h, session: &mut t, now: NOW };
+        run(&mut End { replica: &mut a, session: &mut s, now: NOW }, &mut two, usize::MAX).unwrap();
+        let drain = |t: &mut Session, h: &mut Device| while t.poll_transmit(h, NOW).unwrap().is_some() {};
+        if asked_before > 0 {
+            t.handle(&mut h, &ask, NOW).unwrap();
+        }
+        if asked_before > 1 {
+            drain(&mut t, &mut h);
+        }
+        if asked_before > 2 {
+            t.handle(&mut h, &lacks, NOW).unwrap();
+        }
+        may.store(false, Ordering::Relaxed);
+        match asked_before {
+            0 => assert_eq!(code(t.handle(&mut h, &ask, NOW)), Code::SCOPE),
+            2 => assert_eq!(code(t.handle(&mut h, &lacks, NOW)), Code::SCOPE),
+            _ => {}
+        }
+        assert!(goaway(&mut t, &mut h), "after {asked_before} steps");
+    }
+}
