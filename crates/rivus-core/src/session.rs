@@ -437,7 +437,7 @@ impl Session {
     /// the store, and whenever the socket can take more.
     ///
     /// # Errors
-    /// [`SessionError`]: the connection is over.
+    /// [`SessionError`]: the connection is over. A last frame that tells the other side why is returned by the next call.
     pub fn poll_transmit<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
@@ -450,7 +450,11 @@ impl Session {
                 self.close(&error);
                 Ok(self.control.pop_front())
             }
-            other => other,
+            Err(error) => {
+                self.close(&error);
+                Err(error)
+            }
+            sent => sent,
         }
     }
 

@@ -12,9 +12,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::{Session, SessionError, SessionEvent, unexpected};
+use super::{Session, SessionError, SessionEvent, unexpected, write};
 use crate::clock::Millis;
-use crate::code::Code;
 use crate::replica::{Delta, Joined, Replica, Trust};
 use crate::sketch::{Key, SYMBOLS_MAX, Sketch, Symbol, difference};
 use crate::store::Store;
@@ -347,16 +346,14 @@ fn fill<S: Store>(
     keys: &mut BTreeSet<Key>,
     after: u64,
 ) -> Result<Option<u64>, SessionError> {
+    let mut too_long = None;
     let next = replica.find(keys, after, &mut |kind, id, registers| {
-        encoder.entity(kind, id, registers.iter().map(|(address, register)| (*address, register)));
+        let registers = || registers.iter().map(|(address, register)| (*address, register));
+        encoder.entity(kind, id, registers());
+        if encoder.len() > FRAME_BYTES_MAX {
+            too_long = Some(write::too_long(kind, id, registers()));
+        }
         if encoder.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    if encoder.len() > FRAME_BYTES_MAX {
-        let message =
-            "a register's concurrent values are together longer than a frame: write the field once more, \
-                       and that value alone remains"
-                .to_owned();
-        return Err(SessionError::Refused { code: Code::TOO_LARGE, message });
-    }
-    Ok(next)
+    too_long.map_or(Ok(next), Err)
 }

@@ -6,6 +6,7 @@ use super::echo::Echoes;
 use super::read::low;
 use super::window::Outgoing;
 use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
+use crate::address::Parts;
 use crate::canary::{Canary, is_on};
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
@@ -243,8 +244,8 @@ fn fill<S: Store>(
     echoes: &Echoes,
     bytes_max: usize,
 ) -> Result<Filled, SessionError> {
-    let (mut at, mut more, mut failed) = (writing.at, false, None);
-    let mut registers = 0;
+    let (mut at, mut more, mut failed): (_, _, Option<SessionError>) = (writing.at, false, None);
+    let (mut registers, most) = (0, bytes_max.min(FRAME_BYTES_MAX));
     let head = replica.store().changes(writing.at, &mut |changed| {
         if encoder.is_full() {
             more = true;
@@ -253,24 +254,47 @@ fn fill<S: Store>(
         match add(encoder, writing, receiver, echoes, changed) {
             Ok(added) => registers += added,
             Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                failed = Some(damaged(changed.kind, changed.id, corrupt).into());
                 return ControlFlow::Break(());
             }
+        }
+        if encoder.len() > most {
+            failed = Some(longer_than_a_frame(changed));
+            return ControlFlow::Break(());
         }
         at = changed.seq;
         ControlFlow::Continue(())
     })?;
     match failed {
-        Some(error) => Err(error.into()),
-        None if encoder.len() > bytes_max.min(FRAME_BYTES_MAX) => {
-            let message =
-                "a register's concurrent values are together longer than a frame: write the field once \
-                           more, and that value alone remains"
-                    .to_owned();
-            Err(SessionError::Refused { code: Code::TOO_LARGE, message })
-        }
+        Some(error) => Err(error),
         None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers }),
     }
+}
+
+/// A row that no frame carries is one register whose candidates are long.
+fn longer_than_a_frame(changed: Changed<'_>) -> SessionError {
+    let entries = Row::new(changed.bytes, changed.seq).map(|row| row.entries());
+    let entries = entries.into_iter().flatten().filter_map(Result::ok);
+    let registers = entries.filter_map(|entry| Some((entry.address, entry.shown().ok()?)));
+    let registers: Vec<_> = registers.collect();
+    too_long(changed.kind, changed.id, registers.iter().map(|(address, register)| (*address, register)))
+}
+
+/// What is to be done about a register that no frame carries: the longest of these.
+pub(super) fn too_long<'r, 'v: 'r>(
+    kind: &str,
+    id: &str,
+    registers: impl Iterator<Item = (&'r [u8], &'r Register<'v>)>,
+) -> SessionError {
+    let len = |register: &Register<'_>| register.alive.iter().map(|c| c.value.len()).sum::<usize>();
+    let longest = registers.max_by_key(|(_, register)| len(register));
+    let parts = longest.and_then(|(address, _)| Parts::parse(address));
+    let field = parts.map_or(String::new(), |parts| format!(" in field `{}`", parts.name));
+    let message = format!(
+        "{kind} `{id}`{field}: a register's concurrent values are together longer than a frame: write the field once \
+         more, and that value alone remains"
+    );
+    SessionError::Refused { code: Code::TOO_LARGE, message }
 }
 
 fn add(

@@ -354,17 +354,20 @@ impl<H: Host> Pump<H> {
             }
             session.poll_transmit(replica, now)
         };
-        match self.blocking(self.length, poll).await? {
-            Ok(frame) => {
-                let long = frame.as_ref().is_some_and(|frame| frame.len() > MOMENT_BYTES_MAX);
-                self.length = if long { Length::Unknown } else { Length::Moment };
-                Ok(frame)
-            }
+        let sent = match self.blocking(self.length, poll).await? {
             Err(error) => {
                 failed.get_or_insert(error.into());
-                Ok(None)
+                let last = |session: &mut Session, replica: &mut Replica<H::Store>, now| {
+                    session.poll_transmit(replica, now)
+                };
+                self.blocking(self.length, last).await?
             }
-        }
+            sent => sent,
+        };
+        let frame = sent.map_err(SyncError::from)?;
+        let long = frame.as_ref().is_some_and(|frame| frame.len() > MOMENT_BYTES_MAX);
+        self.length = if long { Length::Unknown } else { Length::Moment };
+        Ok(frame)
     }
 
     async fn take(&mut self, bytes: Vec<u8>, failed: &mut Option<SyncError>) -> Result<(), SyncError> {
