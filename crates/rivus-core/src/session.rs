@@ -477,8 +477,7 @@ impl Session {
         if let Some(frame) = self.next_auth() {
             return Ok(Some(frame));
         }
-        self.tell_losses(replica)?;
-        if let Some(frame) = self.control.pop_front() {
+        if let Some(frame) = self.next_answer(replica)? {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_push(replica, now)? {

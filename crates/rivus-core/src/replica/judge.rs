@@ -158,8 +158,15 @@ impl Taint {
             Ok(())
         });
         added.unwrap_or_else(|never| match never {});
+        if self.entities.len() > TAINTED_MAX {
+            self.entities.clear();
+            self.all = Some(answer);
+        }
     }
 }
+
+/// How many tainted entities are told apart. Beyond, every edit waits until its author has heard of the refusals.
+const TAINTED_MAX: usize = 4096;
 
 fn entity_key<A>(part: &Part<'_, A>) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 + part.kind.len() + part.id.len());

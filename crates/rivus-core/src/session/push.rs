@@ -16,7 +16,7 @@ use crate::replica::{
     Verdicts,
 };
 use crate::store::Store;
-use crate::wire::{Exception, FRAME_BYTES_MAX, Frame, Words};
+use crate::wire::{Exception, FRAME_BYTES_MAX, Words};
 
 /// How many pushes may be unanswered at a time.
 const IN_FLIGHT_MAX: usize = 4;
@@ -414,8 +414,7 @@ impl Session {
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
         let refused = exceptions.iter().filter_map(|exception| exception.code).collect();
         self.events.push_back(SessionEvent::Taken { registers, refused });
-        self.tell_losses(replica)?;
-        self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
+        self.telling.answer(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions });
         Ok(())
     }
 

@@ -359,3 +359,53 @@ fn a_register_that_no_page_carries_is_named_and_the_other_side_is_told() {
     assert!(matches!(Frame::decode(&told), Ok(Frame::Goaway { code: Code::TOO_LARGE, .. })));
     assert!(t.is_closed());
 }
+
+#[test]
+fn losses_are_told_one_frame_at_a_time_and_before_the_answer() {
+    let (mut b, mut h) = (device(2), hub(9));
+    let mut line = Line::to(&mut h, &open_gate());
+    let long = |n: u64| bytes(Value::Bytes(vec![u8::try_from(n).unwrap(); 200_000]));
+    for n in 0..8 {
+        put(&mut b, 90_000 + n, &format!("t{n}"), "title", "won");
+    }
+    sync(&mut b, &mut h);
+    let entities = |n| (format!("t{n}"), [(address::field("title"), long(n))]);
+    for n in 0..8 {
+        line.edits += 1;
+        line.encoder.start_edit(line.edits, 1);
+        let ((id, writes), stamp) = (entities(n), stamp(0, 50_000 + n, 66));
+        let register = plain(stamp, &writes[0].1);
+        line.encoder.entity("task", &id, [(&*writes[0].0, &register)].into_iter());
+    }
+    let frame = line.encoder.finish_push(0, 1, None);
+    line.session.handle(&mut h, &frame, NOW).unwrap();
+    let mut told = Vec::new();
+    while told.last() != Some(&tag::ACK) {
+        assert!(line.session.control.is_empty(), "nothing encoded waits");
+        told.push(line.session.poll_transmit(&mut h, NOW).unwrap().expect("the answer is to come")[0]);
+    }
+    assert!(told.len() > 4 && told.iter().rev().skip(1).all(|tag| *tag == tag::LOST), "{told:?}");
+}
+
+#[test]
+fn so_many_refused_entities_are_told_apart_and_beyond_them_every_edit_waits() {
+    let mut h = hub(9);
+    for (refused, waits) in [(4096, false), (4097, true)] {
+        let mut line = Line::to(&mut h, &open_gate());
+        let null = plain(stamp(0, 50_000, 77), &[0xf6]);
+        line.encoder.start_edit(1, refused);
+        for n in 0..refused {
+            line.encoder.entity("task", &format!("e{n}"), [(&*address::field("x"), &null)].into_iter());
+        }
+        let own = plain(stamp(0, 60_000, 66), &[0xf5]);
+        line.encoder.start_edit(1, 1);
+        line.encoder.entity("task", &format!("other {waits}"), [(&*address::field("x"), &own)].into_iter());
+        let frame = line.encoder.finish_push(0, 1, None);
+        line.session.handle(&mut h, &frame, NOW).unwrap();
+        let answer = line.session.poll_transmit(&mut h, NOW).unwrap().unwrap();
+        let Frame::Ack(ack) = Frame::decode(&answer).unwrap() else { panic!("{answer:?}") };
+        let codes: Vec<_> = ack.exceptions.iter().map(|exception| exception.code).collect();
+        let expected = [Some(Code::FOREIGN_STAMP), None];
+        assert_eq!(codes, if waits { &expected[..] } else { &expected[..1] });
+    }
+}
