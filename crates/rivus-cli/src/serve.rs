@@ -77,7 +77,7 @@ async fn wait_for_the_end(ends: &mut Ends, hub: &Hub, form: Form) {
         tokio::select! {
             () = ends.next() => return,
             () = reload.next() => match hub.reload() {
-                Ok(()) => crate::note("certificates and keys that changed were read again", form),
+                Ok(()) => crate::note("certificates and keys were read again", form),
                 Err(error) => crate::note(&format!("not read again: {error}"), form),
             },
         }

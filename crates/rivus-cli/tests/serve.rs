@@ -180,7 +180,7 @@ fn a_hub_with_a_certificate_is_synced_with_reloaded_watched_and_ended() {
     hub.signal("-TERM");
     let (code, last, log) = hub.end();
     assert_eq!((code, &last["stopped"]), (0, &true.into()), "{log}");
-    assert!(log.contains("certificates and keys that changed were read again"), "{log}");
+    assert!(log.contains("certificates and keys were read again"), "{log}");
     assert!(log.contains("connection ended") && log.contains("ann"), "{log}");
     assert!(!log.contains("fd5c"), "a token was logged: {log}");
     let (code, _, err) = place.run(&["health", "--admin", &admin]);

@@ -9,7 +9,6 @@ mod client;
 mod dial;
 mod error;
 pub(crate) mod fetch;
-#[cfg(any(feature = "jwt", feature = "tls"))]
 mod files;
 mod hub;
 #[cfg(feature = "jwt")]

@@ -20,6 +20,7 @@ use super::metrics::{Metrics, Watcher};
 use super::options::HubOptions;
 use crate::Db;
 use crate::machine::seeds;
+use crate::net::files::Reread;
 use crate::net::pump::{Pump, Sight, Wakes, told_to};
 use crate::net::{QUIET, SyncError};
 
@@ -48,30 +49,42 @@ impl Sources {
         }
     }
 
-    /// Reads again what has changed.
-    pub(super) fn reload(&self) -> Result<(), SyncError> {
-        #[cfg(feature = "tls")]
-        if let Some(certificate) = &self.certificate
-            && self.noted(certificate.reload())?
-        {
-            tracing::info!("the certificate was read again");
-        }
-        #[cfg(feature = "jwt")]
-        if let Some(jwt) = &self.jwt
-            && self.noted(jwt.reload())?
-        {
-            tracing::info!("the keys of tokens were read again");
-        }
-        Ok(())
+    /// Reads again what is to be. What cannot be read of one keeps nothing of another from being read.
+    ///
+    /// # Errors
+    /// The first failure; the others are logged.
+    pub(super) fn reload(&self, reread: Reread) -> Result<(), SyncError> {
+        #[cfg(not(any(feature = "jwt", feature = "tls")))]
+        let _ = reread;
+        let reloaded: [Result<(), SyncError>; 2] = [
+            #[cfg(feature = "tls")]
+            self.certificate.as_ref().map_or(Ok(()), |certificate| {
+                self.note(certificate.reload(reread), "the certificate was read again")
+            }),
+            #[cfg(not(feature = "tls"))]
+            Ok(()),
+            #[cfg(feature = "jwt")]
+            self.jwt
+                .as_ref()
+                .map_or(Ok(()), |jwt| self.note(jwt.reload(reread), "the keys of tokens were read again")),
+            #[cfg(not(feature = "jwt"))]
+            Ok(()),
+        ];
+        reloaded.into_iter().collect()
     }
 
     #[cfg(any(feature = "jwt", feature = "tls"))]
-    fn noted<T>(&self, reloaded: Result<T, SyncError>) -> Result<T, SyncError> {
-        if let Err(error) = &reloaded {
-            self.metrics.reloads_failed.add(1);
-            tracing::error!(%error, "not read again, the former one is used");
+    fn note(&self, reloaded: Result<bool, SyncError>, done: &str) -> Result<(), SyncError> {
+        match reloaded {
+            Ok(true) => tracing::info!("{done}"),
+            Ok(false) => {}
+            Err(error) => {
+                self.metrics.reloads_failed.add(1);
+                tracing::error!(%error, "not read again, the former one is used");
+                return Err(error);
+            }
         }
-        reloaded
+        Ok(())
     }
 }
 
@@ -135,7 +148,7 @@ impl Listen {
                 Some(_) = self.connections.join_next(), if !self.connections.is_empty() => {}
                 _ = reload.tick() => {
                     let sources = Arc::clone(&self.sources);
-                    tokio::task::spawn_blocking(move || sources.reload());
+                    tokio::task::spawn_blocking(move || sources.reload(Reread::Changed));
                 }
                 () = told_to(&mut stop) => break,
             }
