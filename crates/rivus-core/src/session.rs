@@ -32,7 +32,7 @@ use crate::identity::{Peer, Seeds};
 use crate::replica::{Replica, RoleError};
 use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
-use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
+use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX, WireError, tag};
 
 pub use grant::{
     Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits,
@@ -186,6 +186,8 @@ pub enum SessionEvent {
         /// How many round trips, the exchange of the registers being one.
         rounds: usize,
     },
+    /// The other side has found the digests to differ, and asks where.
+    AskedToCompare,
     /// At the same position the digests are equal.
     Verified {
         /// The position.
@@ -340,6 +342,18 @@ impl Session {
             uploaded: false,
             events: VecDeque::new(),
         }
+    }
+
+    /// Whether the other side has said hello, or need not: before that nothing that it may have compressed is taken.
+    #[must_use]
+    pub fn has_greeted(&self) -> bool {
+        !self.is_server() || self.phase != Phase::Greeting
+    }
+
+    /// Says from which network the other side connects. Those without a name who come from one pay together for what they
+    /// send; without this all of them do.
+    pub fn comes_from(&mut self, network: &str) {
+        self.granted.network = network.to_owned();
     }
 
     /// Takes a received frame. `now` is the machine's clock.
@@ -544,7 +558,8 @@ impl Session {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
             self.control.clear();
-            let message = message.to_owned();
+            let mut message = message.to_owned();
+            grant::cut(&mut message, GOODBYE_BYTES_MAX);
             self.control.push_back(Frame::Goaway { code, message, retry_after_ms }.encode());
         }
     }
@@ -600,6 +615,25 @@ impl Session {
     }
 }
 
+/// How much of the words of a goodbye is told, in bytes: it has to fit a frame of its type.
+const GOODBYE_BYTES_MAX: usize = GOAWAY_BYTES_MAX / 2;
+
+/// How many characters of what the other side says are shown or logged.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// Words of the other side as they can be shown: cut, and without characters that move a terminal.
+fn shown(words: &str) -> String {
+    let mut shown = String::new();
+    for (count, char) in words.chars().enumerate() {
+        if count == SHOWN_CHARS_MAX {
+            shown.push('…');
+            break;
+        }
+        if char.is_control() { shown.extend(char.escape_default()) } else { shown.push(char) }
+    }
+    shown
+}
+
 fn compare_policies<S: Store>(
     replica: &Replica<S>,
     policies: &crate::wire::Policies,
@@ -638,7 +672,7 @@ pub enum SessionError {
         message: String,
     },
     /// The other side ended it.
-    #[error("the other side closed: {code}: {message}")]
+    #[error("the other side closed: {code}: {}", shown(.message))]
     Goaway {
         /// Why.
         code: Code,

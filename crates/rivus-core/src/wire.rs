@@ -43,6 +43,8 @@ pub const WINDOW_BYTES: u64 = 4 * PAGE_BYTES_AIM as u64;
 pub const GREETING_BYTES_MAX: usize = 64 << 10;
 /// The longest SCHEMA, in bytes.
 pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
+/// The longest GOAWAY, in bytes.
+pub const GOAWAY_BYTES_MAX: usize = 64 << 10;
 /// The most replica ids that a HELLO may name.
 pub const REPLICAS_MAX: usize = 1024;
 /// The longest token, in bytes.
@@ -397,6 +399,7 @@ fn name(tag: u8) -> &'static str {
 fn bytes_max(tag: u8) -> usize {
     match tag {
         tag::HELLO | tag::WELCOME | tag::RESET | tag::AUTH => GREETING_BYTES_MAX,
+        tag::GOAWAY => GOAWAY_BYTES_MAX,
         tag::SCHEMA => SCHEMA_BYTES_MAX,
         _ => FRAME_BYTES_MAX,
     }

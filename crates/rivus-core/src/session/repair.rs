@@ -206,6 +206,10 @@ impl Session {
             return Err(unexpected("SKETCH to a side that is not read"));
         }
         self.check_reads()?;
+        // What this side has found itself was told then.
+        if matches!(self.helping, Helping::NotYet) {
+            self.events.push_back(SessionEvent::AskedToCompare);
+        }
         match &mut self.helping {
             Helping::NotYet | Helping::Asking | Helping::Asked => {
                 self.helping = Helping::Telling { sketch: None, sent: 0, due: count }

@@ -11,7 +11,7 @@ use rivus_core::code::Code;
 use rivus_core::replica::Replica;
 use rivus_core::session::{Answered, LeftOver, Session, SessionError, SessionEvent, Stand};
 use rivus_core::store::Store;
-use rivus_core::wire::{FRAME_BYTES_MAX, capability};
+use rivus_core::wire::{FRAME_BYTES_MAX, capability, tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -380,6 +380,10 @@ impl<H: Host> Pump<H> {
         };
         let taken = self
             .blocking(length, move |session, replica, now| {
+                // Nobody has said yet that they may.
+                if bytes.first() == Some(&tag::COMPRESSED) && !session.has_greeted() {
+                    return Err(SyncError::Packing);
+                }
                 let frame = packing::unpack(bytes)?;
                 session.handle(replica, &frame, now).map_err(SyncError::from)
             })

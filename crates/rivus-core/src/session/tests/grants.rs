@@ -543,6 +543,8 @@ fn a_flood_of_frames_that_carry_nothing_runs_out_of_credit() {
     assert!(taken < 60 && matches!(ended, SessionError::Rate { retry_after_ms: 1.. }), "{taken}: {ended:?}");
     let (_, again) = claim(&mut h, &gate, None, 66, &[66]);
     assert_eq!(code(again), Code::RATE, "another connection helps nothing");
-    let (_, other) = claim(&mut h, &gate, None, 67, &[67]);
-    assert_eq!(other, Ok(()), "and nobody else pays for it");
+    let (_, again) = claim(&mut h, &gate, None, 67, &[67]);
+    assert_eq!(code(again), Code::RATE, "nor does another store");
+    let (_, other) = claim(&mut h, &gate, Some("b1"), 68, &[68]);
+    assert_eq!(other, Ok(()), "and nobody with a name pays for it");
 }

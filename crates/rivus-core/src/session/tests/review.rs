@@ -409,3 +409,63 @@ fn so_many_refused_entities_are_told_apart_and_beyond_them_every_edit_waits() {
         assert_eq!(codes, if waits { &expected[..] } else { &expected[..1] });
     }
 }
+
+#[test]
+fn an_authority_tells_that_it_was_asked_where_the_digests_differ() {
+    let (mut a, mut h) = (device(1), hub(9));
+    put(&mut h, 1000, "t", "title", "one");
+    sync(&mut a, &mut h);
+    // The hub does not have this one.
+    let value = bytes("only here");
+    let change = Change::Join { register: plain(stamp(0, 900, 5), &value), source: None };
+    let changes = vec![(Arc::from(address::field("note")), change)];
+    let bogus = Incoming { kind: "task".into(), id: "t".into(), changes };
+    a.join(NOW, &[bogus], None, Trust::Authority, None).unwrap();
+    let (mut s, mut t) = (client(Want::Once), server());
+    let mut two = End { replica: &mut h, session: &mut t, now: NOW };
+    run(&mut End { replica: &mut a, session: &mut s, now: NOW }, &mut two, usize::MAX).unwrap();
+    let asked = |session: &mut Session| {
+        session.poll_events().filter(|event| *event == SessionEvent::AskedToCompare).count()
+    };
+    assert_eq!((asked(&mut t), asked(&mut s)), (1, 0));
+}
+
+#[test]
+fn those_without_a_name_pay_together_for_what_comes_from_one_network() {
+    let mut h = hub(9);
+    let limits = Limits { registers_per_second: Some(1), ..Limits::default() };
+    let gate = Arc::new(Gate::new(Grants::everybody()).limits(limits));
+    let mut hello = |store: u64, network: &str| {
+        let fingerprint = h.schema().fingerprint();
+        let ids = [replica(store.into())].into_iter();
+        let about = About::new(StoreId(store), ids, &[(Incarnation(7), 1)], 1, fingerprint, NOW.0);
+        let (version_min, version_max) = (1, 1);
+        let hello = Hello { version_min, version_max, capabilities: 0, about, token: None, offers: true };
+        let mut session = serve(&gate);
+        session.comes_from(network);
+        session.handle(&mut h, &Frame::Hello(hello).encode(), NOW)
+    };
+    let taken = (100..200).take_while(|store| hello(*store, "192.0.2.1").is_ok()).count();
+    assert!(taken < 10, "{taken} stores of one network");
+    assert_eq!(code(hello(300, "192.0.2.1")), Code::RATE);
+    assert_eq!(hello(301, "192.0.2.2"), Ok(()), "and nobody else pays for it");
+}
+
+#[test]
+fn what_the_other_side_says_is_bounded_and_moves_no_terminal() {
+    let goaway =
+        |message: String| Frame::Goaway { code: Code::CLOSED, message, retry_after_ms: None }.encode();
+    let bound = WireError::Bound { what: "bytes in a frame of this type", max: 64 << 10 };
+    assert_eq!(Frame::decode(&goaway("x".repeat(64 << 10))), Err(bound));
+    assert!(Frame::decode(&goaway("x".repeat(60 << 10))).is_ok());
+    let message = format!("\u{1b}[2J\n\0{}", "é".repeat(1000));
+    let error = SessionError::Goaway { code: Code(9999), message, retry_after_ms: None };
+    let shown = error.to_string();
+    assert!(shown.contains("\\u{1b}[2J\\n\\u{0}é") && shown.ends_with("é…"), "{shown}");
+    assert!(shown.chars().count() < 260 && !shown.chars().any(char::is_control), "{shown}");
+    // What this side says fits, however much it has to say.
+    let (mut h, mut session) = (hub(9), server());
+    session.end(Code::SCHEMA, &"é".repeat(100_000));
+    let told = session.poll_transmit(&mut h, NOW).unwrap().unwrap();
+    assert!(matches!(Frame::decode(&told), Ok(Frame::Goaway { code: Code::SCHEMA, .. })));
+}

@@ -1,11 +1,11 @@
 //! Accepting connections, each in a task of its own, until the hub stops.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rivus_core::code::Code;
-use rivus_core::session::{Gate, Role, Session, SessionEvent, SessionOptions, Want};
+use rivus_core::session::{Gate, Role, Session, SessionError, SessionEvent, SessionOptions, Want};
 use rivus_core::wire::capability;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -15,8 +15,8 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::door::{Door, Refusal};
-use super::guests::{Guests, Place};
-use super::metrics::{Metrics, Watcher};
+use super::guests::{Guests, Place, network};
+use super::metrics::{Metrics, OTHER, Watcher};
 use super::options::HubOptions;
 use crate::Db;
 use crate::machine::seeds;
@@ -174,6 +174,7 @@ impl Listen {
                     door: Arc::clone(&self.door),
                     gate: Arc::clone(&self.gate),
                     metrics: Arc::clone(&self.metrics),
+                    network: network(from.ip()),
                     place,
                 };
                 self.connections.spawn(one.run(socket, stop.clone()).instrument(span));
@@ -209,6 +210,8 @@ struct One {
     door: Arc<Door>,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
+    /// Where it comes from.
+    network: IpAddr,
     /// Given back when the connection has ended.
     place: (Place, OwnedSemaphorePermit),
 }
@@ -226,13 +229,14 @@ impl One {
             }
         };
         self.metrics.connections.add(1);
-        let session = Session::new(SessionOptions {
+        let mut session = Session::new(SessionOptions {
             role: Role::Server { gate: self.gate },
             want: Want::Live,
             offers: true,
             seeds: seeds(),
             capabilities: capability::ZSTD,
         });
+        session.comes_from(&self.network.to_string());
         let wakes = Wakes { changes: self.db.shared.changes.subscribe(), stop, asks: Arc::default() };
         let watcher = Watcher::new(&self.metrics);
         let pump = Pump::new(Arc::clone(&self.db.shared), session, |_| {}).unheard();
@@ -271,6 +275,8 @@ impl Metrics {
     /// Counts a session that ended with an error.
     fn end(&self, error: &SyncError) {
         let code = match error {
+            // What others tell may be any number, and the labels are few.
+            SyncError::Session(SessionError::Goaway { code, .. }) if code.name().is_none() => Some(OTHER),
             SyncError::Session(error) => error.code(),
             SyncError::Silent => Some(Code::TIMEOUT),
             SyncError::Packing => Some(Code::BAD_FRAME),
@@ -287,3 +293,31 @@ impl Metrics {
 const DOORMEN: usize = 64;
 /// How often is looked whether certificates and keys have changed.
 const RELOAD: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::metrics::Readings;
+    use super::*;
+
+    #[test]
+    fn codes_that_others_make_up_share_one_label() {
+        let metrics = Metrics::default();
+        let told = |code| SessionError::Goaway { code, message: String::new(), retry_after_ms: None };
+        (10_000..10_100).for_each(|code| metrics.end(&told(Code(code)).into()));
+        metrics.end(&told(Code::STALLED).into());
+        // The application's own are told apart.
+        let own = SessionError::Refused { code: Code(20_000), message: String::new() };
+        metrics.end(&own.into());
+        let text = metrics.text(Readings::default());
+        let lines: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("rivus_sessions_ended_total{")).collect();
+        assert_eq!(
+            lines,
+            [
+                "code=\"504\",name=\"STALLED\"} 1",
+                "code=\"20000\",name=\"\"} 1",
+                "code=\"other\",name=\"\"} 100",
+            ]
+        );
+    }
+}
