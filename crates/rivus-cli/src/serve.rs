@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rivus::{Hub, HubOptions, Jwt, Limits};
 use serde::Serialize;
 
-use self::settings::Serve;
+use self::settings::{Serve, WhoRestores};
 use crate::args::Global;
 use crate::database;
 use crate::network::Ends;
@@ -100,6 +100,12 @@ fn options(serve: &Serve) -> Result<HubOptions> {
             Some(subject) => options.grant_as(subject, &grant.token, grant.rank),
             None => options.grant(&grant.token, grant.rank),
         };
+    }
+    if let Some(WhoRestores(restore)) = &serve.restore {
+        options = options.restore(restore.clone());
+    }
+    for origin in serve.allow_origin.iter().flatten() {
+        options = options.allow_origin(origin);
     }
     if serve.peer == Some(true) {
         options = options.as_peer();

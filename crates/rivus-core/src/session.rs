@@ -35,7 +35,7 @@ use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX, WireError, tag};
 
 pub use grant::{
-    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits,
+    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits, Restore,
     SUBJECT_BYTES_MAX, Validator,
 };
 

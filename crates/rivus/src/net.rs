@@ -41,7 +41,7 @@ pub use remote::Remote;
 pub use report::{Pulled, Pushed, SyncReport};
 pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use rivus_core::session::{
-    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Validator,
+    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Restore, Validator,
 };
 pub use rounds::Background;
 pub use state::{Delivery, Phase, SyncState, Why};

@@ -431,6 +431,34 @@ fn an_authority_tells_that_it_was_asked_where_the_digests_differ() {
 }
 
 #[test]
+fn who_may_restore_is_said_apart_from_limits_and_validators() {
+    let restores = |gate: Gate| {
+        let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+        put(&mut b, 1000, "u", "title", "as somebody else");
+        sync(&mut a, &mut b);
+        let gate = Arc::new(gate);
+        let (mut s, mut t) = (with("a1", Want::Once), serve(&gate));
+        let mut two = End { replica: &mut h, session: &mut t, now: NOW };
+        run(&mut End { replica: &mut a, session: &mut s, now: NOW }, &mut two, usize::MAX).unwrap();
+        shows(&h, "u", "title").is_some()
+    };
+    let gate = || Gate::new(Grants::nobody().grant_as("ann", "a1", 0));
+    let limits = Limits { value_bytes_max: 100, ..Limits::default() };
+    let validator = || Arc::new(crate::session::By(|_: &str, _: &Proposed<'_>| Ok(())));
+    let all = |of: Access| Arc::new(crate::session::By(move |_: &str, access: Access, _: &str| access != of));
+    assert!(restores(gate()));
+    assert!(restores(gate().limits(limits)), "a limit is no wish to judge");
+    assert!(!restores(gate().validator(validator())));
+    assert!(restores(gate().validator(validator()).restore(Restore::Everybody)));
+    assert!(restores(gate().validator(validator()).restore(Restore::subjects(["bob", "ann"]))));
+    assert!(!restores(gate().restore(Restore::subjects(["bob"]))));
+    assert!(!restores(gate().restore(Restore::Nobody)));
+    assert!(!restores(gate().restore(Restore::Everybody).authorizer(all(Access::Restore))), "both are asked");
+    // Those without a token have no name.
+    assert!(!Gate::new(Grants::everybody()).restore(Restore::subjects([""])).allows("", Access::Restore, ""));
+}
+
+#[test]
 fn those_without_a_name_pay_together_for_what_comes_from_one_network() {
     let mut h = hub(9);
     let limits = Limits { registers_per_second: Some(1), ..Limits::default() };

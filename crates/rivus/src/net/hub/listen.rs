@@ -116,6 +116,7 @@ impl Listen {
             #[cfg(feature = "tls")]
             tls,
             metrics: Arc::clone(&metrics),
+            origins: options.origins.clone().into(),
         };
         Ok(Self {
             door: Arc::new(door),
