@@ -96,6 +96,11 @@ fn options(serve: &Serve) -> Result<HubOptions> {
         options = options.grant(&grant.token, grant.rank);
     }
     for grant in &serve.grants {
+        if grant.token.is_empty() {
+            return Err(crate::usage(
+                "a token in [[grants]] is empty: everybody can show that; make one with `openssl rand -hex 24`",
+            ));
+        }
         options = match &grant.subject {
             Some(subject) => options.grant_as(subject, &grant.token, grant.rank),
             None => options.grant(&grant.token, grant.rank),

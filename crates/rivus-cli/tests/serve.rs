@@ -131,6 +131,8 @@ fn a_configuration_that_cannot_work_is_found_by_checking_it() {
             .contains("hub.toml, line 2: unknown field `listen_at`")
     );
     assert!(fails("listen = \"0.0.0.0:7171\"\n").contains("say who may connect"));
+    let empty = fails("listen = \"0.0.0.0:7171\"\n[[grants]]\ntoken = \"\"\nrank = 0\n");
+    assert!(empty.contains("a token in [[grants]] is empty"), "{empty}");
     assert!(fails("tls_cert = \"hub.pem\"\n").contains("needs both"));
     assert!(fails("tls_cert = \"hub.pem\"\ntls_key = \"key.pem\"\n").contains("hub.pem cannot be read"));
     assert!(fails("jwt_keys = \"jwks.json\"\n").contains("jwks.json"));

@@ -16,6 +16,7 @@ use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
+use crate::edit::{EDIT_BYTES_MAX, EDIT_REGISTERS_MAX};
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
@@ -498,11 +499,30 @@ fn spot(kind: &str, id: &str, address: &[u8]) -> Spot {
 /// Why an edit is more than the authority takes.
 fn too_large(delta: &impl Delta, review: Review<'_>) -> Option<Verdict> {
     let Review { registers_max, value_bytes_max, .. } = review;
-    let mut registers = 0;
+    let registers_max = registers_max.min(EDIT_REGISTERS_MAX);
+    let (mut registers, mut bytes, mut last) = (0, 0, Vec::new());
     let measured = delta.each(|part| {
         registers += part.changes.len();
         if registers > registers_max {
             let message = format!("more than {registers_max} registers: make several edits of it");
+            return Err(refused(Code::TOO_LARGE, message));
+        }
+        // As an edit is measured where it is made; see `Tx::intend`.
+        let key = entity_key(&part);
+        if key != last {
+            bytes += part.kind.len() + part.id.len();
+            last = key;
+        }
+        bytes += part
+            .changes
+            .iter()
+            .map(|(address, change)| {
+                let values = change.register().into_iter().flat_map(|register| register.alive.iter());
+                address.as_ref().len() + values.map(|candidate| candidate.value.len()).sum::<usize>()
+            })
+            .sum::<usize>();
+        if bytes > EDIT_BYTES_MAX {
+            let message = format!("more than {EDIT_BYTES_MAX} bytes: make several edits of it");
             return Err(refused(Code::TOO_LARGE, message));
         }
         part.changes.iter().try_for_each(|(address, change)| {

@@ -410,6 +410,7 @@ impl Session {
         let exceptions: Vec<_> = told.collect();
         let (all, excepted) = (push.edits.len(), exceptions.len());
         let registers = push.edits.clone().map(|edit| registers(&edit.delta)).sum();
+        decoder.trim();
         self.decoder = decoder;
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
         let refused = exceptions.iter().filter_map(|exception| exception.code).collect();

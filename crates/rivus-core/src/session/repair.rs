@@ -314,6 +314,7 @@ impl Session {
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let repair = decoder.repair(bytes, store)?;
+        self.check_brings(&repair.rows)?;
         if repair.more && repair.rows.latest().is_none() {
             return Err(unexpected("a REPAIR that says nothing and is not the last"));
         }
@@ -325,6 +326,7 @@ impl Session {
             self.events.push_back(SessionEvent::Joined { registers, quarantined, own, changed });
         }
         let more = repair.more;
+        decoder.trim();
         self.decoder = decoder;
         if asked && !more {
             self.mended();

@@ -459,6 +459,44 @@ fn who_may_restore_is_said_apart_from_limits_and_validators() {
 }
 
 #[test]
+fn an_edit_has_no_more_than_an_edit_may_have() {
+    let mut h = hub(9);
+    let mut line = Line::to(&mut h, &open_gate());
+    let long = bytes(Value::Bytes(vec![1; (2 << 20) - 100]));
+    let writes =
+        |fields: &[&str]| fields.iter().map(|f| (address::field(f), long.clone())).collect::<Vec<_>>();
+    let fits = writes(&["a", "b"]);
+    assert_eq!(line.push(&mut h, stamp(0, 50_000, 66), &[("task", "t", &fits)]), None);
+    let over = writes(&["a", "b", "c"]);
+    assert_eq!(line.push(&mut h, stamp(0, 50_001, 66), &[("task", "t", &over)]), Some(Code::TOO_LARGE));
+    let many: Vec<_> = (0..=65_536).map(|n| (address::field(&format!("{n:05}")), vec![0xf6])).collect();
+    let (_, most) = many.split_first().unwrap();
+    assert_eq!(line.push(&mut h, stamp(0, 50_002, 66), &[("task", "u", most)]), None);
+    assert_eq!(line.push(&mut h, stamp(0, 50_003, 66), &[("task", "u", &many)]), Some(Code::TOO_LARGE));
+}
+
+#[test]
+fn a_peer_that_may_not_write_brings_nothing_and_may_read() {
+    let may = Arc::new(AtomicBool::new(false));
+    let gate = switched(&may, Access::Write);
+    let (mut a, mut b) = (device(1), device(2));
+    put(&mut b, 1000, "u", "title", "to be read");
+    let meet = |a: &mut Device, b: &mut Device| {
+        let (mut s, mut t) = (with("a1", Want::Once), serve(&gate));
+        let mut two = End { replica: b, session: &mut t, now: NOW };
+        run(&mut End { replica: a, session: &mut s, now: NOW }, &mut two, usize::MAX).map(drop)
+    };
+    meet(&mut a, &mut b).unwrap();
+    assert_eq!(shows(&a, "u", "title"), text("to be read"));
+    put(&mut a, 2000, "t", "title", "not to be written");
+    assert_eq!(code(meet(&mut a, &mut b)), Code::SCOPE);
+    assert_eq!(shows(&b, "t", "title"), None);
+    may.store(true, Ordering::Relaxed);
+    meet(&mut a, &mut b).unwrap();
+    assert_eq!(shows(&b, "t", "title"), text("not to be written"));
+}
+
+#[test]
 fn those_without_a_name_pay_together_for_what_comes_from_one_network() {
     let mut h = hub(9);
     let limits = Limits { registers_per_second: Some(1), ..Limits::default() };
