@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rivus::{Hub, HubOptions, Jwt, Limits};
 use serde::Serialize;
 
-use self::settings::Serve;
+use self::settings::{Serve, WhoRestores};
 use crate::args::Global;
 use crate::database;
 use crate::network::Ends;
@@ -77,7 +77,7 @@ async fn wait_for_the_end(ends: &mut Ends, hub: &Hub, form: Form) {
         tokio::select! {
             () = ends.next() => return,
             () = reload.next() => match hub.reload() {
-                Ok(()) => crate::note("certificates and keys that changed were read again", form),
+                Ok(()) => crate::note("certificates and keys were read again", form),
                 Err(error) => crate::note(&format!("not read again: {error}"), form),
             },
         }
@@ -96,10 +96,21 @@ fn options(serve: &Serve) -> Result<HubOptions> {
         options = options.grant(&grant.token, grant.rank);
     }
     for grant in &serve.grants {
+        if grant.token.is_empty() {
+            return Err(crate::usage(
+                "a token in [[grants]] is empty: everybody can show that; make one with `openssl rand -hex 24`",
+            ));
+        }
         options = match &grant.subject {
             Some(subject) => options.grant_as(subject, &grant.token, grant.rank),
             None => options.grant(&grant.token, grant.rank),
         };
+    }
+    if let Some(WhoRestores(restore)) = &serve.restore {
+        options = options.restore(restore.clone());
+    }
+    for origin in serve.allow_origin.iter().flatten() {
+        options = options.allow_origin(origin);
     }
     if serve.peer == Some(true) {
         options = options.as_peer();

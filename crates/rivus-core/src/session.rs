@@ -32,10 +32,10 @@ use crate::identity::{Peer, Seeds};
 use crate::replica::{Replica, RoleError};
 use crate::store::{CommitError, Store, StoreError};
 use crate::wire::page::{RowDecoder, RowEncoder};
-use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, WireError, tag};
+use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX, WireError, tag};
 
 pub use grant::{
-    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits,
+    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits, Restore,
     SUBJECT_BYTES_MAX, Validator,
 };
 
@@ -187,6 +187,8 @@ pub enum SessionEvent {
         /// How many round trips, the exchange of the registers being one.
         rounds: usize,
     },
+    /// The other side has found the digests to differ, and asks where.
+    AskedToCompare,
     /// At the same position the digests are equal.
     Verified {
         /// The position.
@@ -349,6 +351,18 @@ impl Session {
         }
     }
 
+    /// Whether the other side has said hello, or need not: before that nothing that it may have compressed is taken.
+    #[must_use]
+    pub fn has_greeted(&self) -> bool {
+        !self.is_server() || self.phase != Phase::Greeting
+    }
+
+    /// Says from which network the other side connects. Those without a name who come from one pay together for what they
+    /// send; without this all of them do.
+    pub fn comes_from(&mut self, network: &str) {
+        self.granted.network = network.to_owned();
+    }
+
     /// Takes a received frame. `now` is the machine's clock.
     ///
     /// # Errors
@@ -445,7 +459,7 @@ impl Session {
     /// the store, and whenever the socket can take more.
     ///
     /// # Errors
-    /// [`SessionError`]: the connection is over.
+    /// [`SessionError`]: the connection is over. A last frame that tells the other side why is returned by the next call.
     pub fn poll_transmit<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
@@ -462,7 +476,11 @@ impl Session {
                 self.close(&error);
                 Ok(self.control.pop_front())
             }
-            other => other,
+            Err(error) => {
+                self.close(&error);
+                Err(error)
+            }
+            sent => sent,
         }
     }
 
@@ -488,8 +506,7 @@ impl Session {
         if self.is_paused(now) {
             return Ok(None);
         }
-        self.tell_losses(replica)?;
-        if let Some(frame) = self.control.pop_front() {
+        if let Some(frame) = self.next_answer(replica)? {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_push(replica, now)? {
@@ -556,7 +573,8 @@ impl Session {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
             self.control.clear();
-            let message = message.to_owned();
+            let mut message = message.to_owned();
+            grant::cut(&mut message, GOODBYE_BYTES_MAX);
             self.control.push_back(Frame::Goaway { code, message, retry_after_ms }.encode());
         }
     }
@@ -672,6 +690,24 @@ impl Session {
 /// How many answers may wait to be sent, and how long they are together, in bytes, before nothing more is taken.
 const ANSWERS_MAX: usize = 64;
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
+/// How much of the words of a goodbye is told, in bytes: it has to fit a frame of its type.
+const GOODBYE_BYTES_MAX: usize = GOAWAY_BYTES_MAX / 2;
+
+/// How many characters of what the other side says are shown or logged.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// Words of the other side as they can be shown: cut, and without characters that move a terminal.
+fn shown(words: &str) -> String {
+    let mut shown = String::new();
+    for (count, char) in words.chars().enumerate() {
+        if count == SHOWN_CHARS_MAX {
+            shown.push('…');
+            break;
+        }
+        if char.is_control() { shown.extend(char.escape_default()) } else { shown.push(char) }
+    }
+    shown
+}
 
 fn compare_policies<S: Store>(
     replica: &Replica<S>,
@@ -711,7 +747,7 @@ pub enum SessionError {
         message: String,
     },
     /// The other side ended it.
-    #[error("the other side closed: {code}: {message}")]
+    #[error("the other side closed: {code}: {}", shown(.message))]
     Goaway {
         /// Why.
         code: Code,

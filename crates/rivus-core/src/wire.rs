@@ -45,6 +45,8 @@ pub const GREETING_BYTES_MAX: usize = 64 << 10;
 pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
 /// The longest frame of a type that is not known and ignored, in bytes: whoever has much to say is to be understood.
 pub const IGNORED_BYTES_MAX: usize = 64 << 10;
+/// The longest GOAWAY, in bytes.
+pub const GOAWAY_BYTES_MAX: usize = 64 << 10;
 /// The most replica ids that a HELLO may name.
 pub const REPLICAS_MAX: usize = 1024;
 /// The longest token, in bytes.
@@ -399,6 +401,7 @@ fn name(tag: u8) -> &'static str {
 fn bytes_max(tag: u8) -> usize {
     match tag {
         tag::HELLO | tag::WELCOME | tag::RESET | tag::AUTH => GREETING_BYTES_MAX,
+        tag::GOAWAY => GOAWAY_BYTES_MAX,
         tag::SCHEMA => SCHEMA_BYTES_MAX,
         tag::LOST => FRAME_BYTES_MAX,
         tag::OPTIONAL.. => IGNORED_BYTES_MAX,

@@ -111,7 +111,8 @@ pub use crate::net::Jwt;
 pub use crate::net::{
     Access, Authenticator, Authorizer, Background, Budget, By, Connection, Debounce, Delivery, Denial,
     ErrorClass, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase, Proposed, ProposedEntity,
-    Pulled, Pushed, Reaction, Refusal, Remote, Spot, SyncError, SyncReport, SyncState, Validator, Why, Write,
+    Pulled, Pushed, Reaction, Refusal, Remote, Restore, Spot, SyncError, SyncReport, SyncState, Validator,
+    Why, Write,
 };
 pub use crate::projection::{QueryParams, QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};

@@ -9,7 +9,6 @@ mod client;
 mod dial;
 mod error;
 pub(crate) mod fetch;
-#[cfg(any(feature = "jwt", feature = "tls"))]
 mod files;
 mod hub;
 #[cfg(feature = "jwt")]
@@ -44,7 +43,7 @@ pub use remote::Remote;
 pub use report::{Pulled, Pushed, SyncReport};
 pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use rivus_core::session::{
-    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Validator,
+    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Restore, Validator,
 };
 pub use rounds::Background;
 pub use state::{Delivery, Phase, SyncState, Why};

@@ -99,6 +99,73 @@ async fn a_request_that_grows_without_end_is_cut_off_before_it_is_read() -> Resu
     Ok(())
 }
 
+/// The answer to a request for a WebSocket, without its body.
+async fn upgraded(to: SocketAddr, headers: &str) -> String {
+    let mut socket = TcpStream::connect(to).await.unwrap();
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.contains("\r\n\r\n") {
+        answer.push(char::from(socket.read_u8().await.unwrap()));
+    }
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_connects_only_if_its_origin_is_allowed() -> Result {
+    let options = HubOptions::open().allow_origin("https://app.example.org");
+    let served = open().serve("127.0.0.1:0", options).await?;
+    for headers in ["", "Origin: https://app.example.org\r\n", "origin: HTTPS://app.example.org\r\n"] {
+        let answer = upgraded(served.address(), headers).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{headers}: {answer}");
+    }
+    for headers in [
+        "Origin: https://evil.example\r\n",
+        "Origin: null\r\n",
+        "Origin: https://app.example.org\r\nOrigin: https://evil.example\r\n",
+        "Origin: https://app.example.org.evil.example\r\n",
+    ] {
+        let answer = upgraded(served.address(), headers).await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("rivus-code: 200\r\n"), "{answer}");
+    }
+    let name = "rivus_handshakes_failed_total{reason=\"origin\"}";
+    let counted = || served.metrics().lines().any(|line| line == format!("{name} 4"));
+    let all = async {
+        while !counted() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_compressed_before_anybody_has_said_hello_is_refused() -> Result {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+
+    let served = open().serve("127.0.0.1:0", HubOptions::open()).await?;
+    let (mut socket, _) = tokio_tungstenite::connect_async(served.url()).await.unwrap();
+    // A bomb of 32 MiB, and as sound as one.
+    let zeros = zstd::bulk::compress(&vec![0; 32 << 20], 3).unwrap();
+    let frame = [&[0, 0x80, 0x80, 0x80, 0x10][..], &zeros].concat();
+    socket.send(Message::Binary(frame.into())).await.unwrap();
+    while let Some(Ok(message)) = socket.next().await {
+        assert!(!message.is_binary(), "{message:?}");
+    }
+    let name = "rivus_sessions_ended_total{code=\"100\",name=\"BAD_FRAME\"} 1";
+    let all = async {
+        while !served.metrics().contains(name) {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_connects_and_says_nothing_is_dropped_in_time() -> Result {
     let served = open().serve("127.0.0.1:0", HubOptions::open()).await?;

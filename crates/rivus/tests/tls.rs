@@ -147,3 +147,36 @@ async fn a_renewed_certificate_is_used_for_new_connections_and_a_broken_one_is_n
     assert!(matches!(refused(&remote(&old)).await, SyncError::Tls { .. }));
     Ok(())
 }
+
+#[cfg(feature = "jwt")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_certificate_keeps_no_keys_of_tokens_from_being_read() -> Result {
+    const TOKENS: &str = include_str!("../src/net/jwt/vectors.txt");
+    const KEYS: &str = include_str!("../src/net/jwt/vectors.jwks.json");
+    let ca = Ca::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (certificate, key) = ca.sign("localhost");
+    std::fs::write(path("hub.pem"), &certificate).unwrap();
+    std::fs::write(path("key.pem"), key).unwrap();
+    // Two of the three keys.
+    let mut some: serde_json::Value = serde_json::from_str(KEYS).unwrap();
+    some["keys"].as_array_mut().unwrap().remove(0);
+    std::fs::write(path("jwks.json"), some.to_string()).unwrap();
+    let db = Db::builder().schema(Schema::open()).clock(|| rivus::Millis(1_900_000_000_000)).memory()?;
+    let options = HubOptions::closed().jwt(rivus::Jwt::from_file(path("jwks.json"))?);
+    let served = db.serve("127.0.0.1:0", options.tls_files(path("hub.pem"), path("key.pem"))?).await?;
+    let remote = |token: &str| Remote::new(url(&served, "wss", "localhost")).ca(ca.pem.clone()).token(token);
+    let mut unknown = Vec::new();
+    for token in TOKENS.lines() {
+        if open().sync(&remote(token)).await.is_err() {
+            unknown.push(token);
+        }
+    }
+    assert_eq!(unknown.len(), 1);
+    std::fs::write(path("hub.pem"), "half a certif").unwrap();
+    std::fs::write(path("jwks.json"), KEYS).unwrap();
+    assert!(matches!(served.reload(), Err(SyncError::BadCertificate { .. })));
+    open().sync(&remote(unknown[0])).await?;
+    Ok(())
+}

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use rivus::Restore;
 use serde::Deserialize;
 
 use crate::args::Global;
@@ -33,6 +35,13 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "BOOL", env = "RIVUS_OPEN", value_parser = BoolishValueParser::new(),
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) open: Option<bool>,
+    /// Who may bring back, unjudged, what a restored hub has lost: nobody, everybody, or subjects with commas between
+    /// [default: everybody on an open hub without tokens, else nobody]
+    #[arg(long, value_name = "WHO", env = "RIVUS_RESTORE")]
+    pub(crate) restore: Option<WhoRestores>,
+    /// Let pages of this origin connect from browsers, such as https://app.example.org; may be repeated
+    #[arg(long, value_name = "ORIGIN", env = "RIVUS_ALLOW_ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Option<Vec<String>>,
     /// Serve as one among equals, not as the authority that judges edits
     #[arg(long, value_name = "BOOL", env = "RIVUS_PEER", value_parser = BoolishValueParser::new(),
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -94,6 +103,48 @@ pub(crate) struct Serve {
     pub(crate) grants: Vec<FileGrant>,
 }
 
+/// Who may bring back what a hub has lost. In the file it may be a list of subjects, too.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(from = "Words")]
+pub(crate) struct WhoRestores(pub(crate) Restore);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Words {
+    One(String),
+    All(Vec<String>),
+}
+
+impl From<Words> for WhoRestores {
+    fn from(words: Words) -> Self {
+        match words {
+            Words::One(word) => Self::of(&word),
+            Words::All(subjects) => Self(Restore::subjects(subjects)),
+        }
+    }
+}
+
+impl WhoRestores {
+    fn of(word: &str) -> Self {
+        Self(match word.trim() {
+            "nobody" => Restore::Nobody,
+            "everybody" => Restore::Everybody,
+            subjects => {
+                let subjects = subjects.split(',').map(str::trim).filter(|subject| !subject.is_empty());
+                Restore::subjects(subjects)
+            }
+        })
+    }
+}
+
+impl FromStr for WhoRestores {
+    type Err = std::convert::Infallible;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Ok(Self::of(word))
+    }
+}
+
 /// A token in the file.
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +197,8 @@ file! {
         listen: String,
         admin: String,
         open: bool,
+        restore: WhoRestores,
+        allow_origin: Vec<String>,
         peer: bool,
         jwt_issuer: String,
         jwt_audience: String,
@@ -255,5 +308,15 @@ mod tests {
         assert_eq!(serve.tls_cert, Some(folder.join("c.pem")));
         assert_eq!(serve.tls_key, Some("/k.pem".into()));
         assert_eq!(serve.grants.len(), 1);
+    }
+
+    #[test]
+    fn who_may_restore_is_a_word_or_a_list() {
+        let who = |text: &str| filled(text).unwrap().0.restore.unwrap().0;
+        assert_eq!(who("restore = \"nobody\""), Restore::Nobody);
+        assert_eq!(who("restore = \"everybody\""), Restore::Everybody);
+        assert_eq!(who("restore = \"ann, bob\""), Restore::subjects(["ann", "bob"]));
+        assert_eq!(who("restore = [\"nobody\"]"), Restore::subjects(["nobody"]));
+        assert_eq!(who("restore = []"), Restore::subjects::<&str>([]));
     }
 }

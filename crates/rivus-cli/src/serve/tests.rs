@@ -64,4 +64,5 @@ fn the_example_of_a_configuration_is_understood() {
     let mut global = Global::default();
     serve.read_file(&mut global).unwrap();
     assert!(serve.admin.is_some() && serve.listen.is_some());
+    assert!(serve.grants.is_empty() && serve.open.is_none(), "nobody gets in as it is shipped");
 }

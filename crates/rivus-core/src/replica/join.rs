@@ -15,7 +15,7 @@ use super::{
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
-use crate::id::StoreId;
+use crate::id::{ReplicaId, StoreId};
 use crate::identity::Cursor;
 use crate::register::Saw;
 use crate::row::{Change, decode_register, encode_register};
@@ -116,6 +116,8 @@ impl<S: Store> Replica<S> {
             let staged = self.store.together(|| {
                 let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
                 work.look_out(self.witness()?);
+                let mut newest = judge::Newest::new();
+                let notes = self.identity.is_authority;
                 page.each(|part| {
                     if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
                         return Ok(());
@@ -128,6 +130,9 @@ impl<S: Store> Replica<S> {
                     }
                     let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                     if !future {
+                        if notes {
+                            judge::note_all(&mut newest, part.changes);
+                        }
                         return work.join(at, life, part.changes);
                     }
                     let (due, early): (Vec<_>, Vec<_>) =
@@ -135,11 +140,13 @@ impl<S: Store> Replica<S> {
                     joined.quarantined += early.len();
                     let aside = early.iter().filter(|_| !is_on(Canary::QuarantineDrops));
                     records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
+                    // What is set aside tells of its author's clock what need not be true.
+                    if notes {
+                        judge::note_all(&mut newest, &due);
+                    }
                     work.join(at, life, &due)
                 })?;
-                if self.identity.is_authority {
-                    judge::note_newest(&self.store, page, &mut records)?;
-                }
+                judge::record_all(&self.store, newest, &mut records)?;
                 work.finish()
             })?;
             let finished = match staged {
@@ -196,25 +203,33 @@ impl<S: Store> Replica<S> {
             ControlFlow::Continue(())
         })?;
         for (key, value) in &due {
-            let unreadable = |_: Cut| StoreError::Damaged("a record of the quarantine".to_owned());
-            let mut reader = Reader::new(value);
-            let mut read = || -> Result<Incoming<'_>, Cut> {
-                let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
-                let register = decode_register(reader.rest())?;
-                let change = Change::Join { register, source: None };
-                Ok(Incoming {
-                    kind: Arc::from(kind),
-                    id: Arc::from(id),
-                    changes: vec![(Arc::from(address), change)],
-                })
-            };
-            let incoming = read().map_err(unreadable)?;
+            let incoming = set_aside(value)?;
             if !is_on(Canary::ReleaseForgets) {
                 self.join(now, &[incoming], None, Trust::Peer, None)?;
             }
             commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
         }
         Ok(due.len())
+    }
+
+    /// Whether a register is set aside that any of these replicas has written.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn has_aside_of(&self, replicas: &[ReplicaId]) -> Result<bool, StoreError> {
+        let (mut found, mut failed) = (false, None);
+        self.store.records(Table::Quarantine, &[], &mut |_, value| {
+            match set_aside(value) {
+                Ok(incoming) => {
+                    let registers = incoming.changes.iter().filter_map(|(_, change)| change.register());
+                    let mut writers = registers.flat_map(|r| r.alive.iter().map(|c| c.stamp.replica));
+                    found = writers.any(|writer| replicas.contains(&writer));
+                }
+                Err(error) => failed = Some(error),
+            }
+            if found || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        failed.map_or(Ok(found), Err)
     }
 
     /// How many registers are set aside.
@@ -224,6 +239,18 @@ impl<S: Store> Replica<S> {
     pub fn quarantined(&self) -> Result<usize, StoreError> {
         count(&self.store, Table::Quarantine)
     }
+}
+
+/// A register as the quarantine keeps it.
+fn set_aside(record: &[u8]) -> Result<Incoming<'_>, StoreError> {
+    let mut reader = Reader::new(record);
+    let mut read = || -> Result<Incoming<'_>, Cut> {
+        let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
+        let register = decode_register(reader.rest())?;
+        let change = Change::Join { register, source: None };
+        Ok(Incoming { kind: Arc::from(kind), id: Arc::from(id), changes: vec![(Arc::from(address), change)] })
+    };
+    read().map_err(|_| StoreError::Damaged("a record of the quarantine".to_owned()))
 }
 
 fn newest_time(change: &Change<'_>) -> u64 {

@@ -4,8 +4,8 @@
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use super::read::{each_entry, unsettled};
@@ -16,6 +16,7 @@ use crate::address::{Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
+use crate::edit::{EDIT_BYTES_MAX, EDIT_REGISTERS_MAX};
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{REGISTER_BYTES_MAX, Register, Saw};
@@ -158,8 +159,15 @@ impl Taint {
             Ok(())
         });
         added.unwrap_or_else(|never| match never {});
+        if self.entities.len() > TAINTED_MAX {
+            self.entities.clear();
+            self.all = Some(answer);
+        }
     }
 }
+
+/// How many tainted entities are told apart. Beyond, every edit waits until its author has heard of the refusals.
+const TAINTED_MAX: usize = 4096;
 
 fn entity_key<A>(part: &Part<'_, A>) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 + part.kind.len() + part.id.len());
@@ -220,12 +228,17 @@ impl<S: Store> Replica<S> {
         let mut witness = self.witness()?;
         witness.pusher = Some(principal.store);
         let mut exceptions = Vec::new();
-        let mut newest: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
+        let mut newest = Newest::new();
+        let mut latest = None;
         for edit in edits {
             let exception = if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
                 Some(Verdict::Again)
             } else {
-                match self.objection(now, &edit, principal)? {
+                let objection = match self.objection(now, &edit, principal)? {
+                    None => too_high(&edit, principal, &mut work)?,
+                    objection => objection,
+                };
+                match objection {
                     None => match self.ask(&edit, principal.review, &mut work)? {
                         None => overgrown(&edit.delta, &mut work)?,
                         refused => refused,
@@ -249,14 +262,16 @@ impl<S: Store> Replica<S> {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => place.insert(newest_of(&self.store, edit.stamp.replica)?),
             };
-            witness.again = edit.stamp.instant() <= *known;
+            // Of a replica's writes the time alone rises: each has the generation that its registers need.
+            witness.again = edit.stamp.time <= known.time;
             work.look_out(witness.clone());
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);
                 let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                 work.join(at, life, part.changes)
             })?;
-            *known = edit.stamp.instant().max(*known);
+            *known = greater(edit.stamp.instant(), *known);
+            latest = latest.max(Some(edit.stamp.time));
         }
         let mut records = Vec::new();
         if self.peer(principal.store)?.as_ref() != Some(note) {
@@ -266,8 +281,9 @@ impl<S: Store> Replica<S> {
             record_newest(&self.store, *replica, *instant, &mut records)?;
         }
         let finished = work.finish()?;
-        for instant in newest.values() {
-            self.clock.observe(instant.time);
+        // What was accepted now is within the drift. What is known of its author from before need not be.
+        if let Some(time) = latest {
+            self.clock.observe(time);
         }
         let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
@@ -323,7 +339,7 @@ impl<S: Store> Replica<S> {
                 told
             })
         };
-        let Some(proposed) = Proposed::read(edit, &view) else {
+        let Some(proposed) = Proposed::read(edit, &self.schema, &view) else {
             return Ok(Some(refused(Code::MALFORMED, "a register holds no value".to_owned())));
         };
         let said = validate(&proposed);
@@ -353,6 +369,9 @@ impl<S: Store> Replica<S> {
             let ms = crate::clock::whole_millis(stamp.time);
             let message = format!("the stamp says {ms} ms, the hub's clock {} ms: set the clock", now.0);
             return Ok(Some(refused(Code::CLOCK_SKEW, message)));
+        }
+        if let Some(twice) = named_twice(&edit.delta) {
+            return Ok(Some(twice));
         }
         if *rank > principal.rank_max {
             let message = format!("the edit claims rank {rank}, granted is {}", principal.rank_max);
@@ -407,11 +426,12 @@ impl<S: Store> Replica<S> {
         };
         for seen in register.seen.iter().filter(|seen| !principal.replicas.contains(&seen.replica)) {
             let known = if self.identity.all_replicas().any(|own| own == seen.replica) {
-                Instant { generation: u16::MAX, time: self.clock.high_water() }
+                self.clock.high_water()
             } else {
-                newest_of(&self.store, seen.replica)?
+                newest_of(&self.store, seen.replica)?.time
             };
-            if seen.instant > known {
+            // Its generation is held against the register's; see `too_high`.
+            if seen.instant.time > known {
                 let message =
                     format!("the edit claims to have seen a write of {} that is unknown", seen.replica);
                 return Err(Objection::Refused(Code::SEEN, message));
@@ -444,6 +464,35 @@ fn refused(code: Code, message: String) -> Verdict {
     Verdict::Refused { code, message, spot: None }
 }
 
+/// Why an edit is none that names an address, or an entity in two places, twice: who looks at edits sees one of them.
+fn named_twice(delta: &impl Delta) -> Option<Verdict> {
+    let (mut earlier, mut last): (BTreeSet<Vec<u8>>, Vec<u8>) = (BTreeSet::new(), Vec::new());
+    let mut address: Vec<u8> = Vec::new();
+    let read = delta.each(|part| {
+        let key = entity_key(&part);
+        if key != last {
+            let before = std::mem::replace(&mut last, key);
+            if !before.is_empty() {
+                earlier.insert(before);
+            }
+            address.clear();
+        }
+        let mut before = address.as_slice();
+        for (next, _) in part.changes {
+            let next = next.as_ref();
+            if !before.is_empty() && next <= before || earlier.contains(&last) {
+                let message = "the edit names an entity or a register twice".to_owned();
+                let spot = Some(spot(part.kind, part.id, next));
+                return Err(Verdict::Refused { code: Code::MALFORMED, message, spot });
+            }
+            before = next;
+        }
+        address = before.to_vec();
+        Ok(())
+    });
+    read.err()
+}
+
 /// Which field of which entity an address is of.
 fn spot(kind: &str, id: &str, address: &[u8]) -> Spot {
     let name = Parts::parse(address).map(|parts| parts.name.to_owned());
@@ -453,11 +502,30 @@ fn spot(kind: &str, id: &str, address: &[u8]) -> Spot {
 /// Why an edit is more than the authority takes.
 fn too_large(delta: &impl Delta, review: Review<'_>) -> Option<Verdict> {
     let Review { registers_max, value_bytes_max, .. } = review;
-    let mut registers = 0;
+    let registers_max = registers_max.min(EDIT_REGISTERS_MAX);
+    let (mut registers, mut bytes, mut last) = (0, 0, Vec::new());
     let measured = delta.each(|part| {
         registers += part.changes.len();
         if registers > registers_max {
             let message = format!("more than {registers_max} registers: make several edits of it");
+            return Err(refused(Code::TOO_LARGE, message));
+        }
+        // As an edit is measured where it is made; see `Tx::intend`.
+        let key = entity_key(&part);
+        if key != last {
+            bytes += part.kind.len() + part.id.len();
+            last = key;
+        }
+        bytes += part
+            .changes
+            .iter()
+            .map(|(address, change)| {
+                let values = change.register().into_iter().flat_map(|register| register.alive.iter());
+                address.as_ref().len() + values.map(|candidate| candidate.value.len()).sum::<usize>()
+            })
+            .sum::<usize>();
+        if bytes > EDIT_BYTES_MAX {
+            let message = format!("more than {EDIT_BYTES_MAX} bytes: make several edits of it");
             return Err(refused(Code::TOO_LARGE, message));
         }
         part.changes.iter().try_for_each(|(address, change)| {
@@ -505,7 +573,56 @@ enum Grown {
     Failed(CommitError),
 }
 
-/// The newest instant known of a replica.
+/// Why an edit may not be accepted whose generations are above what its author can have seen. A generation beats every
+/// time and rank: it rises by one from the greatest that the registers hold.
+fn too_high<S: Store, D: Delta>(
+    edit: &Pushed<D>,
+    principal: &Principal<'_>,
+    work: &mut Work<'_, S>,
+) -> Result<Option<Verdict>, CommitError> {
+    let own = edit.stamp.generation;
+    // What a register has seen is below what it holds.
+    if own == 0 {
+        return Ok(None);
+    }
+    let (mut greatest, mut unseen) = (0, None);
+    edit.delta.each(|part| {
+        let at = work.entity(part.kind, part.id);
+        for (address, change) in part.changes {
+            let address = address.as_ref();
+            let corrupt = |corrupt| CommitError::from(damaged(part.kind, part.id, corrupt));
+            let entry = work.row(at, address)?.find(address).map_err(corrupt)?;
+            let held = match entry {
+                Some(entry) => entry.shown().map_err(corrupt)?.newest().stamp.generation,
+                None => 0,
+            };
+            greatest = held.max(greatest);
+            let others = change.register().into_iter().flat_map(|register| &register.seen);
+            let mut others = others.filter(|seen| !principal.replicas.contains(&seen.replica));
+            if others.any(|seen| seen.instant.generation > held) {
+                unseen.get_or_insert_with(|| spot(part.kind, part.id, address));
+            }
+        }
+        Ok::<_, CommitError>(())
+    })?;
+    let message = if unseen.is_some() {
+        "the edit claims to have seen a write of a generation that is unknown".to_owned()
+    } else if own > greatest.saturating_add(1) {
+        format!(
+            "the stamp is of generation {own}, its registers are of generation {greatest}: at most one more is taken"
+        )
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Verdict::Refused { code: Code::SEEN, message, spot: unseen }))
+}
+
+/// The greatest generation and the greatest time, each by itself.
+fn greater(a: Instant, b: Instant) -> Instant {
+    Instant { generation: a.generation.max(b.generation), time: a.time.max(b.time) }
+}
+
+/// The greatest generation and time known of a replica.
 fn newest_of<S: Store>(store: &S, replica: ReplicaId) -> Result<Instant, StoreError> {
     let Some(bytes) = store.record(Table::Newest, &replica.0)? else { return Ok(Instant::default()) };
     Reader::new(&bytes).instant().map_err(|_| unreadable("a replica's newest stamp"))
@@ -517,47 +634,50 @@ fn record_newest<S: Store>(
     instant: Instant,
     records: &mut Vec<RecordWrite>,
 ) -> Result<(), StoreError> {
-    if instant > newest_of(store, replica)? {
+    let known = newest_of(store, replica)?;
+    let now = greater(instant, known);
+    if now != known {
         let mut value = Vec::new();
-        value.instant(instant);
+        value.instant(now);
         records.push(RecordWrite::put(Table::Newest, replica.0, value));
     }
     Ok(())
 }
 
-fn note<'r>(newest: &mut BTreeMap<ReplicaId, Instant>, register: &Register<'r>) {
+fn note(newest: &mut Newest, register: &Register<'_>) {
     let alive = register.alive.iter().map(|c| (c.stamp.replica, c.stamp.instant()));
     for (replica, instant) in alive.chain(register.seen.iter().map(|s| (s.replica, s.instant))) {
         let known = newest.entry(replica).or_default();
-        *known = instant.max(*known);
+        *known = greater(instant, *known);
     }
 }
 
-/// Takes over what a page tells of replicas' newest stamps.
-pub(super) fn note_newest<S: Store, D: Delta + ?Sized>(
+/// By replica, what is found of its newest stamps.
+pub(super) type Newest = BTreeMap<ReplicaId, Instant>;
+
+/// Takes over what registers that are joined tell of replicas' newest stamps.
+pub(super) fn note_all<A>(newest: &mut Newest, joined: &[(A, Change<'_>)]) {
+    let registers = joined.iter().filter_map(|(_, change)| change.register());
+    registers.for_each(|register| note(newest, register));
+}
+
+/// Records what was found of replicas' newest stamps.
+pub(super) fn record_all<S: Store>(
     store: &S,
-    page: &D,
+    newest: Newest,
     records: &mut Vec<RecordWrite>,
 ) -> Result<(), StoreError> {
-    let mut newest = BTreeMap::new();
-    page.each::<StoreError>(|part| {
-        let registers = part.changes.iter().filter_map(|(_, change)| change.register());
-        registers.for_each(|register| note(&mut newest, register));
-        Ok(())
-    })?;
     newest.into_iter().try_for_each(|(replica, instant)| record_newest(store, replica, instant, records))
 }
 
 /// The newest stamps of all replicas, from the registers.
 pub(super) fn newest_of_all<S: Store>(store: &S) -> Result<Vec<RecordWrite>, StoreError> {
-    let mut newest = BTreeMap::new();
+    let mut newest = Newest::new();
     each_entry(store, &mut |_, _, entry| {
         note(&mut newest, &entry.shown()?);
         Ok(())
     })?;
     let mut records = Vec::new();
-    for (replica, instant) in newest {
-        record_newest(store, replica, instant, &mut records)?;
-    }
+    record_all(store, newest, &mut records)?;
     Ok(records)
 }

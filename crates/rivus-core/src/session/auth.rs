@@ -14,7 +14,7 @@ use crate::code::Code;
 use crate::id::{ReplicaId, StoreId};
 use crate::replica::{OwnError, Replica};
 use crate::store::Store;
-use crate::wire::{About, Auth, Bounds, Frame, tag};
+use crate::wire::{Auth, Bounds, Frame, tag};
 
 /// The one scope of this version.
 pub(super) const SCOPE: &str = "";
@@ -26,6 +26,8 @@ pub(super) struct Granted {
     subject: String,
     /// Under which name it pays for what it sends.
     payer: String,
+    /// From where it connects, if that is known.
+    pub(super) network: String,
     /// When the grant ends, by this side's clock.
     ends: Option<Millis>,
     /// What the other side takes, at the client's.
@@ -72,18 +74,13 @@ impl Session {
     }
 
     /// Lets in who says hello with this token.
-    pub(super) fn admit(
-        &mut self,
-        token: Option<&str>,
-        about: &About,
-        now: Millis,
-    ) -> Result<Grant, SessionError> {
+    pub(super) fn admit(&mut self, token: Option<&str>, now: Millis) -> Result<Grant, SessionError> {
         let gate = self.gate().cloned().ok_or_else(|| unexpected("HELLO to a client"))?;
         let grant = gate.admit(token, now)?;
-        let (subject, store) = (grant.subject.clone(), about.store());
-        // Those without a name do not pay for one another.
-        let payer = if subject.is_empty() { format!("\0{store}") } else { subject.clone() };
-        self.granted = Granted { subject, payer, ends: grant.expires, ..Granted::default() };
+        let (subject, network) = (grant.subject.clone(), std::mem::take(&mut self.granted.network));
+        // Whoever has no name may call its store anything, as often as it wants.
+        let payer = if subject.is_empty() { format!("\0{network}") } else { subject.clone() };
+        self.granted = Granted { subject, payer, network, ends: grant.expires, ..Granted::default() };
         self.charge(1, now)?;
         Ok(grant)
     }

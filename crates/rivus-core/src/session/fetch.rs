@@ -108,6 +108,7 @@ impl Session {
             self.fetching.entities += entities;
         }
         let more = fetched.more;
+        decoder.trim();
         self.decoder = decoder;
         if !more {
             self.fetching.missing.extend(self.fetching.asked.take().into_iter().flatten());

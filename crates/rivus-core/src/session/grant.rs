@@ -4,7 +4,7 @@
 //! them. Everything here is a pure function of its arguments, apart from the buckets of [`Rate`]. Knows nothing of
 //! frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -78,9 +78,37 @@ pub enum Access {
     Write,
     /// To bring back, unjudged, what the hub may have lost: a device uploads what it holds when it meets the hub for the
     /// first time and after the hub was restored. Authors and ranks are taken as they come, so whoever may do this may
-    /// write as anybody. Of others the hub takes what they wrote themselves, and judges it as it does edits. Without an
-    /// [`Authorizer`] everybody may, unless there is a [`Validator`] or a limit that is not the usual one.
+    /// write as anybody, past limits and [`Validator`]. Of others the hub takes what they wrote themselves, and judges it
+    /// as it does edits. See [`Restore`].
     Restore,
+}
+
+/// Who may bring back what a hub has lost: [`Access::Restore`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Restore {
+    /// Nobody.
+    Nobody,
+    /// Whoever is let in.
+    Everybody,
+    /// These subjects.
+    Subjects(BTreeSet<String>),
+}
+
+impl Restore {
+    /// These subjects, by name.
+    #[must_use]
+    pub fn subjects<S: Into<String>>(subjects: impl IntoIterator<Item = S>) -> Self {
+        Self::Subjects(subjects.into_iter().map(Into::into).collect())
+    }
+
+    fn allows(&self, subject: &str) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => true,
+            // The anonymous have no name that could be listed.
+            Self::Subjects(subjects) => !subject.is_empty() && subjects.contains(subject),
+        }
+    }
 }
 
 /// Says what principals may do.
@@ -246,6 +274,8 @@ pub struct Gate {
     authorizer: Option<Arc<dyn Authorizer>>,
     validator: Option<Arc<dyn Validator>>,
     limits: Limits,
+    /// `None`: whoever may do everything else, unless somebody looks at edits.
+    restore: Option<Restore>,
     rate: Rate,
 }
 
@@ -258,6 +288,7 @@ impl Gate {
             authorizer: None,
             validator: None,
             limits: Limits::default(),
+            restore: None,
             rate: Rate::default(),
         }
     }
@@ -278,6 +309,13 @@ impl Gate {
     #[must_use]
     pub fn validator(self, validator: Arc<dyn Validator>) -> Self {
         Self { validator: Some(validator), ..self }
+    }
+
+    /// Lets these bring back what the hub has lost, if the [`Authorizer`] does, too. Without this everybody may, unless
+    /// there is a [`Validator`] and no authorizer.
+    #[must_use]
+    pub fn restore(self, restore: Restore) -> Self {
+        Self { restore: Some(restore), ..self }
     }
 
     /// Who shows this token.
@@ -306,12 +344,13 @@ impl Gate {
     }
 
     pub(super) fn allows(&self, subject: &str, access: Access, scope: &str) -> bool {
-        let usual = Limits { registers_per_second: None, ..self.limits } == Limits::default();
-        match &self.authorizer {
-            Some(authorizer) => authorizer.allows(subject, access, scope),
-            // Who looks at edits, or limits them, does not mean to let any pass by.
-            None => access != Access::Restore || self.validator.is_none() && usual,
-        }
+        let restores = || match &self.restore {
+            Some(restore) => restore.allows(subject),
+            // Who looks at edits does not mean to let any pass by.
+            None => self.authorizer.is_some() || self.validator.is_none(),
+        };
+        (access != Access::Restore || restores())
+            && self.authorizer.as_ref().is_none_or(|authorizer| authorizer.allows(subject, access, scope))
     }
 
     /// Whether the application looks at edits.

@@ -1,8 +1,8 @@
 //! Telling devices which of their writes were lost, and hearing of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::{Access, Session, SessionError, unexpected};
+use super::{Access, Ack, Session, SessionError, unexpected};
 use crate::id::ReplicaId;
 use crate::replica::{Losses, Replica};
 use crate::store::Store;
@@ -11,33 +11,52 @@ use crate::wire::{Frame, PAGE_BYTES_AIM};
 /// What the authority's side has told on this connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Telling {
-    /// What was there to tell when it was last looked at.
+    /// What was there to tell when all of it was told.
     looked: Option<(Option<i64>, u64)>,
     /// By replica, the number of the last loss told.
     told: BTreeMap<ReplicaId, u64>,
+    /// Answers that wait until the losses before them are told.
+    answers: VecDeque<Vec<u8>>,
+}
+
+impl Telling {
+    /// Holds an answer back until every loss is told.
+    pub(super) fn answer(&mut self, ack: Ack) {
+        self.answers.push_back(Frame::Ack(ack).encode());
+    }
 }
 
 impl Session {
-    /// Tells of losses that are not told yet. They go before the answers and pages that show what they lost to.
-    pub(super) fn tell_losses<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), SessionError> {
+    /// The next frame that tells of losses, or else the next answer. Losses go before the answers and pages that show what
+    /// they lost to, one frame at a time: a list may be long.
+    pub(super) fn next_answer<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        match self.next_losses(replica)? {
+            None => Ok(self.telling.answers.pop_front()),
+            losses => Ok(losses),
+        }
+    }
+
+    fn next_losses<S: Store>(&mut self, replica: &Replica<S>) -> Result<Option<Vec<u8>>, SessionError> {
         if !self.is_server() || !replica.identity().is_authority {
-            return Ok(());
+            return Ok(None);
         }
         let marker = replica.losses_marker();
         // They tell what the winners wrote.
         if self.telling.looked == Some(marker) || !self.allows(Access::Read) {
-            return Ok(());
+            return Ok(None);
         }
         for author in self.peer()?.about.replicas() {
-            let mut after = self.telling.told.get(&author).copied().unwrap_or(0);
-            while let Some(losses) = replica.losses_of(author, after, PAGE_BYTES_AIM)? {
-                after = losses.last;
-                self.send(&Frame::Lost(losses));
+            let told = self.telling.told.entry(author).or_default();
+            if let Some(losses) = replica.losses_of(author, *told, PAGE_BYTES_AIM)? {
+                *told = losses.last;
+                return Ok(Some(Frame::Lost(losses).encode()));
             }
-            self.telling.told.insert(author, after);
         }
         self.telling.looked = Some(marker);
-        Ok(())
+        Ok(None)
     }
 
     pub(super) fn handle_lost<S: Store>(

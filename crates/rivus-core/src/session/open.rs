@@ -59,7 +59,7 @@ impl Session {
             );
             return Err(SessionError::Refused { code: Code::VERSION, message });
         }
-        let grant = self.admit(hello.token.as_deref(), &hello.about, now)?;
+        let grant = self.admit(hello.token.as_deref(), now)?;
         let (rank, expires_in_ms) = (grant.rank, auth::left(&grant, now));
         let identity = replica.identity();
         if let Some(authority) = identity.authority {

@@ -16,7 +16,7 @@ use crate::replica::{
     Verdicts,
 };
 use crate::store::{Store, StoreError};
-use crate::wire::{Exception, FRAME_BYTES_MAX, Frame, Words};
+use crate::wire::{Exception, FRAME_BYTES_MAX, Words};
 
 /// How many pushes may be unanswered at a time.
 const IN_FLIGHT_MAX: usize = 4;
@@ -425,12 +425,12 @@ impl Session {
         let exceptions: Vec<_> = told.collect();
         let (all, excepted) = (push.edits.len(), exceptions.len());
         let registers = push.edits.clone().map(|edit| registers(&edit.delta)).sum();
+        decoder.trim();
         self.decoder = decoder;
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
         let refused = exceptions.iter().filter_map(|exception| exception.code).collect();
         self.events.push_back(SessionEvent::Taken { registers, refused });
-        self.tell_losses(replica)?;
-        self.send(&Frame::Ack(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions }));
+        self.telling.answer(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions });
         Ok(())
     }
 

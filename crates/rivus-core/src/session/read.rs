@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 
 use super::window;
-use super::{Session, SessionError, SessionEvent, Want, unexpected};
+use super::{Access, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
+use crate::code::Code;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
 use crate::replica::{Delta, Incoming, Joined, Replica, Trust};
@@ -166,12 +167,23 @@ impl Session {
         if self.is_server() {
             self.debit(registers(&page.rows), now);
         }
+        self.check_brings(&page.rows)?;
         if !self.reading.awaits_start || page.header.start {
             self.take_page(bytes.len());
         }
         self.join_page(replica, &page, now)?;
+        decoder.trim();
         self.decoder = decoder;
         Ok(())
+    }
+
+    /// Refuses registers of a peer that may not write. What is brought to an authority is judged, or a right of its own.
+    pub(super) fn check_brings(&self, rows: &impl Delta) -> Result<(), SessionError> {
+        if self.reading.is_upload || rows.latest().is_none() || self.allows(Access::Write) {
+            return Ok(());
+        }
+        let message = "writing is not granted to this account".to_owned();
+        Err(SessionError::Refused { code: Code::SCOPE, message })
     }
 
     fn join_page<S: Store>(

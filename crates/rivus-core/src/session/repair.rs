@@ -12,9 +12,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::{Session, SessionError, SessionEvent, unexpected};
+use super::{Session, SessionError, SessionEvent, unexpected, write};
 use crate::clock::Millis;
-use crate::code::Code;
 use crate::replica::{Delta, Joined, Replica, Trust};
 use crate::sketch::{Key, SYMBOLS_MAX, Sketch, Symbol, difference};
 use crate::store::Store;
@@ -213,6 +212,11 @@ impl Session {
         if !self.is_server() || self.writing.is_none() {
             return Err(unexpected("SKETCH to a side that is not read"));
         }
+        self.check_reads()?;
+        // What this side has found itself was told then.
+        if matches!(self.helping, Helping::NotYet) {
+            self.events.push_back(SessionEvent::AskedToCompare);
+        }
         match &mut self.helping {
             Helping::NotYet | Helping::Asking | Helping::Asked => {
                 self.helping = Helping::Telling { sketch: None, sent: 0, due: count }
@@ -225,6 +229,7 @@ impl Session {
     }
 
     pub(super) fn handle_lacks(&mut self, keys: Vec<Key>) -> Result<(), SessionError> {
+        self.check_reads()?;
         match &self.helping {
             Helping::Telling { sent, due: 0, .. } if *sent > 0 => {
                 self.helping = Helping::Giving { keys: keys.into_iter().collect(), after: 0 };
@@ -258,6 +263,9 @@ impl Session {
             mending.cost.bytes += frame.len();
             mending.cost.rounds += 1;
             return Ok(Some(frame));
+        }
+        if matches!(&self.helping, Helping::Telling { due: 1.., .. } | Helping::Giving { .. }) {
+            self.check_reads()?;
         }
         match &mut self.helping {
             // The page and the CHECKPOINT are out.
@@ -313,6 +321,7 @@ impl Session {
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let repair = decoder.repair(bytes, store)?;
+        self.check_brings(&repair.rows)?;
         if repair.more && repair.rows.latest().is_none() {
             return Err(unexpected("a REPAIR that says nothing and is not the last"));
         }
@@ -324,6 +333,7 @@ impl Session {
             self.events.push_back(SessionEvent::Joined { registers, quarantined, own, changed });
         }
         let more = repair.more;
+        decoder.trim();
         self.decoder = decoder;
         if asked && !more {
             self.mended();
@@ -349,16 +359,14 @@ fn fill<S: Store>(
     keys: &mut BTreeSet<Key>,
     after: u64,
 ) -> Result<Option<u64>, SessionError> {
+    let mut too_long = None;
     let next = replica.find(keys, after, &mut |kind, id, registers| {
-        encoder.entity(kind, id, registers.iter().map(|(address, register)| (*address, register)));
+        let registers = || registers.iter().map(|(address, register)| (*address, register));
+        encoder.entity(kind, id, registers());
+        if encoder.len() > FRAME_BYTES_MAX {
+            too_long = Some(write::too_long(kind, id, registers()));
+        }
         if encoder.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    if encoder.len() > FRAME_BYTES_MAX {
-        let message =
-            "a register's concurrent values are together longer than a frame: write the field once more, \
-                       and that value alone remains"
-                .to_owned();
-        return Err(SessionError::Refused { code: Code::TOO_LARGE, message });
-    }
-    Ok(next)
+    too_long.map_or(Ok(next), Err)
 }

@@ -21,6 +21,7 @@ mod grants;
 mod hostile;
 mod refusals;
 mod repair;
+mod review;
 mod rings;
 mod window;
 

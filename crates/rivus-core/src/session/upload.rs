@@ -28,6 +28,10 @@ struct Kept {
 }
 
 impl Kept {
+    fn place(&self) -> (&str, &str, &[u8]) {
+        (&self.kind, &self.id, &self.address)
+    }
+
     fn incoming(&self, stamp: Stamp) -> Incoming<'_> {
         let only = Candidate { stamp, rank: self.rank, saw: self.saw, value: &self.value };
         let register =
@@ -56,7 +60,8 @@ impl Session {
         let subject = self.subject().to_owned();
         let peer = self.peer()?;
         let replicas = peer.about.replicas();
-        let mut kept: BTreeMap<Stamp, Vec<Kept>> = BTreeMap::new();
+        // In the order in which they were made: see `Replica::judge`.
+        let mut kept: BTreeMap<(u64, Stamp), Vec<Kept>> = BTreeMap::new();
         let mut foreign = 0;
         let read = rows.each::<Infallible>(|part| {
             let (kind, id): (Arc<str>, Arc<str>) = (part.kind.into(), part.id.into());
@@ -68,7 +73,7 @@ impl Session {
                     foreign += 1;
                     continue;
                 };
-                kept.entry(only.stamp).or_default().push(Kept {
+                kept.entry((only.stamp.time, only.stamp)).or_default().push(Kept {
                     kind: Arc::clone(&kind),
                     id: Arc::clone(&id),
                     address: address.as_ref().into(),
@@ -82,7 +87,9 @@ impl Session {
             Ok(())
         });
         read.unwrap_or_else(|never| match never {});
-        let edits = (0..).zip(&kept).filter_map(|(number, (stamp, registers))| {
+        // Of one entity together and in order, wherever in the page its rows were.
+        kept.values_mut().for_each(|registers| registers.sort_by(|a, b| a.place().cmp(&b.place())));
+        let edits = (0..).zip(&kept).filter_map(|(number, ((_, stamp), registers))| {
             let first = registers.first()?;
             let delta: Vec<_> = registers.iter().map(|register| register.incoming(*stamp)).collect();
             Some(Pushed { number, stamp: *stamp, rank: first.rank, saw: first.saw, delta })

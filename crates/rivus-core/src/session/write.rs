@@ -6,6 +6,7 @@ use super::echo::Echoes;
 use super::read::low;
 use super::window::Outgoing;
 use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
+use crate::address::Parts;
 use crate::canary::{Canary, is_on};
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
@@ -174,8 +175,14 @@ impl Session {
         if !filled.more {
             writing.done = filled.at;
             if !writing.caught_up || writing.quiet {
-                // With registers set aside the digests must differ, and the other side cannot know why.
-                if replica.quarantined()? == 0 {
+                // With registers set aside the digests must differ, and the other side cannot know why. At an authority that
+                // is so for who has written them: the others do not have them either.
+                let differs = if replica.identity().is_authority {
+                    replica.has_aside_of(&self.peer()?.about.replicas())?
+                } else {
+                    replica.quarantined()? > 0
+                };
+                if !differs {
                     let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
                     checkpoint = true;
                     let digest = filled.head.digest;
@@ -264,8 +271,9 @@ fn fill<S: Store>(
     echoes: &Echoes,
     (bytes_max, aim): (usize, PageAim),
 ) -> Result<Filled, SessionError> {
-    let (mut at, mut more, mut failed) = (writing.at, false, None);
+    let (mut at, mut more, mut failed): (_, _, Option<SessionError>) = (writing.at, false, None);
     let (mut registers, mut rows, mut part) = (0, 0, (0, 0));
+    let most = bytes_max.min(FRAME_BYTES_MAX);
     let head = replica.store().changes(writing.at, &mut |changed| {
         if encoder.is_full() || encoder.len() >= aim.bytes || rows >= aim.rows {
             more = true;
@@ -278,25 +286,48 @@ fn fill<S: Store>(
                 return ControlFlow::Break(());
             }
             Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt));
+                failed = Some(damaged(changed.kind, changed.id, corrupt).into());
                 return ControlFlow::Break(());
             }
+        }
+        if encoder.len() > most {
+            failed = Some(longer_than_a_frame(changed));
+            return ControlFlow::Break(());
         }
         at = changed.seq;
         rows += 1;
         ControlFlow::Continue(())
     })?;
     match failed {
-        Some(error) => Err(error.into()),
-        None if encoder.len() > bytes_max.min(FRAME_BYTES_MAX) => {
-            let message =
-                "a register's concurrent values are together longer than a frame: write the field once \
-                           more, and that value alone remains"
-                    .to_owned();
-            Err(SessionError::Refused { code: Code::TOO_LARGE, message })
-        }
+        Some(error) => Err(error),
         None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers, part }),
     }
+}
+
+/// A row that no frame carries is one register whose candidates are long.
+fn longer_than_a_frame(changed: Changed<'_>) -> SessionError {
+    let entries = Row::new(changed.bytes, changed.seq).map(|row| row.entries());
+    let entries = entries.into_iter().flatten().filter_map(Result::ok);
+    let registers = entries.filter_map(|entry| Some((entry.address, entry.shown().ok()?)));
+    let registers: Vec<_> = registers.collect();
+    too_long(changed.kind, changed.id, registers.iter().map(|(address, register)| (*address, register)))
+}
+
+/// What is to be done about a register that no frame carries: the longest of these.
+pub(super) fn too_long<'r, 'v: 'r>(
+    kind: &str,
+    id: &str,
+    registers: impl Iterator<Item = (&'r [u8], &'r Register<'v>)>,
+) -> SessionError {
+    let len = |register: &Register<'_>| register.alive.iter().map(|c| c.value.len()).sum::<usize>();
+    let longest = registers.max_by_key(|(_, register)| len(register));
+    let parts = longest.and_then(|(address, _)| Parts::parse(address));
+    let field = parts.map_or(String::new(), |parts| format!(" in field `{}`", parts.name));
+    let message = format!(
+        "{kind} `{id}`{field}: a register's concurrent values are together longer than a frame: write the field once \
+         more, and that value alone remains"
+    );
+    SessionError::Refused { code: Code::TOO_LARGE, message }
 }
 
 fn add(

@@ -5,8 +5,8 @@ use rivus_core::code::Code;
 use rivus_core::id::ReplicaId;
 use rivus_core::sketch::SYMBOLS_MAX;
 use rivus_core::wire::{
-    FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GREETING_BYTES_MAX, IGNORED_BYTES_MAX, SCHEMA_BYTES_MAX,
-    TOKEN_BYTES_MAX, WireError,
+    FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GOAWAY_BYTES_MAX, GREETING_BYTES_MAX, IGNORED_BYTES_MAX,
+    SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
 };
 
 use super::parts::{Parts, varint};
@@ -481,6 +481,8 @@ fn bounds(all: &mut Vec<BadFrame>) {
     let ignored = bound("bytes in a frame of this type", IGNORED_BYTES_MAX);
     let long_ignored = long(200, IGNORED_BYTES_MAX);
     add("a long frame of a type that may be ignored", State::AuthorityOpen, long_ignored, ignored);
+    let goodbye = bound("bytes in a frame of this type", GOAWAY_BYTES_MAX);
+    add("GOAWAY: longer than a goodbye may be", server, long(3, GOAWAY_BYTES_MAX), goodbye);
     let text = [&[0x04, 0x79, 0x10, 0x01][..], &[b'x'; TOKEN_BYTES_MAX + 1]].concat();
     let token = bound("a token's bytes", TOKEN_BYTES_MAX);
     add("HELLO: a token that is too long", server, hello().with("token", &text).bytes(), token);

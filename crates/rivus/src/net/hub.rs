@@ -24,6 +24,7 @@ use self::listen::{Listen, Sources};
 use self::metrics::Metrics;
 pub use self::options::HubOptions;
 use super::SyncError;
+use super::files::Reread;
 use crate::{Db, Error};
 
 /// A store that is being served. Dropping it stops serving.
@@ -89,12 +90,14 @@ impl Hub {
         self.health.stop();
     }
 
-    /// Reads certificates and keys again that have changed. A hub does so by itself every few seconds.
+    /// Reads certificates and keys again, whether they look changed or not. A hub does so by itself every few seconds with
+    /// those that do.
     ///
     /// # Errors
-    /// [`SyncError::BadCertificate`], [`SyncError::BadKeys`]: the former ones go on to be used.
+    /// [`SyncError::BadCertificate`], [`SyncError::BadKeys`]: the former one goes on to be used. The other, if there are
+    /// both, was read again.
     pub fn reload(&self) -> Result<(), SyncError> {
-        self.sources.reload()
+        self.sources.reload(Reread::All)
     }
 
     /// Says that it is not ready, stops listening, tells every client goodbye and waits until all have gone, or until

@@ -20,7 +20,7 @@ use rivus_core::session::{Authenticator, Denial, Grant, Grants, SUBJECT_BYTES_MA
 use serde::Deserialize;
 
 use super::SyncError;
-use super::files::Watched;
+use super::files::{Reread, Watched};
 
 /// Checks JSON Web Tokens.
 ///
@@ -96,14 +96,18 @@ impl Jwt {
         self
     }
 
-    /// Reads the file again if it has changed, and says whether it did. What cannot be used leaves the keys as they are.
-    pub(crate) fn reload(&self) -> Result<bool, SyncError> {
+    /// Reads the file again if it has changed, and says whether it did. What cannot be used leaves the keys as they are,
+    /// and is tried again.
+    pub(crate) fn reload(&self, reread: Reread) -> Result<bool, SyncError> {
         let Some((path, watched)) = &self.file else { return Ok(false) };
-        if !watched.lock().unwrap_or_else(PoisonError::into_inner).has_changed() {
+        let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = watched.look();
+        if reread == Reread::Changed && !watched.has_changed(now) {
             return Ok(false);
         }
         let keys = read_file(path)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        watched.note_read(now);
         Ok(true)
     }
 

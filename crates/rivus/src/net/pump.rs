@@ -12,7 +12,7 @@ use rivus_core::code::Code;
 use rivus_core::replica::Replica;
 use rivus_core::session::{Answered, Doing, LeftOver, PageAim, Session, SessionError, SessionEvent, Stand};
 use rivus_core::store::Store;
-use rivus_core::wire::{FRAME_BYTES_MAX, PAGE_BYTES_AIM, capability};
+use rivus_core::wire::{FRAME_BYTES_MAX, PAGE_BYTES_AIM, capability, tag};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -496,17 +496,21 @@ impl<H: Host> Pump<H> {
             let packed = frame?.map(|frame| (frame.len() > MOMENT_BYTES_MAX, packing::pack(frame, zstd)));
             Ok::<_, SessionError>(packed)
         };
-        match self.blocking(Work { length, size, is_free }, (|| Ok(()), pack), poll).await? {
-            Ok(frame) => {
-                let long = frame.as_ref().is_some_and(|(long, _)| *long);
-                self.length = if long { Length::Unknown } else { Length::Moment };
-                Ok(frame.map(|(_, frame)| frame))
-            }
+        let sent = match self.blocking(Work { length, size, is_free }, (|| Ok(()), pack), poll).await? {
             Err(error) => {
                 failed.get_or_insert(error.into());
-                Ok(None)
+                let last = |session: &mut Session, replica: &mut Replica<H::Store>, now, ()| {
+                    session.poll_transmit(replica, now)
+                };
+                let work = Work { length: self.length, size: Size::Short, is_free: false };
+                self.blocking(work, (|| Ok(()), pack), last).await?
             }
-        }
+            sent => sent,
+        };
+        let frame = sent.map_err(SyncError::from)?;
+        let long = frame.as_ref().is_some_and(|(long, _)| *long);
+        self.length = if long { Length::Unknown } else { Length::Moment };
+        Ok(frame.map(|(_, frame)| frame))
     }
 
     async fn take(&mut self, bytes: Vec<u8>, failed: &mut Option<SyncError>) -> Result<(), SyncError> {
@@ -518,7 +522,15 @@ impl<H: Host> Pump<H> {
         let is_long = len > MOMENT_BYTES_MAX || self.host.is_slow();
         let length = if is_long { Length::Unknown } else { Length::Moment };
         let size = if len > SHORT_BYTES_MAX { Size::Full } else { Size::Short };
-        let unpack = move || packing::unpack(bytes);
+        // Before the greeting nobody has said yet that they may.
+        let greeted = self.session.as_ref().is_some_and(|session| session.has_greeted());
+        let unpack = move || {
+            if bytes.first() == Some(&tag::COMPRESSED) && !greeted {
+                Err(SyncError::Packing)
+            } else {
+                packing::unpack(bytes)
+            }
+        };
         let taken = self
             .blocking(
                 Work { length, size, is_free: false },

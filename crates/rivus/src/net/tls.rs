@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::Connector;
 
 use super::SyncError;
-use super::files::Watched;
+use super::files::{Reread, Watched};
 
 /// The certificate that a hub shows, which may be replaced while it runs.
 pub(crate) struct Certificate {
@@ -47,16 +47,19 @@ impl Certificate {
         Ok(Self { current, files: Some(files) })
     }
 
-    /// Reads the files again if one has changed. What cannot be used leaves the certificate as it was.
-    pub(crate) fn reload(&self) -> Result<bool, SyncError> {
+    /// Reads the files again if one has changed, and says whether it did. What cannot be used leaves the certificate as it
+    /// was, and is tried again.
+    pub(crate) fn reload(&self, reread: Reread) -> Result<bool, SyncError> {
         let Some(files) = &self.files else { return Ok(false) };
         let mut watched = files.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // Both are asked, so that each remembers what it saw.
-        if watched.each_mut().map(Watched::has_changed) == [false; 2] {
+        let now = watched.each_ref().map(Watched::look);
+        let changed = watched.iter().zip(now).any(|(file, now)| file.has_changed(now));
+        if reread == Reread::Changed && !changed {
             return Ok(false);
         }
         let certified = read(&files.certificate, &files.key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        watched.iter_mut().zip(now).for_each(|(file, now)| file.note_read(now));
         Ok(true)
     }
 

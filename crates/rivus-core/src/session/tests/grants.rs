@@ -15,11 +15,11 @@ fn grants() -> Grants {
     Grants::everybody().grant_as("ann", "a1", 5).grant_as("ann", "a2", 0).grant_as("bob", "b1", 5)
 }
 
-fn serve(gate: &Arc<Gate>) -> Session {
+pub(super) fn serve(gate: &Arc<Gate>) -> Session {
     options(Role::Server { gate: Arc::clone(gate) }, Want::Live)
 }
 
-fn with(token: &str, want: Want) -> Session {
+pub(super) fn with(token: &str, want: Want) -> Session {
     options(Role::Client { token: Some(token.to_owned()) }, want)
 }
 
@@ -53,7 +53,7 @@ fn run_on(
     run(&mut End { replica: one, session: s, now }, &mut two, usize::MAX).map(|_| ())
 }
 
-fn code(result: Result<(), SessionError>) -> Code {
+pub(super) fn code(result: Result<(), SessionError>) -> Code {
     match result.unwrap_err() {
         SessionError::Refused { code, .. } | SessionError::Goaway { code, .. } => code,
         SessionError::Rate { .. } => Code::RATE,
@@ -210,7 +210,7 @@ fn what_one_account_may_bring_is_bounded_and_the_others_go_on() {
     assert_eq!(claim(&mut h, &gate, Some("a1"), 67, &[67]).1, Ok(()));
 }
 
-fn switched(switch: &Arc<AtomicBool>, of: Access) -> Arc<Gate> {
+pub(super) fn switched(switch: &Arc<AtomicBool>, of: Access) -> Arc<Gate> {
     let switch = Arc::clone(switch);
     let allows = move |_: &str, access: Access, _: &str| access != of || switch.load(Ordering::Relaxed);
     Arc::new(Gate::new(grants()).authorizer(Arc::new(By(allows))))
@@ -605,6 +605,8 @@ fn a_flood_of_frames_that_carry_nothing_runs_out_of_credit() {
     assert!(taken < 60 && matches!(ended, SessionError::Rate { retry_after_ms: 1.. }), "{taken}: {ended:?}");
     let (_, again) = claim(&mut h, &gate, None, 66, &[66]);
     assert_eq!(code(again), Code::RATE, "another connection helps nothing");
-    let (_, other) = claim(&mut h, &gate, None, 67, &[67]);
-    assert_eq!(other, Ok(()), "and nobody else pays for it");
+    let (_, again) = claim(&mut h, &gate, None, 67, &[67]);
+    assert_eq!(code(again), Code::RATE, "nor does another store");
+    let (_, other) = claim(&mut h, &gate, Some("b1"), 68, &[68]);
+    assert_eq!(other, Ok(()), "and nobody with a name pays for it");
 }

@@ -107,7 +107,7 @@ fn an_edit_that_changes_nothing_does_not_move_the_hubs_clock() {
     let mut h = hub(9);
     let mut line = Line::to(&mut h);
     let title = address::field("title");
-    line.push(&mut h, &title, &plain(stamp(5, 50_000, 66), &[0x61, b'x']));
+    line.push(&mut h, &title, &plain(stamp(1, 50_000, 66), &[0x61, b'x']));
     line.push(&mut h, &title, &plain(stamp(0, 4_100_000_000_000, 66), &[0x61, b'y']));
     assert_eq!(shows(&h, "t", "title"), text("x"));
     assert!(h.clock().high_water() <= ticks(160_000), "the hub's clock is in the year 2099");

@@ -180,6 +180,11 @@ impl RowDecoder {
         self.without_position(bytes, source, (tag::REPAIR, "REPAIR"))
     }
 
+    /// Drops the words that can no longer be named, once the last frame has been used. Else they stay until the next.
+    pub fn trim(&mut self) {
+        self.words.trim(&self.known);
+    }
+
     fn without_position<'d, 'a>(
         &'d mut self,
         bytes: &'a [u8],

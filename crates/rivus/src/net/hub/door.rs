@@ -22,6 +22,8 @@ pub(super) struct Door {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
     pub(super) metrics: Arc<Metrics>,
+    /// The pages of browsers that may come.
+    pub(super) origins: Arc<[String]>,
 }
 
 /// Why somebody is not let in.
@@ -36,6 +38,8 @@ pub(super) enum Refusal {
         /// After how many seconds it may come again.
         seconds: u64,
     },
+    /// A page in a browser asks, and its origin is not among those that may.
+    Origin,
     /// A port that speaks TLS was spoken to without.
     #[cfg(feature = "tls")]
     NeedsTls,
@@ -47,6 +51,7 @@ impl Refusal {
         match self {
             Self::Busy | Self::BusyAddress => Some(Code::BUSY),
             Self::Rate { .. } => Some(Code::RATE),
+            Self::Origin => Some(Code::UNAUTHORISED),
             #[cfg(feature = "tls")]
             Self::NeedsTls => None,
         }
@@ -59,6 +64,9 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "this address has as many connections as one may have")
             }
             Self::Rate { .. } => (StatusCode::TOO_MANY_REQUESTS, "this address connects too often"),
+            Self::Origin => {
+                (StatusCode::FORBIDDEN, "pages of this origin may not connect: the hub has to allow it")
+            }
             #[cfg(feature = "tls")]
             Self::NeedsTls => (StatusCode::BAD_REQUEST, "this port speaks TLS: connect with wss://"),
         };
@@ -107,19 +115,37 @@ impl Failed {
             Self::Misled(_) => Some("tls"),
             #[cfg(feature = "tls")]
             Self::Tls(_) => Some("tls"),
+            Self::Socket(SocketError::Http(answer)) if answer.status() == StatusCode::FORBIDDEN => {
+                Some("origin")
+            }
             Self::Socket(_) => Some("websocket"),
         }
     }
 }
 
 /// Answers a request for a WebSocket with a refusal, if there is one.
-struct Answer(Option<Refusal>);
+struct Answer<'o> {
+    refusal: Option<Refusal>,
+    origins: &'o [String],
+}
 
-impl Callback for Answer {
-    fn on_request(self, _: &Request, response: Response) -> Result<Response, ErrorResponse> {
-        match self.0 {
-            None => Ok(response),
+impl Answer<'_> {
+    /// Browsers say which page asks, and let any page ask any address, also one of their own machine.
+    fn allows(&self, request: &Request) -> bool {
+        let named = |origin: &HeaderValue| {
+            let is_it = |allowed: &String| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
+            self.origins.iter().any(is_it)
+        };
+        request.headers().get_all(header::ORIGIN).iter().all(named)
+    }
+}
+
+impl Callback for Answer<'_> {
+    fn on_request(self, request: &Request, response: Response) -> Result<Response, ErrorResponse> {
+        match self.refusal {
             Some(refusal) => Err(refusal.answer()),
+            None if self.allows(request) => Ok(response),
+            None => Err(Refusal::Origin.answer()),
         }
     }
 }
@@ -152,25 +178,30 @@ impl Door {
         if let Some(acceptor) = &self.tls {
             if !is_tls {
                 let stream = Stream::plain(socket, &self.metrics);
-                let _ = upgrade(stream, Some(Refusal::NeedsTls)).await;
+                let _ = self.upgrade(stream, Some(Refusal::NeedsTls)).await;
                 return Err(Failed::Misled("it spoke no TLS to a port that does"));
             }
             let stream = acceptor.accept(socket).await.map_err(Failed::Tls)?;
-            return upgrade(Stream::tls(stream, &self.metrics), refusal).await;
+            return self.upgrade(Stream::tls(stream, &self.metrics), refusal).await;
         }
         if is_tls {
             turn_from_tls(socket).await;
             return Err(Failed::Misled("it spoke TLS to a port that does not"));
         }
-        upgrade(Stream::plain(socket, &self.metrics), refusal).await
+        self.upgrade(Stream::plain(socket, &self.metrics), refusal).await
     }
-}
 
-async fn upgrade(stream: Stream, refusal: Option<Refusal>) -> Result<WebSocketStream<Stream>, Failed> {
-    let upgraded = accept_hdr_async_with_config(stream, Answer(refusal), Some(socket_config())).await;
-    let mut socket = upgraded.map_err(Failed::Socket)?;
-    socket.get_mut().lift_bound();
-    Ok(socket)
+    async fn upgrade(
+        &self,
+        stream: Stream,
+        refusal: Option<Refusal>,
+    ) -> Result<WebSocketStream<Stream>, Failed> {
+        let answer = Answer { refusal, origins: &self.origins };
+        let upgraded = accept_hdr_async_with_config(stream, answer, Some(socket_config())).await;
+        let mut socket = upgraded.map_err(Failed::Socket)?;
+        socket.get_mut().lift_bound();
+        Ok(socket)
+    }
 }
 
 /// Whoever speaks TLS makes nothing of an answer in plain text, but sees that it is one.

@@ -99,7 +99,7 @@ impl Drop for Place {
 }
 
 /// What counts as one address: of IPv6 the 64 bits that are given out together.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -1,11 +1,11 @@
 //! Accepting connections, each in a task of its own, until the hub stops.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rivus_core::code::Code;
-use rivus_core::session::{Gate, Role, Session, SessionEvent, SessionOptions, Want};
+use rivus_core::session::{Gate, Role, Session, SessionError, SessionEvent, SessionOptions, Want};
 use rivus_core::wire::capability;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -15,11 +15,12 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::door::{Door, Refusal};
-use super::guests::{Guests, Place};
-use super::metrics::{Metrics, Watcher};
+use super::guests::{Guests, Place, network};
+use super::metrics::{Metrics, OTHER, Watcher};
 use super::options::HubOptions;
 use crate::Db;
 use crate::machine::seeds;
+use crate::net::files::Reread;
 use crate::net::pump::{Pump, Sight, Wakes, told_to};
 use crate::net::turns::{Turn, Turns};
 use crate::net::{QUIET, SyncError};
@@ -49,30 +50,42 @@ impl Sources {
         }
     }
 
-    /// Reads again what has changed.
-    pub(super) fn reload(&self) -> Result<(), SyncError> {
-        #[cfg(feature = "tls")]
-        if let Some(certificate) = &self.certificate
-            && self.noted(certificate.reload())?
-        {
-            tracing::info!("the certificate was read again");
-        }
-        #[cfg(feature = "jwt")]
-        if let Some(jwt) = &self.jwt
-            && self.noted(jwt.reload())?
-        {
-            tracing::info!("the keys of tokens were read again");
-        }
-        Ok(())
+    /// Reads again what is to be. What cannot be read of one keeps nothing of another from being read.
+    ///
+    /// # Errors
+    /// The first failure; the others are logged.
+    pub(super) fn reload(&self, reread: Reread) -> Result<(), SyncError> {
+        #[cfg(not(any(feature = "jwt", feature = "tls")))]
+        let _ = reread;
+        let reloaded: [Result<(), SyncError>; 2] = [
+            #[cfg(feature = "tls")]
+            self.certificate.as_ref().map_or(Ok(()), |certificate| {
+                self.note(certificate.reload(reread), "the certificate was read again")
+            }),
+            #[cfg(not(feature = "tls"))]
+            Ok(()),
+            #[cfg(feature = "jwt")]
+            self.jwt
+                .as_ref()
+                .map_or(Ok(()), |jwt| self.note(jwt.reload(reread), "the keys of tokens were read again")),
+            #[cfg(not(feature = "jwt"))]
+            Ok(()),
+        ];
+        reloaded.into_iter().collect()
     }
 
     #[cfg(any(feature = "jwt", feature = "tls"))]
-    fn noted<T>(&self, reloaded: Result<T, SyncError>) -> Result<T, SyncError> {
-        if let Err(error) = &reloaded {
-            self.metrics.reloads_failed.add(1);
-            tracing::error!(%error, "not read again, the former one is used");
+    fn note(&self, reloaded: Result<bool, SyncError>, done: &str) -> Result<(), SyncError> {
+        match reloaded {
+            Ok(true) => tracing::info!("{done}"),
+            Ok(false) => {}
+            Err(error) => {
+                self.metrics.reloads_failed.add(1);
+                tracing::error!(%error, "not read again, the former one is used");
+                return Err(error);
+            }
         }
-        reloaded
+        Ok(())
     }
 }
 
@@ -105,6 +118,7 @@ impl Listen {
             #[cfg(feature = "tls")]
             tls,
             metrics: Arc::clone(&metrics),
+            origins: options.origins.clone().into(),
         };
         Ok(Self {
             door: Arc::new(door),
@@ -138,7 +152,7 @@ impl Listen {
                 Some(_) = self.connections.join_next(), if !self.connections.is_empty() => {}
                 _ = reload.tick() => {
                     let sources = Arc::clone(&self.sources);
-                    tokio::task::spawn_blocking(move || sources.reload());
+                    tokio::task::spawn_blocking(move || sources.reload(Reread::Changed));
                 }
                 () = told_to(&mut stop) => break,
             }
@@ -165,6 +179,7 @@ impl Listen {
                     gate: Arc::clone(&self.gate),
                     metrics: Arc::clone(&self.metrics),
                     turn: self.turns.join(),
+                    network: network(from.ip()),
                     place,
                 };
                 self.connections.spawn(one.run(socket, stop.clone()).instrument(span));
@@ -201,6 +216,8 @@ struct One {
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     turn: Turn,
+    /// Where it comes from.
+    network: IpAddr,
     /// Given back when the connection has ended.
     place: (Place, OwnedSemaphorePermit),
 }
@@ -218,13 +235,14 @@ impl One {
             }
         };
         self.metrics.connections.add(1);
-        let session = Session::new(SessionOptions {
+        let mut session = Session::new(SessionOptions {
             role: Role::Server { gate: self.gate },
             want: Want::Live,
             offers: true,
             seeds: seeds(),
             capabilities: capability::ZSTD,
         });
+        session.comes_from(&self.network.to_string());
         let wakes = Wakes { changes: self.db.shared.changes.subscribe(), stop, asks: Arc::default() };
         let watcher = Watcher::new(&self.metrics);
         let pump = Pump::new(Arc::clone(&self.db.shared), session, |_| {}).unheard();
@@ -263,6 +281,8 @@ impl Metrics {
     /// Counts a session that ended with an error.
     fn end(&self, error: &SyncError) {
         let code = match error {
+            // What others tell may be any number, and the labels are few.
+            SyncError::Session(SessionError::Goaway { code, .. }) if code.name().is_none() => Some(OTHER),
             SyncError::Session(error) => error.code(),
             SyncError::Silent => Some(Code::TIMEOUT),
             SyncError::Packing => Some(Code::BAD_FRAME),
@@ -279,3 +299,31 @@ impl Metrics {
 const DOORMEN: usize = 64;
 /// How often is looked whether certificates and keys have changed.
 const RELOAD: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::metrics::Readings;
+    use super::*;
+
+    #[test]
+    fn codes_that_others_make_up_share_one_label() {
+        let metrics = Metrics::default();
+        let told = |code| SessionError::Goaway { code, message: String::new(), retry_after_ms: None };
+        (10_000..10_100).for_each(|code| metrics.end(&told(Code(code)).into()));
+        metrics.end(&told(Code::STALLED).into());
+        // The application's own are told apart.
+        let own = SessionError::Refused { code: Code(20_000), message: String::new() };
+        metrics.end(&own.into());
+        let text = metrics.text(Readings::default());
+        let lines: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("rivus_sessions_ended_total{")).collect();
+        assert_eq!(
+            lines,
+            [
+                "code=\"504\",name=\"STALLED\"} 1",
+                "code=\"20000\",name=\"\"} 1",
+                "code=\"other\",name=\"\"} 100",
+            ]
+        );
+    }
+}

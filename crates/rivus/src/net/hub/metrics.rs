@@ -154,7 +154,8 @@ impl Metrics {
                 self.registers_in.add(*registers);
                 refused.iter().for_each(|code| self.edits_refused.one(*code));
             }
-            SessionEvent::Diverged { .. } => self.digests_differ.add(1),
+            // An authority compares nothing: it is asked where the two differ.
+            SessionEvent::Diverged { .. } | SessionEvent::AskedToCompare => self.digests_differ.add(1),
             SessionEvent::Verified { .. } => self.digests_equal.add(1),
             _ => {}
         }
@@ -247,6 +248,9 @@ trait Label {
 
 impl Label for Code {
     fn write(&self, to: &mut String) -> fmt::Result {
+        if *self == OTHER {
+            return to.write_str("code=\"other\",name=\"\"");
+        }
         write!(to, "code=\"{}\",name=\"{}\"", self.0, self.name().unwrap_or_default())
     }
 }
@@ -257,6 +261,8 @@ impl Label for &'static str {
     }
 }
 
+/// Stands for all codes that others tell and that are not known here.
+pub(super) const OTHER: Code = Code(u16::MAX);
 /// How many values of one label are told apart.
 const LABELS_MAX: usize = 64;
 

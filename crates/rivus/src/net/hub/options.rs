@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rivus_core::replica::{Proposed, Refusal};
-use rivus_core::session::{Access, Authenticator, Authorizer, By, Gate, Grants, Limits, Validator};
+use rivus_core::session::{Access, Authenticator, Authorizer, By, Gate, Grants, Limits, Restore, Validator};
 
 use super::guests::Bounds;
 #[cfg(feature = "tls")]
@@ -32,6 +32,10 @@ pub struct HubOptions {
     authorizer: Option<Arc<dyn Authorizer>>,
     validator: Option<Arc<dyn Validator>>,
     limits: Limits,
+    restore: Option<Restore>,
+    /// Whether any token is granted.
+    has_tokens: bool,
+    pub(super) origins: Vec<String>,
     pub(super) peer: bool,
     pub(super) connections_max: usize,
     pub(super) bounds: Bounds,
@@ -52,6 +56,9 @@ impl HubOptions {
             authorizer: None,
             validator: None,
             limits: Limits::default(),
+            restore: None,
+            has_tokens: false,
+            origins: Vec::new(),
             peer: false,
             connections_max: CONNECTIONS_MAX,
             bounds: Bounds {
@@ -84,6 +91,7 @@ impl HubOptions {
     #[must_use]
     pub fn grant(mut self, token: impl Into<String>, rank: u8) -> Self {
         self.grants = self.grants.grant(token, rank);
+        self.has_tokens = true;
         self
     }
 
@@ -111,6 +119,7 @@ impl HubOptions {
     #[must_use]
     pub fn grant_as(mut self, subject: impl Into<String>, token: impl Into<String>, rank: u8) -> Self {
         self.grants = self.grants.grant_as(subject, token, rank);
+        self.has_tokens = true;
         self
     }
 
@@ -196,6 +205,47 @@ impl HubOptions {
         self
     }
 
+    /// Lets these bring back, unjudged, what the hub has lost, with authors and ranks as they come. For the time after a
+    /// backup was put in place: whoever may do this can write as anybody, past limits and validator. An authorizer must
+    /// allow it as well.
+    ///
+    /// Without this an authorizer decides by itself; where there is none either, everybody may if no token is needed or
+    /// granted and nothing looks at edits, and else nobody.
+    ///
+    /// ```
+    /// use rivus::{HubOptions, Restore};
+    /// let options = HubOptions::closed().grant_as("ann", "secret", 5).restore(Restore::subjects(["ann"]));
+    /// ```
+    #[must_use]
+    pub fn restore(mut self, restore: Restore) -> Self {
+        self.restore = Some(restore);
+        self
+    }
+
+    /// Lets pages of this origin, such as `https://app.example.org`, connect from browsers. Without it a request that
+    /// bears an origin is refused: a browser lets any page talk to any address, also to a hub on the user's own machine.
+    ///
+    /// ```
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::open().allow_origin("https://app.example.org");
+    /// ```
+    #[must_use]
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// Who may bring back what the hub has lost; `None` if that is the authorizer's to say.
+    fn who_restores(&self) -> Option<Restore> {
+        #[cfg(feature = "jwt")]
+        let has_tokens = self.has_tokens || self.jwt.is_some();
+        #[cfg(not(feature = "jwt"))]
+        let has_tokens = self.has_tokens;
+        let is_guarded = has_tokens || self.authenticator.is_some() || self.validator.is_some();
+        let usual = || if is_guarded { Restore::Nobody } else { Restore::Everybody };
+        self.restore.clone().or_else(|| self.authorizer.is_none().then(usual))
+    }
+
     /// What is asked of those who connect.
     pub(crate) fn gate(&self) -> Gate {
         let mut gate = Gate::new(self.grants.clone()).limits(self.limits);
@@ -205,6 +255,9 @@ impl HubOptions {
         }
         if let Some(authenticator) = &self.authenticator {
             gate = gate.authenticator(Arc::clone(authenticator));
+        }
+        if let Some(restore) = self.who_restores() {
+            gate = gate.restore(restore);
         }
         if let Some(authorizer) = &self.authorizer {
             gate = gate.authorizer(Arc::clone(authorizer));
@@ -326,3 +379,33 @@ const ACCEPTS_BURST: u32 = 256;
 const DISK_FREE_MIN: u64 = 64 << 20;
 /// How long clients are waited for at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_restores_an_open_hub_that_asks_nobody_anything_and_nobody_any_other() {
+        let who = |options: HubOptions| options.who_restores();
+        let (nobody, everybody) = (Some(Restore::Nobody), Some(Restore::Everybody));
+        assert_eq!(who(HubOptions::open()), everybody);
+        let limits = Limits { value_bytes_max: 100, ..Limits::default() };
+        assert_eq!(who(HubOptions::open().limits(limits)), everybody);
+        assert_eq!(who(HubOptions::open().grant("secret", 0)), nobody);
+        assert_eq!(who(HubOptions::closed().grant_as("ann", "secret", 0).anonymous(0)), nobody);
+        assert_eq!(who(HubOptions::open().validator(|_, _| Ok(()))), nobody);
+        let ann = Restore::subjects(["ann"]);
+        let guarded = HubOptions::closed().grant_as("ann", "secret", 0).validator(|_, _| Ok(()));
+        assert_eq!(who(guarded.restore(ann.clone())), Some(ann));
+        assert_eq!(who(HubOptions::open().grant("secret", 0).authorizer(|_, _, _| true)), None);
+        assert_eq!(who(HubOptions::open().authorizer(|_, _, _| true).restore(Restore::Nobody)), nobody);
+    }
+
+    #[cfg(feature = "jwt")]
+    #[test]
+    fn nobody_restores_where_tokens_are_signed() {
+        let keys = include_str!("../jwt/vectors.jwks.json");
+        let options = HubOptions::open().jwt(Jwt::from_jwks(keys).unwrap());
+        assert_eq!(options.who_restores(), Some(Restore::Nobody));
+    }
+}

@@ -235,12 +235,16 @@ fn keys_are_read_again_when_their_file_changes_and_a_broken_file_leaves_the_form
     let write = |keys: serde_json::Value| std::fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
     write(json!([old.key("k")]));
     let jwt = Jwt::from_file(&path).unwrap();
-    assert_eq!(jwt.reload(), Ok(false));
+    assert_eq!(jwt.reload(Reread::Changed), Ok(false));
     std::fs::write(&path, "{").unwrap();
-    assert!(matches!(jwt.reload(), Err(SyncError::BadKeys { .. })));
+    // What could not be read is tried again, whether it has changed since or not.
+    for reread in [Reread::Changed, Reread::Changed, Reread::All] {
+        assert!(matches!(jwt.reload(reread), Err(SyncError::BadKeys { .. })));
+    }
     jwt.check(&old.token(json!({})), NOW).unwrap();
     write(json!([new.key("k"), old.key("former")]));
-    assert_eq!(jwt.reload(), Ok(true));
+    assert_eq!(jwt.reload(Reread::Changed), Ok(true));
+    assert_eq!((jwt.reload(Reread::Changed), jwt.reload(Reread::All)), (Ok(false), Ok(true)));
     jwt.check(&new.token(json!({})), NOW).unwrap();
     assert_eq!(refused(&jwt, &old.token(json!({}))), "the token's signature is wrong");
 }
