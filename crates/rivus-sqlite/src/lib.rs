@@ -78,7 +78,7 @@ pub struct SqliteStore {
     slot: Slot,
     /// The head, and the count of others' commits when it was read. Every connection of a hub asks for it after every
     /// commit.
-    head: RefCell<Option<(i64, Head)>>,
+    head: RefCell<Option<Box<(i64, Head)>>>,
 }
 
 impl SqliteStore {

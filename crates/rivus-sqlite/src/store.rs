@@ -134,13 +134,13 @@ impl SqliteStore {
         // Own commits forget it; what others commit shows in this count. If they do between it and the read the head is
         // newer than what is noted, and read once more.
         let others = self.conn.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0))?;
-        if let Some((at, known)) = &*self.head.borrow()
-            && *at == others
+        if let Some(known) = &*self.head.borrow()
+            && known.0 == others
         {
-            return Ok(known.clone());
+            return Ok(known.1.clone());
         }
         let read = snapshot(&self.conn, head)?;
-        self.head.replace(Some((others, read.clone())));
+        self.head.replace(Some(Box::new((others, read.clone()))));
         Ok(read)
     }
 }

@@ -10,7 +10,7 @@ use crate::others::Own;
 pub(crate) enum AnyStore {
     Memory(Box<MemoryStore>),
     /// With the seqs that commits through it took.
-    Sqlite(SqliteStore, Own),
+    Sqlite(Box<SqliteStore>, Own),
 }
 
 /// Calls the method of whichever store it is.

@@ -162,7 +162,7 @@ impl AnyStore {
 
 impl From<rivus_sqlite::SqliteStore> for AnyStore {
     fn from(store: rivus_sqlite::SqliteStore) -> Self {
-        Self::Sqlite(store, Own::default())
+        Self::Sqlite(Box::new(store), Own::default())
     }
 }
 

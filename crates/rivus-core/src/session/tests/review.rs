@@ -335,32 +335,6 @@ fn a_right_to_read_that_is_taken_away_ends_repairs() {
 }
 
 #[test]
-fn a_register_that_no_page_carries_is_named_and_the_other_side_is_told() {
-    let schema = || Arc::new(Schema::builder().kind("task", |k| k.open().multi("m")).build().unwrap());
-    let open = |n| {
-        let options = OpenOptions { seeds: seeds(n), slot: 0, admission: Admission::Off, rank: 0 };
-        Replica::open(MemoryStore::new(), schema(), options).unwrap()
-    };
-    let value = bytes(Value::Bytes(vec![1; 4 << 20]));
-    let candidate = |n: u64| Candidate { stamp: stamp(0, n, n.into()), rank: 0, saw: None, value: &value };
-    let alive = Alive::from((1..=9).map(candidate).collect::<Vec<_>>());
-    let register = Register { floor: Stamp::LOWEST, alive, seen: Vec::new() };
-    let changes = vec![(Arc::from(address::field("m")), Change::Join { register, source: None })];
-    let (mut a, mut b) = (open(1), open(2));
-    let long = Incoming { kind: "task".into(), id: "long".into(), changes };
-    b.join(NOW, &[long], None, Trust::Peer, None).unwrap();
-    let (mut s, mut t) = (client(Want::Once), server());
-    let mut two = End { replica: &mut b, session: &mut t, now: NOW };
-    let error =
-        run(&mut End { replica: &mut a, session: &mut s, now: NOW }, &mut two, usize::MAX).unwrap_err();
-    let SessionError::Refused { code: Code::TOO_LARGE, message } = &error else { panic!("{error:?}") };
-    assert!(message.contains("task `long` in field `m`") && message.contains("once more"), "{message}");
-    let told = t.poll_transmit(&mut b, NOW).unwrap().expect("GOAWAY");
-    assert!(matches!(Frame::decode(&told), Ok(Frame::Goaway { code: Code::TOO_LARGE, .. })));
-    assert!(t.is_closed());
-}
-
-#[test]
 fn losses_are_told_one_frame_at_a_time_and_before_the_answer() {
     let (mut b, mut h) = (device(2), hub(9));
     let mut line = Line::to(&mut h, &open_gate());
