@@ -151,6 +151,9 @@ impl Db {
     /// assert_eq!(phone.delivery(&edited)?, Delivery::Local);
     /// phone.sync(&served.url().into()).await?;
     /// assert_eq!(phone.delivery(&edited)?, Delivery::Durable);
+    /// // Nobody but this phone has ever connected.
+    /// phone.sync(&served.url().into()).await?;
+    /// assert_eq!(phone.delivery(&edited)?, Delivery::Seen);
     /// # Ok::<(), rivus::Error>(())
     /// # }).unwrap();
     /// ```
@@ -163,7 +166,7 @@ impl Db {
         } else if replica.is_rejected(seq)? {
             Delivery::Rejected
         } else if replica.is_received(seq)? {
-            Delivery::Durable
+            if replica.is_seen(seq) { Delivery::Seen } else { Delivery::Durable }
         } else {
             Delivery::Local
         })

@@ -146,7 +146,7 @@ fn of_session(error: &SessionError) -> ErrorClass {
         SessionError::Wire(WireError::UnknownFrame { .. }) => ErrorClass::Incompatible,
         SessionError::Wire(_) => ErrorClass::Protocol,
         SessionError::Refused { code, .. } | SessionError::Goaway { code, .. } => of_code(*code),
-        SessionError::Copied | SessionError::NewWriter => ErrorClass::Renewed,
+        SessionError::Copied | SessionError::Fenced | SessionError::NewWriter => ErrorClass::Renewed,
         SessionError::Commit(CommitError::Store(StoreError::Damaged(_) | StoreError::TooNew { .. })) => {
             ErrorClass::Damaged
         }
@@ -161,7 +161,7 @@ fn of_code(code: Code) -> ErrorClass {
         Code::CLOSED | Code::TIMEOUT => ErrorClass::Offline,
         Code::VERSION => ErrorClass::Incompatible,
         Code::UNAUTHORISED => ErrorClass::Unauthorised,
-        Code::COPIED => ErrorClass::Renewed,
+        Code::COPIED | Code::FENCED => ErrorClass::Renewed,
         Code::EXPIRED => ErrorClass::Expired,
         Code::RATE => ErrorClass::RateLimited,
         Code(200..=299) => ErrorClass::Misuse,
@@ -214,6 +214,8 @@ mod tests {
             (store(StoreError::Damaged("x".into())), ErrorClass::Damaged, Reaction::Stop, Reaction::Stop),
             (SessionError::Copied.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (goaway(Code::COPIED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
+            (SessionError::Fenced.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
+            (goaway(Code::FENCED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (SyncError::Paused, ErrorClass::Paused, Reaction::Stop, Reaction::Stop),
             (goaway(Code::SAME_STORE, None), ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),
             (SyncError::BadAddress { url: "x".into() }, ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),
