@@ -49,7 +49,7 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 pub const FETCH_ENTITIES_MAX: usize = 1024;
 
 /// The most entities that one frame tells to be collected.
-pub const COLLECTED_MAX: usize = 4096;
+pub const COLLECTED_MAX: usize = 1024;
 
 /// What is added to the code of an exception if what it is about follows: codes have 16 bits.
 const SPOT_FOLLOWS: u64 = 1 << 16;
