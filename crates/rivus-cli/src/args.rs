@@ -110,6 +110,23 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Forget what is deleted for everybody, on a hub's database
+    #[command(after_help = COLLECT)]
+    Collect {
+        /// Keep what was deleted less than so many days ago
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        grace: u32,
+        /// Print what would be forgotten, and forget nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List the databases that a hub waits for before it forgets what is deleted
+    #[command(after_help = LEASES)]
+    Leases {
+        /// End the lease of this store: nothing waits for it any more
+        #[arg(long, value_name = "STORE")]
+        end: Option<String>,
+    },
     /// Have entities of a hub, evicted ones among them
     #[command(after_help = FETCH)]
     Fetch(Fetch),
@@ -473,6 +490,22 @@ Example:
 
 All of them are evicted or none. Only what the hub has confirmed is, so sync first. `list` and `show` do not have
 them, and edits of them are refused until they are fetched; everything else shows as before.";
+
+const COLLECT: &str = "\
+Examples:
+  rivus --db hub.db collect --dry-run
+  rivus --db hub.db --schema schema.toml collect --grace 7
+
+A hub does this by itself (`serve --collect`). Give the schema that the hub has: what its rules need of the deleted stays.";
+
+const LEASES: &str = "\
+Examples:
+  rivus --db hub.db leases
+  rivus --db hub.db leases --end 3f2a61c09d5e7b84
+  rivus --json --db hub.db leases | jq 'select(.running) | .behind'
+
+A database whose lease has ended reads everything again if it comes back after something was forgotten; no edit of it is
+lost.";
 
 const FETCH: &str = "\
 Example:

@@ -5,6 +5,7 @@
 
 mod args;
 mod assignment;
+mod collect;
 mod conflicts;
 mod database;
 mod demo;
@@ -92,6 +93,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Delete { kind, id } => edit::delete(global, kind, id, out)?,
         Command::Revive { kind, id } => edit::revive(global, kind, id, out)?,
         Command::Evict { kind, ids } => evict::evict(global, kind, ids, out)?,
+        Command::Collect { grace, dry_run } => collect::collect(global, *grace, *dry_run, out)?,
+        Command::Leases { end } => collect::leases(global, end.as_deref(), out)?,
         Command::Fetch(fetch) => evict::fetch(global, fetch, out)?,
         Command::Explain { kind, id, field } => explain::run(global, kind, id, field.as_deref(), out)?,
         Command::Conflicts(conflicts) => conflicts::run(global, conflicts, out)?,

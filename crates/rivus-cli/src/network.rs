@@ -217,6 +217,9 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))
         }
         Event::Copied { before, now } => format!("store {before} is a copy and is now store {now}"),
+        Event::Fenced { before, now } => format!(
+            "store {before} was away for longer than its lease: it is now store {now} and reads everything again"
+        ),
         Event::Clash { stamp } => {
             format!("two databases wrote as one (stamp {stamp}): somebody copied a file while it was in use")
         }

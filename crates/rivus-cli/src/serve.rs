@@ -145,10 +145,24 @@ fn limited(mut options: HubOptions, serve: &Serve) -> HubOptions {
     if let Some(bytes) = serve.disk_free_min {
         options = options.disk_free_min(bytes);
     }
+    if let Some(days) = serve.lease {
+        options = options.lease(days_of(days));
+    }
+    if let Some(hours) = serve.collect {
+        let every = Duration::from_secs(u64::from(hours) * 60 * 60);
+        options = options.collect_every((hours > 0).then_some(every));
+    }
+    if let Some(days) = serve.grace {
+        options = options.grace(days_of(days));
+    }
     if let Some(seconds) = serve.drain {
         options = options.drain_max(Duration::from_secs(seconds.into()));
     }
     options
+}
+
+pub(crate) fn days_of(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 60 * 60)
 }
 
 fn jwt(serve: &Serve) -> Result<Option<Jwt>> {

@@ -124,6 +124,11 @@ pub(crate) fn status(global: &Global, out: &mut Output) -> Result<()> {
         (None, false) => "none met yet".to_owned(),
     };
     writeln!(out, "authority    {judge}")?;
+    if let Some(leases) = &status.leases {
+        let held = leases.held_by.as_ref().map_or(String::new(), |store| format!(", store {store} no more"));
+        let (running, ended, cut) = (leases.running, leases.ended, leases.cut);
+        writeln!(out, "leases       {running} running, {ended} ended; all have up to number {cut}{held}")?;
+    }
     if let Some(ms) = status.authority.as_ref().map(|a| a.correction_ms).filter(|ms| *ms != 0) {
         writeln!(out, "clock        wrong by {ms} ms, the authority says: set this machine's clock")?;
     }

@@ -465,6 +465,44 @@ fn what_is_evicted_is_at_the_hub_and_fetched_again() {
 }
 
 #[test]
+fn what_is_deleted_for_everybody_is_forgotten_and_leases_are_listed_and_ended() {
+    let place = Place::new();
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0", "--collect", "0"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    place.ok(&["--db", "a.db", "put", "task", "t1", "title=x", "notes=n"]);
+    place.ok(&["--db", "a.db", "put", "task", "t2", "title=y"]);
+    assert!(place.fails(1, &["--db", "a.db", "collect"]).contains("only an authority collects"));
+    place.ok(&["--db", "a.db", "sync", &url]);
+    place.ok(&["--db", "b.db", "sync", &url]);
+    place.ok(&["--db", "a.db", "delete", "task", "t1"]);
+    place.ok(&["--db", "a.db", "sync", &url]);
+    let dry = ["--db", "hub.db", "collect", "--grace", "0", "--dry-run"];
+    assert!(place.ok(&dry).contains("0 entities would be forgotten"), "the other one is waited for");
+    assert!(place.ok(&["--db", "hub.db", "status"]).contains("2 running, 0 ended"));
+    let listed = place.ok(&["--json", "--db", "hub.db", "leases"]);
+    let leases: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let late = place.json(&["--db", "b.db", "status"])["store"].clone();
+    let late = late.as_str().unwrap();
+    assert!(leases.iter().any(|lease| lease["store"] == late && lease["behind"] != 0), "{leases:?}");
+    assert!(place.fails(1, &["--db", "hub.db", "leases", "--end", "0"]).contains("no lease of store 0"));
+    place.ok(&["--db", "hub.db", "leases", "--end", late]);
+    assert!(place.ok(&dry).contains("task `t1`"));
+    let kept = place.json(&["--db", "hub.db", "collect"]);
+    assert_eq!(kept["entities"], 0, "not before 30 days");
+    let done = place.json(&["--db", "hub.db", "collect", "--grace", "0"]);
+    assert_eq!((&done["entities"], &done["registers"]), (&1.into(), &3.into()));
+    for name in ["a.db", "b.db"] {
+        place.ok(&["--db", name, "sync", &url]);
+    }
+    let digest = place.json(&["--db", "hub.db", "status"])["digest"].clone();
+    for name in ["hub.db", "a.db", "b.db"] {
+        assert!(place.ok(&["--db", name, "verify"]).contains(digest.as_str().unwrap()), "{name}");
+    }
+    assert_eq!(place.json(&["--db", "hub.db", "collect", "--grace", "0"])["forgotten"], 1);
+    assert_eq!(hub.end().0, 0);
+}
+
+#[test]
 fn a_live_connection_tells_what_comes_and_sends_what_other_processes_write() {
     let place = Place::new();
     let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0"]);

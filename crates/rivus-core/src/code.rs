@@ -51,6 +51,9 @@ codes! {
     OWNER = 204, false, "OWNER";
     /// The token was granted something once and is no more: show a fresh one.
     EXPIRED = 206, false, "EXPIRED";
+    /// The store was away for longer than its lease, and what was collected meanwhile cannot be told any more: it reads
+    /// everything again.
+    FENCED = 207, true, "FENCED";
     /// Both declare a field, differently; or a peer names a version of the rules beyond what is believed.
     SCHEMA = 300, false, "SCHEMA";
     /// A stamp beyond the authority's clock and drift.
@@ -69,6 +72,8 @@ codes! {
     BASE = 406, false, "BASE";
     /// An edit that the application's own check does not take.
     INVALID = 407, false, "INVALID";
+    /// The entity was deleted and collected before its author knew: nothing is left to edit.
+    GONE = 408, false, "GONE";
     /// The server cannot read or write its store.
     STORE = 500, true, "STORE";
     /// The server has too many connections.

@@ -4,6 +4,7 @@
 //! frames or connections. Invariant: registers change by joining deltas alone (a local edit is a delta from
 //! oneself), and every change is one commit of the store, or none.
 
+mod collect;
 mod conflicts;
 mod delta;
 mod evict;
@@ -12,6 +13,7 @@ mod hold;
 mod join;
 mod journal;
 mod judge;
+mod lease;
 mod migrate;
 mod others;
 mod owners;
@@ -20,6 +22,7 @@ mod projection;
 mod propose;
 mod read;
 mod rejected;
+mod rejoin;
 mod restamp;
 mod roles;
 mod rules;
@@ -45,6 +48,7 @@ use crate::store::{
 };
 use crate::work::{Derived, Finished, Scratch, Work};
 
+pub use collect::{CollectError, Collection, GRACE_DEFAULT_MS, Marks, Sweep};
 pub use conflicts::Losses;
 pub use delta::{Delta, Incoming, Part};
 pub use evict::{EvictError, Evicted};
@@ -53,6 +57,7 @@ pub use hold::Blocked;
 pub(crate) use hold::{Hold, Holding};
 pub use join::{Joined, Trust};
 pub use judge::{Principal, Pushed, Review, Taint, Verdict, Verdicts};
+pub use lease::{Cut, LEASE_DEFAULT_MS, Lease};
 pub use migrate::MigrateError;
 pub use others::Noticed;
 pub use owners::{OWNED_MAX, OwnError};
@@ -121,6 +126,7 @@ pub struct Replica<S> {
     has_rejected: bool,
     /// How many times that list may have changed.
     refusals: u64,
+    leasing: lease::Leasing,
 }
 
 /// Where a change came from.
@@ -172,6 +178,14 @@ pub enum Event {
     },
     /// The store was found to be a copy or a restored backup and has taken a new id.
     Copied {
+        /// Its id until now.
+        before: StoreId,
+        /// Its id from now on.
+        now: StoreId,
+    },
+    /// The store was away for longer than its lease at the authority and has missed what was collected: it has taken a new
+    /// id, and shows nothing of before until it has read everything again. Its pending edits are made anew then.
+    Fenced {
         /// Its id until now.
         before: StoreId,
         /// Its id from now on.
@@ -252,6 +266,7 @@ impl<S: Store> Replica<S> {
             filed: 0,
             has_rejected: false,
             refusals: 0,
+            leasing: lease::Leasing::default(),
         };
         // Asked first: what others commit during the reading is then read again.
         replica.others = replica.store.others()?;

@@ -20,7 +20,7 @@ use crate::id::StoreId;
 use crate::register::Register;
 
 pub use change::{Change, Digested, State, Sums};
-pub(crate) use evicted::{evict, forget, restore};
+pub(crate) use evicted::{evict, forget, restore, wipe};
 pub use form::{decode_register, encode_register};
 pub(crate) use plain::{shows, spot};
 pub(crate) use rewrite::apply;

@@ -310,6 +310,11 @@ impl Rules {
         .map(|watched| (watched.name.as_str(), watched.address.as_slice()))
     }
 
+    /// Whether there is a rule of this name for a kind.
+    pub(crate) fn has(&self, kind: &str, rule: &str) -> bool {
+        self.strata.iter().any(|stratum| stratum.kind == kind && stratum.name == rule)
+    }
+
     fn stratum(&self, at: usize) -> &Stratum {
         #[expect(clippy::expect_used, reason = "positions are made with the strata, which never change")]
         self.strata.get(at).expect("a rule's position is valid")

@@ -10,6 +10,7 @@ mod auth;
 mod echo;
 mod fetch;
 mod grant;
+mod lease;
 mod lost;
 mod open;
 pub mod pair;
@@ -42,6 +43,7 @@ pub use grant::{
 use auth::Granted;
 use echo::Echoes;
 use fetch::{Fetching, Giving};
+use lease::Leasing;
 use lost::Telling;
 use push::{Judging, Pushing};
 use read::Reading;
@@ -198,6 +200,20 @@ pub enum SessionEvent {
     },
     /// This store is a copy and took a new id: connect again.
     Copied,
+    /// This store was away for longer than its lease and begins anew under a new id: connect again.
+    Fenced,
+    /// Up to here in the authority's changes everybody with a lease has everything.
+    Cut {
+        /// The seq.
+        seq: u64,
+    },
+    /// The authority has collected entities, and so has this store.
+    Collected {
+        /// How many.
+        entities: usize,
+        /// How many pending edits of theirs are refused now.
+        refused: usize,
+    },
     /// The authority has taken another token.
     Refreshed {
         /// The rank that it grants.
@@ -241,6 +257,7 @@ pub struct Session {
     pushing: Option<Pushing>,
     judging: Judging,
     telling: Telling,
+    leasing: Leasing,
     fetching: Fetching,
     giving: Giving,
     /// Up to where the other side said that it has everything.
@@ -336,6 +353,7 @@ impl Session {
             pushing: None,
             judging: Judging::default(),
             telling: Telling::default(),
+            leasing: Leasing::default(),
             fetching: Fetching::default(),
             giving: Giving::default(),
             peer_synced: None,
@@ -394,6 +412,7 @@ impl Session {
             return Err(WireError::TooLarge { bytes: bytes.len() }.into());
         }
         self.check_frame(bytes, now)?;
+        self.leasing.at(now);
         let first = bytes.first().copied();
         if self.phase == Phase::Open {
             // Positions and replicas were told of the store as it was then.
@@ -447,6 +466,8 @@ impl Session {
                 Frame::Lacks(keys) => self.handle_lacks(keys),
                 Frame::Window { taken } => self.handle_window(taken),
                 Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
+                Frame::Cut { seq } => self.handle_cut(replica, seq),
+                Frame::Collected(names) => self.handle_collected(replica, &names, now),
                 Frame::Lost(losses) => self.handle_lost(replica, &losses),
                 Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
                 _ => Err(unexpected("a second greeting")),
@@ -493,6 +514,10 @@ impl Session {
             self.phase = Phase::Greeting;
             return Ok(Some(self.hello(replica, now)?));
         }
+        self.leasing.at(now);
+        if let Some(frame) = self.leasing.next() {
+            return Ok(Some(frame));
+        }
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
         }
@@ -509,6 +534,7 @@ impl Session {
         if let Some(frame) = self.next_answer(replica)? {
             return Ok(Some(frame));
         }
+        self.end_rejoining(replica, now)?;
         if let Some(frame) = self.next_push(replica, now)? {
             return Ok(Some(frame));
         }
@@ -523,6 +549,7 @@ impl Session {
         if let Some(frame) = self.next_page_unless_held(replica)? {
             return Ok(Some(frame));
         }
+        self.tell_cut(replica)?;
         if let Some(frame) = self.next_repair(replica)? {
             return Ok(Some(frame));
         }
@@ -547,6 +574,7 @@ impl Session {
             writing.handle_quiet();
         }
         self.encoder.handle_quiet();
+        self.leasing.handle_quiet();
         if self.phase == Phase::Open {
             self.tell_synced();
         }
@@ -767,6 +795,11 @@ pub enum SessionError {
         "this store is a copy or a restored backup of one that has gone on; it took a new id, connect again"
     )]
     Copied,
+    /// This store was away for longer than its lease and has missed what was collected; it has taken a new id. Connect again.
+    #[error(
+        "this store was away for longer than its lease: it took a new id and reads everything again, connect again"
+    )]
+    Fenced,
     /// Another process has begun to write into this store since the greeting, which named the writers, or has found
     /// it to be a copy and given it new ids.
     #[error("another process writes into this store since the connection was made: connect again")]
@@ -792,7 +825,7 @@ impl SessionError {
         match self {
             Self::Wire(_) | Self::Role(_) => false,
             Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
-            Self::Copied | Self::NewWriter | Self::Commit(_) | Self::Rate { .. } => true,
+            Self::Copied | Self::Fenced | Self::NewWriter | Self::Commit(_) | Self::Rate { .. } => true,
         }
     }
 
@@ -825,6 +858,7 @@ impl SessionError {
             Self::Rate { .. } => Some((Code::RATE, self.to_string())),
             Self::NewWriter => Some((Code::CLOSED, "back in a moment".to_owned())),
             Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
+            Self::Fenced => Some((Code::FENCED, "the store took a new id".to_owned())),
             // What is wrong with the store is nobody else's business.
             Self::Commit(_) => Some((Code::STORE, "the store cannot be used now".to_owned())),
             Self::Role(error @ (RoleError::OtherAuthority { .. } | RoleError::IsAuthority)) => {

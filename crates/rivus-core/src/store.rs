@@ -47,11 +47,16 @@ pub enum Table {
     Evicted = 10,
     /// Whose stores and replicas are.
     Owner = 11,
+    /// At an authority: which stores it waits for, and until when. At a device: what it has to make anew once it has read
+    /// everything.
+    Lease = 12,
+    /// Which entities were collected, by the seq of the commit.
+    Collected = 13,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -64,6 +69,8 @@ impl Table {
         Self::Journal,
         Self::Evicted,
         Self::Owner,
+        Self::Lease,
+        Self::Collected,
     ];
 }
 
@@ -156,7 +163,7 @@ pub struct RowRead<'b> {
 pub struct RowWrite<'b> {
     /// The row, and the seq at which it was read.
     pub row: RowRead<'b>,
-    /// The new packed row.
+    /// The new packed row; empty if the row goes. It takes a seq all the same.
     pub bytes: Cow<'b, [u8]>,
 }
 

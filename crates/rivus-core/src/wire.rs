@@ -9,6 +9,7 @@ mod cbor;
 mod dictionary;
 mod fetch;
 mod greeting;
+mod lease;
 mod lost;
 pub mod page;
 mod sketch;
@@ -25,7 +26,7 @@ use crate::sketch::{Key, Symbol};
 use greeting::{check_about, check_history, check_token};
 
 pub use cbor::Policies;
-pub use greeting::{About, Auth, Bounds, Hello, Reset, Welcome};
+pub use greeting::{About, Auth, Bounds, Hello, Leases, Reset, Welcome};
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -55,6 +56,9 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 /// The most entities that one FETCH names.
 pub const FETCH_ENTITIES_MAX: usize = 1024;
 
+/// The most entities that one frame tells to be collected.
+pub const COLLECTED_MAX: usize = 1024;
+
 /// What is added to the code of an exception if what it is about follows: codes have 16 bits.
 const SPOT_FOLLOWS: u64 = 1 << 16;
 
@@ -69,6 +73,8 @@ pub mod capability {
     pub const FETCH: u64 = 2;
     /// Answers frames of type [`SKETCH`](super::tag::SKETCH), as the side that is connected to.
     pub const SKETCH: u64 = 4;
+    /// Takes frames of type [`LEASE`](super::tag::LEASE).
+    pub const LEASE: u64 = 8;
 }
 
 /// The first byte of a frame.
@@ -113,6 +119,8 @@ pub mod tag {
     pub const SKETCH: u8 = 18;
     /// Registers of which a sketch has told that one side lacks them.
     pub const REPAIR: u8 = 19;
+    /// See [`Frame::Cut`](super::Frame::Cut) and [`Frame::Collected`](super::Frame::Collected).
+    pub const LEASE: u8 = 22;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
     /// See [`Frame::Lost`](super::Frame::Lost).
@@ -267,6 +275,14 @@ pub enum Frame {
     Sketch(Vec<Symbol>),
     /// The keys, ascending, of registers of the other that the sender has not, and asks for.
     Lacks(Vec<Key>),
+    /// The authority tells up to which of its seqs every store with a running lease has everything.
+    Cut {
+        /// The seq.
+        seq: u64,
+    },
+    /// The authority has collected entities, by kind and id: the receiver drops what it holds of them. The next page goes
+    /// past that.
+    Collected(Vec<(String, String)>),
     /// The authority tells which writes of a replica of the receiver lost to one that had not seen them. Who does not
     /// know the frame is told again at every connection.
     Lost(Losses),
@@ -317,6 +333,8 @@ impl Frame {
             Self::AskSketch { count } => sketch::put_ask(*count, &mut out),
             Self::Sketch(symbols) => sketch::put(symbols, &mut out),
             Self::Lacks(keys) => sketch::put_lacks(keys, &mut out),
+            Self::Cut { seq } => lease::put_cut(*seq, &mut out),
+            Self::Collected(entities) => lease::put_collected(entities, &mut out),
             Self::Lost(losses) => lost::put(losses, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
@@ -370,6 +388,7 @@ impl Frame {
             tag::WINDOW => reader.varint().map(|taken| Self::Window { taken }),
             tag::FETCH => fetch::read(&mut reader).map(Self::Fetch),
             tag::SKETCH => sketch::read(&mut reader),
+            tag::LEASE => lease::read(&mut reader),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
             tag::HEARD => lost::read_heard(&mut reader),
             tag::OPTIONAL.. => return Ok(Self::Ignored),
@@ -391,6 +410,7 @@ fn name(tag: u8) -> &'static str {
         tag::WINDOW => "WINDOW",
         tag::FETCH => "FETCH",
         tag::SKETCH => "SKETCH",
+        tag::LEASE => "LEASE",
         tag::LOST => "LOST",
         tag::HEARD => "HEARD",
         _ => "frame",

@@ -3,6 +3,7 @@
 //! Owns the way from packed rows through changes to a batch. A row is loaded at most once and remembered with
 //! the seq at which it was read, so that the commit fails as `Stale` if anybody moved it meanwhile.
 
+mod collect;
 mod derive;
 mod evict;
 
@@ -21,6 +22,7 @@ use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
 
+pub(crate) use collect::Drop;
 pub(crate) use derive::{Derivation, Derived, ViewRow};
 pub(crate) use evict::Left;
 

@@ -255,7 +255,10 @@ fn write_rows(conn: &Connection, batch: &Batch<'_>, mut seq: u64) -> rusqlite::R
     for write in batch.rows.iter() {
         seq += 1;
         let (row, new) = (&write.row, seq.cast_signed());
-        let written = if row.seq == 0 {
+        let written = if write.bytes.is_empty() {
+            let old = row.seq.cast_signed();
+            conn.prepare_cached(DELETE)?.execute(params![row.kind, row.id, &*row.start, old])?
+        } else if row.seq == 0 {
             insert.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes])?
         } else if row.place == Place::default() {
             let old = row.seq.cast_signed();
@@ -311,6 +314,7 @@ const LAST_RECORD: &str =
 const SEQ: &str = "SELECT seq FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3";
 const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VALUES (0, ?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (kind, id, start) DO NOTHING";
+const DELETE: &str = "DELETE FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?4";
 const UPDATE: &str =
     "UPDATE entity SET seq = ?4, state = ?5 WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?6";
 const UPDATE_AT: &str = "UPDATE entity SET seq = ?2, state = ?3 WHERE rowid = ?1 AND seq = ?4";

@@ -471,7 +471,7 @@ impl Db {
     /// # Ok::<(), rivus::Error>(())
     /// ```
     pub fn status(&self) -> Result<Status, Error> {
-        Ok(Status::of(&*self.lock()?)?)
+        Ok(Status::of(&*self.lock()?, self.shared.clock.now())?)
     }
 
     /// How many fields, and lives of kinds, other programs have declared for this database and this one has not: it may

@@ -57,6 +57,9 @@ pub enum Error {
     /// Entities were not evicted; none was.
     #[error(transparent)]
     Evict(#[from] rivus_core::replica::EvictError),
+    /// Nothing was collected.
+    #[error(transparent)]
+    Collect(#[from] rivus_core::replica::CollectError),
     /// A sync failed. What was exchanged before is kept.
     #[error(transparent)]
     Sync(#[from] crate::SyncError),

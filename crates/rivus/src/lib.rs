@@ -48,6 +48,7 @@
 mod alias;
 mod any_store;
 mod builder;
+mod collect;
 mod conflicts;
 mod db;
 mod entity;
@@ -82,8 +83,8 @@ pub use rivus_core::edit::{Action, EditError, Op, Presence};
 pub use rivus_core::journal::{Change as LogChange, Entry as LogEntry, Keep as JournalKeep, What as LogWhat};
 pub use rivus_core::projection::{Column, Holds, Layout, Projection, ProjectionError};
 pub use rivus_core::replica::{
-    CandidateExplanation, Edited, Event, EvictError, Evicted, Explanation, FieldExplanation, Origin,
-    RegisterExplanation, Rejected, Unresolved, Verification,
+    CandidateExplanation, CollectError, Edited, Event, EvictError, Evicted, Explanation, FieldExplanation,
+    Origin, RegisterExplanation, Rejected, Unresolved, Verification,
 };
 pub use rivus_core::rules::{self, Overlay};
 pub use rivus_core::schema::{
@@ -98,6 +99,7 @@ pub use rivus_derive::Entity;
 pub use rivus_sqlite::{Options as SqliteOptions, Synchronous, rusqlite};
 
 pub use crate::builder::Builder;
+pub use crate::collect::{Collected, Lease};
 pub use crate::conflicts::Conflict;
 pub use crate::db::Db;
 pub use crate::entity::Entity;
@@ -119,7 +121,7 @@ pub use crate::reference::{Ref, Refers};
 pub use crate::rejections::{Blocked, Rejection};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
-pub use crate::status::{AuthorityStatus, Status};
+pub use crate::status::{AuthorityStatus, LeaseStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;
 

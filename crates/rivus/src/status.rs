@@ -1,5 +1,6 @@
 //! What a database says of itself.
 
+use rivus_core::clock::Millis;
 use rivus_core::replica::Replica;
 use rivus_core::store::{Store, StoreError};
 use serde::Serialize;
@@ -54,6 +55,29 @@ pub struct Status {
     pub is_authority: bool,
     /// The authority that judges this store's edits.
     pub authority: Option<AuthorityStatus>,
+    /// Of an authority: for whom it waits before it forgets what is deleted.
+    pub leases: Option<LeaseStatus>,
+}
+
+/// For how many databases a hub waits before it forgets what is deleted; [`Db::leases`](crate::Db::leases) has them all.
+///
+/// ```
+/// # use rivus::{Db, Schema};
+/// let db = Db::memory(Schema::open())?;
+/// assert_eq!(db.status()?.leases, None);
+/// # Ok::<(), rivus::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct LeaseStatus {
+    /// How many leases run.
+    pub running: usize,
+    /// How many have run out.
+    pub ended: usize,
+    /// Up to which change every database with a running lease has everything.
+    pub cut: u64,
+    /// The store id of one that has no more than that, unless all have everything.
+    pub held_by: Option<String>,
 }
 
 /// What a database knows of its authority.
@@ -78,7 +102,7 @@ pub struct AuthorityStatus {
 }
 
 impl Status {
-    pub(crate) fn of(replica: &Replica<AnyStore>) -> Result<Self, StoreError> {
+    pub(crate) fn of(replica: &Replica<AnyStore>, now: Millis) -> Result<Self, StoreError> {
         let (head, identity) = (replica.head()?, replica.identity());
         let (pending, since) = crate::net::pending(replica)?;
         let (mut entities, evicted) = (0_usize, replica.evicted()?);
@@ -111,7 +135,17 @@ impl Status {
                 acked: authority.acked,
                 correction_ms: authority.correction_ms,
             }),
+            leases: if identity.is_authority { Some(LeaseStatus::of(replica, now)?) } else { None },
         })
+    }
+}
+
+impl LeaseStatus {
+    fn of(replica: &Replica<AnyStore>, now: Millis) -> Result<Self, StoreError> {
+        let (leases, cut) = (replica.leases()?, replica.stable_cut(now)?);
+        let running = leases.iter().filter(|lease| lease.is_running(now)).count();
+        let held_by = cut.held_by.map(|store| store.to_string());
+        Ok(Self { running, ended: leases.len() - running, cut: cut.seq, held_by })
     }
 }
 

@@ -85,6 +85,15 @@ pub(crate) struct Serve {
     /// The longest value, in bytes [default: as long as an edit may be, 4 MiB]
     #[arg(long, value_name = "BYTES", env = "RIVUS_VALUE_BYTES_MAX", help_heading = "Limits")]
     pub(crate) value_bytes_max: Option<usize>,
+    /// Wait so long for a database that was connected before forgetting what it has to be told [default: 90]
+    #[arg(long, value_name = "DAYS", env = "RIVUS_LEASE", help_heading = "Collection")]
+    pub(crate) lease: Option<u32>,
+    /// Forget what is deleted for everybody this often; 0 for never [default: 24]
+    #[arg(long, value_name = "HOURS", env = "RIVUS_COLLECT", help_heading = "Collection")]
+    pub(crate) collect: Option<u32>,
+    /// Keep what was deleted for at least so long: longer than the oldest backup that may be restored [default: 30]
+    #[arg(long, value_name = "DAYS", env = "RIVUS_GRACE", help_heading = "Collection")]
+    pub(crate) grace: Option<u32>,
     /// Not ready while fewer bytes are free on the disk [default: 67108864]
     #[arg(long, value_name = "BYTES", env = "RIVUS_DISK_FREE_MIN", help_heading = "Limits")]
     pub(crate) disk_free_min: Option<u64>,
@@ -210,6 +219,9 @@ file! {
         address_burst: u32,
         registers_rate: u32,
         value_bytes_max: usize,
+        lease: u32,
+        collect: u32,
+        grace: u32,
         disk_free_min: u64,
         announce: u32,
         drain: u32,

@@ -230,8 +230,16 @@ impl<S: Store> Replica<S> {
         let mut exceptions = Vec::new();
         let mut newest = Newest::new();
         let mut latest = None;
+        let marks = self.marks()?;
+        let head = if marks.newest > 0 { Some(self.store.head()?) } else { None };
         for edit in edits {
-            let exception = if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
+            let late = match &head {
+                Some(head) => self.gone(marks, head, &edit, &mut work)?,
+                None => None,
+            };
+            let exception = if late.is_some() {
+                late
+            } else if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
                 Some(Verdict::Again)
             } else {
                 let objection = match self.objection(now, &edit, principal)? {
@@ -249,7 +257,9 @@ impl<S: Store> Replica<S> {
             if let Some(verdict) = exception {
                 // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
                 // is here. What merely is older than what is here changes nothing either, and need not be true.
-                if !self.holds(&edit.delta)? {
+                // Of what was collected nothing is here: what is newer is of another life.
+                let is_gone = matches!(verdict, Verdict::Refused { code: Code::GONE, .. });
+                if is_gone || !self.holds(&edit.delta)? {
                     if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
                         taint.all = Some(answer);
                     }

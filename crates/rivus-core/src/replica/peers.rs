@@ -62,6 +62,7 @@ impl<S: Store> Replica<S> {
         if self.peer(store)?.as_ref() == Some(peer) {
             return Ok(());
         }
+        self.forget_recent_cut();
         commit_records(
             &mut self.store,
             vec![RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode())],

@@ -10,6 +10,7 @@ use super::{Edited, Event, Replica, commit_records, unreadable};
 use crate::address::{self, LIFE, Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Force, Millis};
+use crate::code::Code;
 use crate::edit::{Action, EditError, Op};
 use crate::pending::Pending;
 use crate::schema::Slot;
@@ -176,6 +177,10 @@ pub(super) fn creations<S: Store>(store: &S) -> Result<BTreeSet<(String, String)
     let (mut all, mut failed) = (BTreeSet::new(), false);
     store.records(Table::Rejected, &[], &mut |key, value| {
         if key.len() != size_of::<u64>() {
+            return ControlFlow::Continue(());
+        }
+        // What is gone is nothing that others wait for.
+        if value.starts_with(&Code::GONE.0.to_be_bytes()) {
             return ControlFlow::Continue(());
         }
         match edit_of(value) {

@@ -55,12 +55,12 @@ pub struct Rejected {
 }
 
 /// A pending edit on its way through a rebuild.
-struct Waiting {
-    key: u64,
+pub(super) struct Waiting {
+    pub(super) key: u64,
     header: Header,
-    ops: Vec<Op>,
+    pub(super) ops: Vec<Op>,
     record: Vec<u8>,
-    entities: BTreeSet<(String, String)>,
+    pub(super) entities: BTreeSet<(String, String)>,
 }
 
 impl<S: Store> Replica<S> {
@@ -202,7 +202,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Takes refused edits out of the rows and makes the edits that rest on them anew.
-    fn rebuild<'s>(
+    pub(super) fn rebuild<'s>(
         &'s self,
         mut work: Work<'s, S>,
         clock: &mut Clock,
@@ -450,11 +450,11 @@ impl<S: Store> Replica<S> {
 }
 
 /// An edit that is not pending any more, and why.
-struct Fallen {
-    key: u64,
-    code: Code,
-    message: String,
-    spot: Option<Spot>,
+pub(super) struct Fallen {
+    pub(super) key: u64,
+    pub(super) code: Code,
+    pub(super) message: String,
+    pub(super) spot: Option<Spot>,
 }
 
 /// The outbox by what an answer says.
@@ -469,26 +469,26 @@ struct Judged {
 
 /// What came of making edits anew.
 #[derive(Default)]
-struct Rebuilt {
+pub(super) struct Rebuilt {
     /// Those that no longer fit.
-    fallen: Vec<Fallen>,
+    pub(super) fallen: Vec<Fallen>,
     /// Whether stamps of other processes' replicas were used.
     of_others: bool,
 }
 
 /// Which waiting edits are made anew.
 #[derive(Clone, Copy)]
-struct Rebuild<'r> {
-    refused: &'r BTreeSet<u64>,
-    again: &'r BTreeSet<u64>,
-    all_from: Option<u64>,
+pub(super) struct Rebuild<'r> {
+    pub(super) refused: &'r BTreeSet<u64>,
+    pub(super) again: &'r BTreeSet<u64>,
+    pub(super) all_from: Option<u64>,
     /// Whose edits keep their author: the replicas of all processes of this store. Others' are taken over by the one
     /// that makes them anew.
-    authors: &'r [ReplicaId],
+    pub(super) authors: &'r [ReplicaId],
 }
 
 /// The identity of a store that starts over: every slot gets another replica id.
-fn renewed(before: &Identity, seeds: Seeds, own: u32) -> Identity {
+pub(super) fn renewed(before: &Identity, seeds: Seeds, own: u32) -> Identity {
     let mut identity = Identity { store: seeds.store, ..before.clone() };
     let slots = u32::try_from(before.replicas.len()).unwrap_or(u32::MAX).max(own.saturating_add(1));
     identity.former.append(&mut identity.replicas);
@@ -525,14 +525,14 @@ impl Waiting {
         ends.iter().any(|(id, kind, (name, address))| writes(id, kind, address) && !names(id, kind, name))
     }
 
-    fn read(key: u64, record: &[u8]) -> Result<Self, Cut> {
+    pub(super) fn read(key: u64, record: &[u8]) -> Result<Self, Cut> {
         let pending = Pending::decode(record)?;
         let entities = pending.entities.iter().map(|e| (e.kind.to_owned(), e.id.to_owned())).collect();
         Ok(Self { key, header: pending.header, ops: pending.ops()?, record: record.to_vec(), entities })
     }
 }
 
-fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records: &mut Vec<RecordWrite>) {
+pub(super) fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records: &mut Vec<RecordWrite>) {
     for Fallen { key, code, message, spot } in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
         let Some(edit) = waiting.iter().find(|edit| edit.key == *key) else { continue };
         let mut value = Vec::new();

@@ -63,6 +63,7 @@ impl<S: Store> Replica<S> {
                 records.push(RecordWrite::remove(Table::Cursor, key));
                 ControlFlow::Continue(())
             })?;
+            records.extend(self.note_read()?);
             if found.index > 0 {
                 // Made anew by the opening that finds none.
                 records.push(RecordWrite::put(Table::Rule, COVER_KEY, Cover::default().encode()));

@@ -109,6 +109,32 @@ pub(crate) fn forget(row: Row<'_>, digested: &mut Digested<'_>) -> Result<Vec<u8
     Ok(begin(row, VERSION))
 }
 
+/// Empties a row and takes all that it holds out of the digest, pending edits among it; says whether there were any.
+pub(crate) fn wipe(row: Row<'_>, digested: &mut Digested<'_>) -> Result<(Vec<u8>, bool), Corrupt> {
+    let mut is_pending = false;
+    for entry in row.all_entries() {
+        let entry = entry?;
+        if entry.is_share() {
+            digested.sums.add(without(entry.share()?));
+            continue;
+        }
+        let state = entry.state()?;
+        is_pending |= state.confirmed != Confirmed::Same;
+        let shown = digested.hash(entry.address, &state.shown);
+        let confirmed = match &state.confirmed {
+            Confirmed::Same => Some(shown),
+            Confirmed::Absent => None,
+            Confirmed::Register(register) => Some(digested.hash(entry.address, register)),
+        };
+        digested.sums.add(Sums {
+            shown: shown.wrapping_neg(),
+            confirmed: confirmed.unwrap_or(0).wrapping_neg(),
+            count: -i64::from(confirmed.is_some()),
+        });
+    }
+    Ok((begin(row, VERSION), is_pending))
+}
+
 /// Replaces the share of an address by that of a register which the authority has told of. It knows everything that
 /// was confirmed here, so its register holds whatever the share stood for.
 pub(super) fn replace<'a>(

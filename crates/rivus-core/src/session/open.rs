@@ -23,7 +23,10 @@ impl Session {
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
-            capabilities: self.options.capabilities | capability::FETCH | capability::SKETCH,
+            capabilities: self.options.capabilities
+                | capability::FETCH
+                | capability::SKETCH
+                | capability::LEASE,
             about,
             token,
             offers: self.options.offers,
@@ -71,18 +74,23 @@ impl Session {
         self.own(replica, store, &hello.about.replicas())?;
         let known = self.contradiction(replica, &hello.about)?;
         self.events.push_back(SessionEvent::Admitted { subject: grant.subject });
+        let leases = if known.is_none() { self.tell_leases(replica, store, now)? } else { None };
         // A client that has been opened more often than a greeting can tell, or that another process has moved
         // since, looks into its own history.
         let contradicts = known.is_some();
         let welcome = Welcome {
             version: VERSION,
-            capabilities: self.options.capabilities | capability::FETCH | capability::SKETCH,
+            capabilities: self.options.capabilities
+                | capability::FETCH
+                | capability::SKETCH
+                | capability::LEASE,
             about,
             is_authority,
             rank,
             known,
             bounds: self.gate().and_then(|gate| gate.bounds().tell()),
             expires_in_ms,
+            leases,
         };
         self.send(&Frame::Welcome(welcome));
         if contradicts && store == replica.identity().store {
@@ -175,6 +183,7 @@ impl Session {
         };
         self.hear_bounds(welcome.bounds, now);
         self.hear_end(welcome.expires_in_ms, now);
+        self.leasing.hear(welcome.leases);
         self.opened(replica, peer, now)?;
         // Nothing binds this store to another whose schema has not been found to agree.
         if self.schema_due { Ok(()) } else { self.settle(replica, now) }
@@ -210,9 +219,15 @@ impl Session {
             self.reading.plan(self.options.want);
             return Ok(());
         }
+        if peer.is_authority && lost.is_none() {
+            self.check_fence(replica, &peer, cursor, now)?;
+        }
         replica.remember(store, &peer.remembered(Some(told.clone())))?;
         if !peer.is_authority {
             self.reading.plan(self.options.want);
+            return Ok(());
+        }
+        if self.rejoins(replica)? {
             return Ok(());
         }
         // Without a cursor nothing tells whether the authority has been restored since they met.

@@ -100,6 +100,16 @@ impl Pushing {
         }
     }
 
+    /// Edits were refused here, or made anew: what is left is looked at once more.
+    pub(super) fn look_again(&mut self) {
+        self.drained = false;
+        if self.in_flight.is_empty() {
+            self.start_over();
+        } else {
+            self.again = true;
+        }
+    }
+
     /// The next look through the outbox begins at its start.
     fn start_over(&mut self) {
         (self.again, self.sent, self.holding, self.progressed) = (false, 0, None, false);
@@ -430,6 +440,9 @@ impl Session {
         self.events.push_back(SessionEvent::Judged { accepted: all - excepted, excepted });
         let refused = exceptions.iter().filter_map(|exception| exception.code).collect();
         self.events.push_back(SessionEvent::Taken { registers, refused });
+        if all > excepted {
+            self.leasing.note_accepted(verdicts.seq);
+        }
         self.telling.answer(Ack { seq: verdicts.seq, clock_ms: now.0, exceptions });
         Ok(())
     }
@@ -496,9 +509,12 @@ impl Session {
         }
         pushing.again |= excepted > 0;
         pushing.drained &= excepted == 0;
+        let seq = ack.seq;
+        let taken: Vec<u64> = edits.iter().map(|(key, _)| *key).collect();
         let answer =
             Answer { edits, verdicts: Verdicts { seq: ack.seq, exceptions }, clock: Millis(ack.clock_ms) };
         let withdrawn = replica.verdicts(now, &answer)?;
+        replica.note_accepted(&taken, seq);
         let fallen = withdrawn.iter().filter(|key| **key <= pushing.last).count();
         if fallen > 0 {
             *answered.refused.entry(Code::BASE).or_default() += fallen;

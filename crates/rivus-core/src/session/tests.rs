@@ -12,6 +12,7 @@ use crate::value::Value;
 use crate::view::Shown;
 
 mod accounts;
+mod collection;
 mod conflicts;
 mod copies;
 mod engine;
@@ -19,6 +20,7 @@ mod evict;
 mod findings;
 mod grants;
 mod hostile;
+mod leases;
 mod refusals;
 mod repair;
 mod review;

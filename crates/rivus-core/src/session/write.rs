@@ -104,6 +104,7 @@ impl Session {
         if !knows(&head.incarnations, head.seq, end) {
             return Err(unexpected("SUBSCRIBE from a position that was never told"));
         }
+        self.lease_subscribed(replica, cursor)?;
         let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
@@ -121,6 +122,8 @@ impl Session {
             window: Outgoing::default(),
         });
         if equal {
+            let cut = self.first_cut(replica)?;
+            self.control.extend(cut);
             let incarnation = self.tell_incarnation(&head);
             self.send(&Frame::Equal { seq: head.seq, incarnation });
         }
@@ -158,7 +161,10 @@ impl Session {
             self.echoes.clear();
         }
         let own = position_of(&filled.head);
-        if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() {
+        // Read after the page: what is collected later is not in it.
+        let mut collected = self.collected_until(replica, filled.head.seq)?;
+        let is_empty = self.encoder.is_empty() && collected.is_empty();
+        if writing.caught_up && !writing.quiet && !filled.more && is_empty {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
             writing.checkpoint_due |= filled.at > writing.at;
             writing.at = filled.at;
@@ -166,10 +172,13 @@ impl Session {
             return Ok(None);
         }
         (writing.at, writing.part) = (filled.at, filled.part);
-        if !self.encoder.is_empty() {
+        if !is_empty {
             writing.content_at = filled.at;
         }
         writing.checkpoint_due = true;
+        if !filled.more {
+            collected.extend(self.first_cut(replica)?);
+        }
         let start = std::mem::take(&mut writing.start);
         let mut checkpoint = false;
         if !filled.more {
@@ -205,7 +214,7 @@ impl Session {
         let page = self.encoder.finish_page(header);
         writing.window.send(page.len());
         self.writing = Some(writing);
-        Ok(Some(page))
+        Ok(Some(self.leasing.before(collected, page)))
     }
 
     pub(super) fn handle_synced<S: Store>(
@@ -225,6 +234,7 @@ impl Session {
         let mut remembered = peer.remembered(replica.peer(store)?);
         remembered.read = Cursor { incarnation, done: seq, at: seq };
         replica.remember(store, &remembered)?;
+        self.lease_synced(replica)?;
         self.peer_synced = self.peer_synced.max(Some(seq));
         if uploads {
             // The authority has what was confirmed here. Now the pending edits, then everything of the authority.

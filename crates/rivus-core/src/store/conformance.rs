@@ -25,6 +25,7 @@ pub fn run<S: Store>(mut open: impl FnMut() -> S) {
     for check in [
         rows::an_empty_store_has_nothing::<S>,
         rows::each_row_takes_the_next_seq,
+        rows::a_row_without_bytes_goes_and_takes_a_seq,
         rows::a_stale_commit_changes_nothing,
         rows::a_place_is_worth_only_what_its_seq_is,
         rows::chunks_are_found_by_the_floor_of_their_start,

@@ -34,6 +34,8 @@ pub struct MemoryStore {
     /// By hash of kind and id, as indexes into the rows.
     index: Index,
     rows: Vec<Slot>,
+    /// Places of rows that were removed.
+    free: Vec<u32>,
     /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
     log: Vec<(u64, u32)>,
     /// By table.
@@ -115,6 +117,7 @@ impl MemoryStore {
             kinds: self.kinds.clone(),
             index: self.index.clone(),
             rows: self.rows.clone(),
+            free: self.free.clone(),
             log: self.log.clone(),
             records: self.records.clone(),
         }
@@ -161,7 +164,8 @@ impl MemoryStore {
 
     #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows or kinds")]
     fn insert(&mut self, row: &RowRead<'_>, seq: u64, packed: &[u8]) -> u32 {
-        let at = self.rows.len() as u32;
+        let free = self.free.pop();
+        let at = free.unwrap_or(self.rows.len() as u32);
         let next = self.kinds.len() as u32;
         let kind = match self.kinds.get(row.kind) {
             Some(kind) => *kind,
@@ -172,8 +176,29 @@ impl MemoryStore {
         let is_before = |at: &u32| rows.get(*at as usize).is_some_and(|other| other.key() < slot.key());
         let place = chunks.partition_point(is_before);
         chunks.insert(place, at);
-        self.rows.push(slot);
+        match self.rows.get_mut(at as usize) {
+            Some(place) => *place = slot,
+            None => self.rows.push(slot),
+        }
         at
+    }
+
+    /// Removes a row. What the log says of its place is of a seq that it no longer has.
+    fn remove(&mut self, row: &RowRead<'_>, at: u32) {
+        let Some(kind) = self.kinds.get(row.kind).copied() else { return };
+        let key = hash(kind, row.id);
+        if let Some(chunks) = self.index.get_mut(&key) {
+            chunks.retain(|one| *one != at);
+            if chunks.is_empty() {
+                self.index.remove(&key);
+            }
+        }
+        if let Some(slot) = self.rows.get_mut(at as usize) {
+            slot.seq = 0;
+            slot.bytes = Vec::new();
+            (slot.id_len, slot.start_len) = (0, 0);
+            self.free.push(at);
+        }
     }
 
     fn compact_log(&mut self) {
@@ -240,12 +265,14 @@ impl Store for MemoryStore {
     }
 
     fn kinds(&self) -> Result<Vec<String>, StoreError> {
-        Ok(self.kinds.keys().map(ToString::to_string).collect())
+        let has_rows = |kind: u32| self.rows.iter().any(|slot| slot.seq > 0 && slot.kind == kind);
+        let kinds = self.kinds.iter().filter(|(_, kind)| has_rows(**kind));
+        Ok(kinds.map(|(name, _)| name.to_string()).collect())
     }
 
     fn ids(&self, kind: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
         let Some(kind) = self.kinds.get(kind) else { return Ok(Vec::new()) };
-        let first = self.rows.iter().filter(|slot| slot.kind == *kind && slot.start_len == 0);
+        let first = self.rows.iter().filter(|slot| slot.seq > 0 && slot.kind == *kind && slot.start_len == 0);
         let ids = first.filter_map(|slot| std::str::from_utf8(slot.id()).ok());
         let mut ids: Vec<&str> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
         ids.sort_unstable();
@@ -289,6 +316,10 @@ impl Store for MemoryStore {
         for (write, place) in batch.rows.iter().zip(places) {
             self.head.seq += 1;
             let seq = self.head.seq;
+            if write.bytes.is_empty() {
+                place.into_iter().for_each(|at| self.remove(&write.row, at));
+                continue;
+            }
             let at = match place {
                 None => self.insert(&write.row, seq, &write.bytes),
                 Some(at) => {

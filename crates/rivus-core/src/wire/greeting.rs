@@ -59,6 +59,24 @@ pub struct Welcome {
     /// After how many ms the grant ends, if it does: another token is due before, by AUTH.
     #[n(7)]
     pub expires_in_ms: Option<u64>,
+    /// What an authority tells of leases and collections.
+    #[n(8)]
+    pub leases: Option<Leases>,
+}
+
+/// What an authority tells of leases and collections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Leases {
+    /// How long a lease runs, from the last sign of life on, in ms.
+    #[n(0)]
+    pub lasts_ms: u64,
+    /// The seq of the newest collection, if there ever was one.
+    #[n(1)]
+    pub newest: Option<u64>,
+    /// The seq of the newest collection that is not told of any more.
+    #[n(2)]
+    pub floor: Option<u64>,
 }
 
 /// What a server takes of one connection. What is not told is as usual.

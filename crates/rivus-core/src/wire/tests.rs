@@ -292,6 +292,7 @@ fn control() -> impl Strategy<Value = Frame> {
                     known,
                     bounds,
                     expires_in_ms,
+                    leases: None,
                 })
             }
         ),

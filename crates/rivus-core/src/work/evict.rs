@@ -103,7 +103,7 @@ impl<S: Store> Work<'_, S> {
 
     /// Puts other bytes in place of every row of the entity; gives how many bytes the rows had. `None`, with nothing
     /// changed, if one has none to put there.
-    fn rewrite(
+    pub(super) fn rewrite(
         &mut self,
         at: At,
         watch: Option<&Watch>,

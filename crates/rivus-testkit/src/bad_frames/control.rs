@@ -5,8 +5,8 @@ use rivus_core::code::Code;
 use rivus_core::id::ReplicaId;
 use rivus_core::sketch::SYMBOLS_MAX;
 use rivus_core::wire::{
-    FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GOAWAY_BYTES_MAX, GREETING_BYTES_MAX, IGNORED_BYTES_MAX,
-    SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
+    COLLECTED_MAX, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GOAWAY_BYTES_MAX, GREETING_BYTES_MAX,
+    IGNORED_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
 };
 
 use super::parts::{Parts, varint};
@@ -201,6 +201,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     types(all);
     bounds(all);
     bad_sketches(all);
+    bad_leases(all);
     auth(all);
     for Sound { name, state, parts } in &packed() {
         let mut bad = |fault: String, bytes: Vec<u8>| {
@@ -319,6 +320,46 @@ fn bad_sketches(all: &mut Vec<BadFrame>) {
             }
         }
     }
+}
+
+/// The two frames that are called LEASE.
+fn bad_leases(all: &mut Vec<BadFrame>) {
+    let cut = Parts::new(&[("type", b"\x16"), ("form", b"\x00"), ("seq", b"\x05")]);
+    let collected = Parts::new(&[
+        ("type", b"\x16"),
+        ("form", b"\x01"),
+        ("count", b"\x01"),
+        ("kind length", b"\x04"),
+        ("kind", b"task"),
+        ("id length", b"\x01"),
+        ("id", b"t"),
+    ]);
+    let (quiet, pushed) = (State::ClientQuiet, State::ClientPushed);
+    for (name, number, state, parts) in
+        [("a cut", "seq", quiet, cut), ("of a collection", "count", pushed, collected.clone())]
+    {
+        let mut bad = |fault: &str, bytes: Vec<u8>| {
+            let name = format!("LEASE tells {name}: {fault}");
+            all.push(BadFrame { name, state, bytes, expect: malformed("LEASE") });
+        };
+        cut_short(&parts).into_iter().for_each(|(fault, bytes)| bad(&fault, bytes));
+        bad("a byte too many", [&parts.bytes()[..], &[0]].concat());
+        bad("an unknown form", parts.with("form", &[2]).bytes());
+        bad("a number in more bytes than it needs", parts.with(number, &[0x81, 0x00]).bytes());
+        bad("a number above 64 bits", parts.with(number, &[0xff; 10]).bytes());
+    }
+    let mut bad = |fault: &str, bytes: Vec<u8>| {
+        let name = format!("LEASE tells of a collection {fault}");
+        all.push(BadFrame { name, state: State::ClientQuiet, bytes, expect: malformed("LEASE") });
+    };
+    bad("of nothing", vec![0x16, 1, 0]);
+    bad("of more than the frame holds", collected.with("count", &varint(1 << 40)).bytes());
+    bad("with a kind that is not UTF-8", collected.with("kind", &[0xff; 4]).bytes());
+    bad("with an id longer than the frame", collected.with("id length", &[2]).bytes());
+    let long = [&varint(ID_BYTES_MAX as u64 + 1)[..], &[b'x'; ID_BYTES_MAX]].concat();
+    bad("with an id that is too long", collected.with("id length", &long).bytes());
+    let many = [&[0x16, 1][..], &varint(COLLECTED_MAX as u64 + 1), &[0; 2 * COLLECTED_MAX + 2]];
+    bad("of more than one frame may tell", many.concat());
 }
 
 fn first(bytes: &[u8]) -> u8 {

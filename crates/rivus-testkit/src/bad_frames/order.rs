@@ -18,6 +18,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     reading(all);
     fetching(all);
     repairing(all);
+    leasing(all);
     pushing(all);
 }
 
@@ -41,11 +42,17 @@ fn each_type() -> Vec<(&'static str, Vec<u8>)> {
         ("FETCHED", RowEncoder::default().finish_fetched(false)),
         ("SKETCH", ask(1)),
         ("REPAIR", RowEncoder::default().finish_repair(false)),
+        ("LEASE tells a cut", Frame::Cut { seq: 5 }.encode()),
+        ("LEASE tells of a collection", collected()),
     ]
 }
 
 fn fetch() -> Vec<u8> {
     Frame::Fetch(vec![("task".to_owned(), "t".to_owned())]).encode()
+}
+
+fn collected() -> Vec<u8> {
+    Frame::Collected(vec![("task".to_owned(), "t".to_owned())]).encode()
 }
 
 fn ask(count: usize) -> Vec<u8> {
@@ -156,6 +163,7 @@ fn greetings(all: &mut Vec<BadFrame>) {
             known: None,
             bounds: None,
             expires_in_ms: None,
+            leases: None,
         })
         .encode()
     };
@@ -215,6 +223,19 @@ fn repairing(all: &mut Vec<BadFrame>) {
         bad(&format!("REPAIR, {state:?}"), state, rows(0, &one), "not found to differ");
     }
     bad("REPAIR of nothing, with more to come", State::ClientMending, vec![19, 1, 0, 0], "says nothing");
+}
+
+fn leasing(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, words: &'static str| {
+        let expect = Expect::Refused(Code::UNEXPECTED, words);
+        all.push(BadFrame { name: name.to_owned(), state, bytes, expect });
+    };
+    for state in [State::AuthorityOpen, State::ServerRead, State::ClientOpen] {
+        let cut = Frame::Cut { seq: 5 }.encode();
+        bad(&format!("LEASE tells a cut, {state:?}"), state, cut, "no authority");
+        bad(&format!("LEASE tells of a collection, {state:?}"), state, collected(), "no authority");
+    }
+    bad("LEASE tells of a collection, ClientPushed", State::ClientPushed, collected(), "nobody asked");
 }
 
 fn reading(all: &mut Vec<BadFrame>) {

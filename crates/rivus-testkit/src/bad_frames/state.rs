@@ -198,6 +198,7 @@ pub(super) fn welcome(fingerprint: u128, is_authority: bool) -> Vec<u8> {
         known: None,
         bounds: None,
         expires_in_ms: None,
+        leases: None,
     })
     .encode()
 }

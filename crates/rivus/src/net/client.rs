@@ -152,6 +152,9 @@ impl Db {
     /// assert_eq!(phone.delivery(&edited)?, Delivery::Local);
     /// phone.sync(&served.url().into()).await?;
     /// assert_eq!(phone.delivery(&edited)?, Delivery::Durable);
+    /// // Nobody but this phone has ever connected.
+    /// phone.sync(&served.url().into()).await?;
+    /// assert_eq!(phone.delivery(&edited)?, Delivery::Seen);
     /// # Ok::<(), rivus::Error>(())
     /// # }).unwrap();
     /// ```
@@ -164,7 +167,7 @@ impl Db {
         } else if replica.was_refused(seq)? {
             Delivery::Rejected
         } else if replica.is_received(seq)? {
-            Delivery::Durable
+            if replica.is_seen(seq) { Delivery::Seen } else { Delivery::Durable }
         } else {
             Delivery::Local
         })

@@ -4,6 +4,7 @@
 //! `guests`, how a socket becomes a WebSocket in `door`, what goes over it in the session.
 
 mod admin;
+mod collect;
 mod door;
 mod guests;
 mod health;
@@ -159,7 +160,12 @@ impl Db {
         };
         if !options.peer {
             let db = self.clone();
-            let become_authority = move || Ok(db.lock()?.serve_as_authority()?);
+            let lease_ms = crate::collect::millis(options.collecting.lease);
+            let become_authority = move || {
+                let mut replica = db.lock()?;
+                replica.lease_for(lease_ms);
+                Ok(replica.serve_as_authority()?)
+            };
             let done = tokio::task::spawn_blocking(become_authority).await;
             done.map_err(|error| SyncError::Broken(error.to_string()))?.map_err(|error: Error| error)?;
         }
@@ -168,11 +174,19 @@ impl Db {
         let sources = Arc::new(Sources::new(&options, &metrics));
         let (stop, stopped) = watch::channel(false);
         let scheme = options.scheme();
+        let collecting = (!options.peer).then(|| {
+            let metrics = Arc::clone(&metrics);
+            tokio::spawn(collect::run(self.clone(), options.collecting, metrics, stopped.clone()))
+        });
         let listen = Listen::new(self.clone(), &options, metrics, Arc::clone(&sources))?;
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let telling = admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, Arc::clone(&health))));
         let task = tokio::spawn(async move {
             listen.run(listener, stopped).await;
+            if let Some(collecting) = collecting {
+                // It may hold the database for a moment still.
+                let _ = collecting.await;
+            }
             // Until the last connection has gone somebody may want to know how far it is.
             if let Some(telling) = telling {
                 telling.abort();

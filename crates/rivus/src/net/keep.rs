@@ -356,6 +356,7 @@ fn listen(db: &Db, state: &watch::Sender<SyncState>, synced: Synced) {
         state.up_to = synced.up_to;
         state.synced = is_done && synced.pending == 0;
         (state.pending, state.pending_since) = (synced.pending, synced.pending_since);
+        state.seen = synced.seen.max(state.seen);
         if is_done {
             state.last_success = Some(now);
         }

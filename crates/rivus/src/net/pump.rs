@@ -183,6 +183,8 @@ pub(crate) struct Synced {
     pub(crate) pending: usize,
     /// When the oldest of them was made.
     pub(crate) pending_since: Option<Millis>,
+    /// Up to which of the authority's changes everybody with a lease has everything.
+    pub(crate) seen: u64,
 }
 
 /// What wakes a pump besides frames.
@@ -569,6 +571,7 @@ impl<H: Host> Pump<H> {
                     self.host.note_sent(edits);
                     self.under_way.push_back(edits.clone());
                 }
+                SessionEvent::Cut { seq } => synced.seen = synced.seen.max(*seq),
                 SessionEvent::Answered(_) => {
                     self.host.note_answered(&self.under_way.pop_front().unwrap_or_default());
                 }

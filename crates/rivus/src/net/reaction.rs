@@ -152,7 +152,7 @@ fn of_session(error: &SessionError) -> ErrorClass {
         // On a whole connection: rights may be given back at any time.
         SessionError::Goaway { code: Code(400..=499), .. } => ErrorClass::Forbidden,
         SessionError::Refused { code, .. } | SessionError::Goaway { code, .. } => of_code(*code),
-        SessionError::Copied | SessionError::NewWriter => ErrorClass::Renewed,
+        SessionError::Copied | SessionError::Fenced | SessionError::NewWriter => ErrorClass::Renewed,
         SessionError::Commit(CommitError::Store(StoreError::Damaged(_) | StoreError::TooNew { .. })) => {
             ErrorClass::Damaged
         }
@@ -167,7 +167,7 @@ fn of_code(code: Code) -> ErrorClass {
         Code::CLOSED | Code::TIMEOUT => ErrorClass::Offline,
         Code::VERSION => ErrorClass::Incompatible,
         Code::UNAUTHORISED => ErrorClass::Unauthorised,
-        Code::COPIED => ErrorClass::Renewed,
+        Code::COPIED | Code::FENCED => ErrorClass::Renewed,
         Code::EXPIRED => ErrorClass::Expired,
         Code::RATE => ErrorClass::RateLimited,
         Code(200..=299) => ErrorClass::Misuse,
@@ -225,6 +225,8 @@ mod tests {
             (store(StoreError::Damaged("x".into())), ErrorClass::Damaged, Reaction::Stop, Reaction::Stop),
             (SessionError::Copied.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (goaway(Code::COPIED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
+            (SessionError::Fenced.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
+            (goaway(Code::FENCED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (SyncError::Paused, ErrorClass::Paused, Reaction::Stop, Reaction::Stop),
             (goaway(Code::SAME_STORE, None), ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),
             (SyncError::BadAddress { url: "x".into() }, ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),

@@ -39,6 +39,9 @@ pub struct SyncState {
     pub last_success: Option<Millis>,
     /// How far the other side's changes are read, while they are.
     pub progress: Option<Progress>,
+    /// Up to which of the hub's changes every database with a running lease has everything, as the hub said last; 0 if it
+    /// has not. What was [`Durable`](Delivery::Durable) there is [`Seen`](Delivery::Seen) then.
+    pub seen: u64,
     /// Why it does not go on.
     pub why: Option<Why>,
 }
@@ -133,4 +136,7 @@ pub enum Delivery {
     Sent,
     /// The authority, or a peer, has it for good.
     Durable,
+    /// So has every database that the authority waits for: whose lease runs. Told with a sync, or a moment after the last
+    /// of them has it while there is a connection.
+    Seen,
 }

@@ -39,8 +39,16 @@ impl Model {
             let known = self.rows.contains_key(&(kind, id, STARTS[0]));
             let start = if known { *random.pick(&STARTS) } else { STARTS[0] };
             let seq = self.rows.get(&(kind, id, start)).map_or(0, |(seq, _)| *seq);
-            let write = write(kind, id, start, seq, &content(start, step));
-            if !picked.contains(&write) {
+            let is_only = !self.rows.keys().any(|key| (key.0, key.1) == (kind, id) && key.2 != start);
+            let goes = seq > 0 && is_only && random.below(5) == 0;
+            let bytes = if goes { Vec::new() } else { content(start, step) };
+            let write = write(kind, id, start, seq, &bytes);
+            // No row twice, and no chunk of an entity that goes.
+            let is_same = |other: &RowWrite<'_>| {
+                (other.row.kind, other.row.id) == (kind, id)
+                    && (other.row == write.row || goes || other.bytes.is_empty())
+            };
+            if !picked.iter().any(is_same) {
                 picked.push(write);
             }
         }
@@ -52,7 +60,12 @@ impl Model {
         for write in rows {
             self.seq += 1;
             let start = STARTS.into_iter().find(|start| *start == &*write.row.start).unwrap();
-            self.rows.insert((write.row.kind, write.row.id, start), (self.seq, write.bytes.into_owned()));
+            let place = (write.row.kind, write.row.id, start);
+            if write.bytes.is_empty() {
+                self.rows.remove(&place);
+            } else {
+                self.rows.insert(place, (self.seq, write.bytes.into_owned()));
+            }
         }
     }
 
@@ -125,6 +138,13 @@ impl Follower {
         rows.is_empty()
     }
 
+    /// Forgets rows that were removed: nobody tells of them.
+    fn forget(&mut self, rows: &[RowWrite<'_>]) {
+        for RowWrite { row, .. } in rows.iter().filter(|write| write.bytes.is_empty()) {
+            self.rows.remove(&(row.kind.to_owned(), row.id.to_owned(), row.start.to_vec()));
+        }
+    }
+
     /// Reads to the end and compares.
     pub(super) fn finish(mut self, store: &impl Store, model: &Model, seed: u64) {
         while !self.step(store, 7) {}
@@ -150,6 +170,7 @@ pub(super) fn a_random_workload_matches_a_map<S: Store>(store: &mut S, seed: u64
         let records = model.pick_records(&mut random, model.seq + picked.len() as u64);
         let committed =
             store.commit(Batch { reads: reads.into(), records: records.into(), ..rows(picked.clone()) });
+        follower.forget(&picked);
         model.note(picked);
         assert_eq!(committed, Ok(model.seq), "seed {seed}, step {step}");
         if random.below(2) == 0 {

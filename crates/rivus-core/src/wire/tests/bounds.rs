@@ -289,6 +289,7 @@ fn frames_of_strangers_and_of_later_versions_are_bounded() {
             known,
             bounds,
             expires_in_ms,
+            leases: None,
         };
         Frame::decode(&Frame::Welcome(frame).encode()).is_ok()
     };
@@ -325,7 +326,9 @@ fn types_that_may_be_ignored_are_and_others_are_refused() {
     for first in 0..=255_u8 {
         let read = Frame::decode(&[first, 1, 2, 3]);
         match first {
-            tag::LOST | tag::HEARD | tag::WINDOW | tag::SKETCH => assert!(read.is_err(), "{first}"),
+            tag::LOST | tag::HEARD | tag::WINDOW | tag::SKETCH | tag::LEASE => {
+                assert!(read.is_err(), "{first}")
+            }
             tag::OPTIONAL.. => assert_eq!(read, Ok(Frame::Ignored)),
             tag::COMPRESSED | tag::DELTA | tag::PUSH | tag::FETCHED | 15 | 17.. => {
                 assert_eq!(read, Err(WireError::UnknownFrame { tag: first }));
@@ -435,6 +438,7 @@ fn a_malformed_frame_is_called_by_its_name() {
         (tag::SYNCED, "SYNCED"),
         (tag::WINDOW, "WINDOW"),
         (tag::SKETCH, "SKETCH"),
+        (tag::LEASE, "LEASE"),
         (tag::LOST, "LOST"),
         (tag::HEARD, "HEARD"),
     ];

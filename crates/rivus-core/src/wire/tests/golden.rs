@@ -53,7 +53,10 @@ fn control() -> Vec<(&'static str, Frame)> {
         known: Some(reset()),
         bounds: None,
         expires_in_ms: None,
+        leases: None,
     };
+    let leases = Leases { lasts_ms: 7_776_000_000, newest: Some(300), floor: Some(200) };
+    let leased = Welcome { known: None, leases: Some(leases), ..welcome.clone() };
     let bounds = Bounds {
         frame_bytes_max: Some(1 << 20),
         value_bytes_max: Some(65_536),
@@ -94,6 +97,7 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("hello", Frame::Hello(hello)),
         ("welcome", Frame::Welcome(welcome)),
         ("welcome_bounds", Frame::Welcome(bounded)),
+        ("welcome_leases", Frame::Welcome(leased)),
         ("goaway", goaway(Code::SCHEMA, None)),
         ("goaway_retry", goaway(Code::RATE, Some(1500))),
         ("schema", Frame::Schema(Policies::new(&[policy(None), policy(Some("tags"))]))),
@@ -114,6 +118,11 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("ask_sketch", Frame::AskSketch { count: 64 }),
         ("sketch", Frame::Sketch(symbols)),
         ("lacks", Frame::Lacks(vec![Key(1), Key(0x0102_0304_0506_0708)])),
+        ("lease_cut", Frame::Cut { seq: 300 }),
+        (
+            "lease_collected",
+            Frame::Collected(vec![("task".to_owned(), "t1".to_owned()), ("note".to_owned(), "ü".to_owned())]),
+        ),
         ("lost", Frame::Lost(losses())),
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("ignored", Frame::Ignored),

@@ -74,6 +74,9 @@ impl Health {
     /// The page of metrics. Touches the disk.
     pub(super) fn metrics(&self) -> String {
         let seq = self.db.lock().ok().and_then(|replica| replica.head().ok()).map_or(0, |head| head.seq);
+        let leases = self.db.leases().unwrap_or_default();
+        let running = leases.iter().filter(|lease| lease.running);
+        let leases = (running.clone().count(), running.map(|lease| lease.behind).max().unwrap_or(0));
         let size = |ending: &str| {
             let mut name = self.path.clone()?.into_os_string();
             name.push(ending);
@@ -84,6 +87,7 @@ impl Health {
             seq,
             store_bytes: size("").map(|bytes| bytes + size("-wal").unwrap_or(0)),
             disk_free_bytes: self.disk_free(),
+            leases,
         })
     }
 

@@ -18,6 +18,9 @@ pub(super) struct Metrics {
     pub(super) bytes_out: Counter,
     pub(super) connections: Counter,
     pub(super) reloads_failed: Counter,
+    pub(super) collected: Counter,
+    pub(super) collected_registers: Counter,
+    pub(super) collections_failed: Counter,
     /// By what failed.
     pub(super) handshakes_failed: Labels<&'static str>,
     /// By the code that was told.
@@ -131,6 +134,8 @@ pub(super) struct Readings {
     pub(super) seq: u64,
     pub(super) store_bytes: Option<u64>,
     pub(super) disk_free_bytes: Option<u64>,
+    /// How many leases run, and how many changes not all of those have.
+    pub(super) leases: (usize, u64),
 }
 
 impl Metrics {
@@ -202,6 +207,11 @@ impl Metrics {
         );
         page.gauge("sync_lag_changes", "How many changes the slowest session is behind", lag);
         page.gauge("sync_lag_seconds", "How long the slowest session has been behind", lag_seconds);
+        page.counter("collected_total", "Deleted entities that were forgotten", &self.collected);
+        page.counter("collected_registers_total", "Registers of theirs", &self.collected_registers);
+        page.counter("collections_failed_total", "Collections that failed", &self.collections_failed);
+        page.gauge("leases", "Databases that are waited for", readings.leases.0);
+        page.gauge("leases_behind_changes", "How many changes not all of them have", readings.leases.1);
         page.gauge("store_seq", "The number of the last change", readings.seq);
         if let Some(bytes) = readings.store_bytes {
             page.gauge("store_bytes", "Bytes of the database and its log", bytes);

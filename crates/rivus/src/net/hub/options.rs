@@ -9,6 +9,7 @@ use std::time::Duration;
 use rivus_core::replica::{Proposed, Refusal};
 use rivus_core::session::{Access, Authenticator, Authorizer, By, Gate, Grants, Limits, Restore, Validator};
 
+use super::collect::Collecting;
 use super::guests::Bounds;
 #[cfg(feature = "tls")]
 use crate::net::SyncError;
@@ -44,6 +45,7 @@ pub struct HubOptions {
     pub(super) admin: Option<String>,
     pub(super) disk_free_min: u64,
     pub(super) drain_max: Duration,
+    pub(super) collecting: Collecting,
 }
 
 impl HubOptions {
@@ -72,6 +74,7 @@ impl HubOptions {
             admin: None,
             disk_free_min: DISK_FREE_MIN,
             drain_max: DRAIN_MAX,
+            collecting: Collecting::default(),
         }
     }
 
@@ -348,6 +351,48 @@ impl HubOptions {
     #[must_use]
     pub fn drain_max(mut self, time: Duration) -> Self {
         self.drain_max = time;
+        self
+    }
+
+    /// Waits so long for a database that was connected, from its last sign of life on, before it forgets what that would
+    /// have to be told. Without this 90 days. One that comes back later, and has missed something, reads everything again
+    /// and loses no edit.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::open().lease(Duration::from_secs(30 * 24 * 3600));
+    /// ```
+    #[must_use]
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.collecting.lease = time;
+        self
+    }
+
+    /// Forgets what is deleted for everybody this often, never if it is `None`. Without this once a day. See
+    /// [`Db::collect`](crate::Db::collect).
+    ///
+    /// ```
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::open().collect_every(None);
+    /// ```
+    #[must_use]
+    pub fn collect_every(mut self, time: Option<Duration>) -> Self {
+        self.collecting.every = time;
+        self
+    }
+
+    /// Keeps what was deleted for at least so long. Without this 30 days. A backup that is older brings back what was
+    /// forgotten since it was made.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::open().grace(Duration::from_secs(7 * 24 * 3600));
+    /// ```
+    #[must_use]
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.collecting.grace = time;
         self
     }
 

@@ -1,0 +1,63 @@
+//! `rivus collect` and `rivus leases`.
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::database;
+use crate::evict::entities;
+use crate::output::Output;
+use crate::serve::days_of;
+use crate::table::{count, printable};
+
+/// `rivus collect`.
+pub(crate) fn collect(global: &Global, grace: u32, dry_run: bool, out: &mut Output) -> Result<()> {
+    let db = database::open(global)?;
+    let grace = days_of(grace);
+    if dry_run {
+        return foretell(&db.collectable(grace)?, out);
+    }
+    let done = db.collect(grace)?;
+    let registers = count(usize::try_from(done.registers).unwrap_or(usize::MAX), "register");
+    let text = format!("{} forgotten, with {registers}", entities(done.entities));
+    Ok(out.say(text, &done)?)
+}
+
+fn foretell(names: &[(String, String)], out: &mut Output) -> Result<()> {
+    #[derive(Serialize)]
+    struct One<'n> {
+        kind: &'n str,
+        id: &'n str,
+    }
+    for (kind, id) in names {
+        out.say(format_args!("{} `{}`", printable(kind), printable(id)), &One { kind, id })?;
+    }
+    if !out.is_json() {
+        writeln!(out, "{} would be forgotten", entities(names.len()))?;
+    }
+    Ok(())
+}
+
+/// `rivus leases`.
+pub(crate) fn leases(global: &Global, end: Option<&str>, out: &mut Output) -> Result<()> {
+    #[derive(Serialize)]
+    struct Ended<'s> {
+        ended: &'s str,
+    }
+    let db = database::open(global)?;
+    if let Some(store) = end {
+        if !db.end_lease(store)? {
+            bail!("there is no lease of store {store} to end: `rivus leases` lists them");
+        }
+        return Ok(out.say(format_args!("the lease of store {store} is ended"), &Ended { ended: store })?);
+    }
+    for lease in db.leases()? {
+        let is = if lease.running { "runs" } else { "has ended" };
+        let text =
+            format!("store {}  {is}  has up to number {}, {} behind", lease.store, lease.read, lease.behind);
+        out.say(text, &lease)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Coming back after a lease has run out: a device that missed collections begins anew, but for its unsent edits.
+//!
+//! What it holds cannot be told from what was collected meanwhile, so it drops all of it and reads everything again, under
+//! new ids. Its pending edits stay in the outbox, shown to nobody, until that is done; then they are made anew in order.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::collect::gone;
+use super::lease::{put_names, read_names};
+use super::verdict::{Fallen, Rebuild, Waiting, rejected_records, renewed};
+use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, Verdict, unreadable};
+use crate::bytes::{Put, Reader};
+use crate::clock::{Clock, Millis};
+use crate::id::StoreId;
+use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
+use crate::row::Confirmed;
+use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
+use crate::work::{Drop, Scratch, Work, damaged};
+
+/// The key of the note that a device is on its way back.
+const REJOIN_KEY: &[u8] = b"rejoin";
+
+/// The key of the note how far a device had read its authority before it forgot that.
+const READ_KEY: &[u8] = b"read";
+
+/// What a device has to know once it has read everything.
+struct Parked {
+    /// The key of the last edit that was pending when it began anew.
+    until: u64,
+    /// Those of the entities of such edits that were confirmed here.
+    known: BTreeSet<(String, String)>,
+}
+
+impl<S: Store> Replica<S> {
+    /// Whether the store is on its way back: it reads everything before it sends anything.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn is_rejoining(&self) -> Result<bool, StoreError> {
+        Ok(self.store.record(Table::Lease, REJOIN_KEY)?.is_some())
+    }
+
+    /// Begins anew under new ids: the store, known as `fenced`, has missed what was collected. If another process has done
+    /// so already, this takes its ids over and changes nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed.
+    pub fn rejoin(&mut self, now: Millis, seeds: Seeds, fenced: StoreId) -> Result<(), CommitError> {
+        self.now = now;
+        for _ in 0..STALE_RETRIES_MAX {
+            let since = self.store.head()?.seq;
+            self.refresh()?;
+            if self.identity.store != fenced {
+                return Ok(());
+            }
+            match self.rejoin_once(seeds, since) {
+                Err(CommitError::Stale) => {}
+                other => return other,
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    fn rejoin_once(&mut self, seeds: Seeds, since: u64) -> Result<(), CommitError> {
+        let before = self.identity.clone();
+        let identity = renewed(&before, seeds, self.slot);
+        let replica = identity.replicas.get(self.slot as usize).copied().unwrap_or(seeds.replica);
+        let mut clock = Clock::new(replica, self.clock.high_water());
+        clock.correct(self.clock.correction_ms());
+        let mut records = vec![RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode())];
+        for table in [Table::Cursor, Table::Evicted] {
+            self.store.records(table, &[], &mut |key, _| {
+                records.push(RecordWrite::remove(table, key));
+                ControlFlow::Continue(())
+            })?;
+        }
+        for (store, peer) in self.peers()? {
+            // Nobody has read the new store.
+            let peer = Peer { read: Cursor::default(), ..peer };
+            records.push(RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode()));
+        }
+        records.push(self.park(since)?.record());
+        let mut names = BTreeSet::new();
+        self.store.changes(0, &mut |changed| {
+            names.insert((changed.kind.to_owned(), changed.id.to_owned()));
+            ControlFlow::Continue(())
+        })?;
+        let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
+        for (kind, id) in &names {
+            let at = work.entity(kind, id);
+            work.wipe(at, Drop::All)?;
+        }
+        let finished = work.finish()?;
+        // What does not come again leaves nothing behind, as if it had been collected.
+        let mut mark = Vec::new();
+        put_names(&mut mark, names.iter());
+        let seq = since + finished.written();
+        records.push(RecordWrite::put(Table::Collected, seq.to_be_bytes(), mark));
+        let old_clock = std::mem::replace(&mut self.clock, clock);
+        // A new incarnation: what others remember of the old ones is not about this store.
+        self.incarnation = Some(seeds.incarnation);
+        let meanwhile = Meanwhile::Nothing { since, high_water: None };
+        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
+            self.clock = old_clock;
+            return Err(error);
+        }
+        tracing::warn!(before = %before.store, now = %identity.store, "the lease has run out: everything is read again");
+        self.events.push(Event::Fenced { before: before.store, now: identity.store });
+        self.identity = identity;
+        self.saw = None;
+        Ok(())
+    }
+
+    /// What is pending, for the time being. If the store is on its way back already, what was pending then counts too.
+    fn park(&self, since: u64) -> Result<Parked, CommitError> {
+        let parked = self.parked()?;
+        let (before, mut known) = parked.map_or((0, BTreeSet::new()), |parked| (parked.until, parked.known));
+        let mut touched = BTreeSet::new();
+        self.pending(0, &mut |key, edit| {
+            // What an edit of before rests on was seen then.
+            if key > before {
+                let names = edit.entities.iter().map(|one| (one.kind.to_owned(), one.id.to_owned()));
+                touched.extend(names);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (kind, id) in touched {
+            if self.is_confirmed(&kind, &id)? {
+                known.insert((kind, id));
+            }
+        }
+        Ok(Parked { until: since, known })
+    }
+
+    /// A note of how far this store has read its authority, to be kept when that is forgotten.
+    pub(super) fn note_read(&self) -> Result<Option<RecordWrite>, StoreError> {
+        let Some(authority) = self.identity.authority else { return Ok(None) };
+        let Some(cursor) = self.cursor(authority.store)? else { return Ok(None) };
+        let mut value = Vec::new();
+        value.varint(cursor.at);
+        Ok(Some(RecordWrite::put(Table::Lease, READ_KEY, value)))
+    }
+
+    /// How far this store had read its authority when it forgot that, if it ever did.
+    pub(crate) fn read_before(&self) -> Result<Option<u64>, StoreError> {
+        let bytes = self.store.record(Table::Lease, READ_KEY)?;
+        let read = bytes.map(|bytes| Reader::new(&bytes).varint()).transpose();
+        read.map_err(|_| unreadable("how far the hub was read"))
+    }
+
+    /// Whether anything of the entity is confirmed here.
+    pub(crate) fn is_confirmed(&self, kind: &str, id: &str) -> Result<bool, CommitError> {
+        let mut work = Work::new(&self.store);
+        let at = work.entity(kind, id);
+        for row in work.rows(at)? {
+            if row.is_evicted() {
+                return Ok(true);
+            }
+            for entry in row.entries() {
+                let state = entry.and_then(|entry| entry.state());
+                if state.map_err(|corrupt| damaged(kind, id, corrupt))?.confirmed != Confirmed::Absent {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn parked(&self) -> Result<Option<Parked>, StoreError> {
+        let Some(bytes) = self.store.record(Table::Lease, REJOIN_KEY)? else { return Ok(None) };
+        let mut reader = Reader::new(&bytes);
+        let mut read = || -> Result<Parked, crate::bytes::Cut> {
+            Ok(Parked { until: reader.varint()?, known: read_names(&mut reader)?.into_iter().collect() })
+        };
+        read().map(Some).map_err(|_| unreadable("what is to be made anew"))
+    }
+
+    /// Everything is read: makes the pending edits anew on it, in order. Those of what is not there any more are refused, and
+    /// listed.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed.
+    pub(crate) fn rejoined(&mut self, now: Millis) -> Result<(), CommitError> {
+        self.now = now;
+        for _ in 0..STALE_RETRIES_MAX {
+            let since = self.store.head()?.seq;
+            self.refresh()?;
+            let Some(parked) = self.parked()? else { return Ok(()) };
+            match self.rejoined_once(now, &parked, since) {
+                Err(CommitError::Stale) => {}
+                other => return other,
+            }
+        }
+        Err(CommitError::Stale)
+    }
+
+    fn rejoined_once(&mut self, now: Millis, parked: &Parked, since: u64) -> Result<(), CommitError> {
+        let mut waiting = Vec::new();
+        self.outbox(0, &mut |key, record| {
+            waiting.push(Waiting::read(key, record)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut fallen = Vec::new();
+        for edit in waiting.iter().filter(|edit| edit.key <= parked.until) {
+            for name in edit.entities.intersection(&parked.known) {
+                if !self.is_confirmed(&name.0, &name.1)?
+                    && let Verdict::Refused { code, message, spot } = gone(name.0.clone(), name.1.clone())
+                {
+                    fallen.push(Fallen { key: edit.key, code, message, spot });
+                    break;
+                }
+            }
+        }
+        let refused: BTreeSet<u64> = fallen.iter().map(|fallen| fallen.key).collect();
+        let none = BTreeSet::new();
+        let rebuild = Rebuild { refused: &refused, again: &none, all_from: Some(0), authors: &[] };
+        let mut records = vec![RecordWrite::remove(Table::Lease, REJOIN_KEY)];
+        let mut clock = self.clock.clone();
+        let work = Work::with(&self.store, self.ruled()?, Scratch::default());
+        let (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+        fallen.extend(rebuilt.fallen);
+        rejected_records(&waiting, &fallen, &mut records);
+        let finished = work.finish()?;
+        let old_clock = std::mem::replace(&mut self.clock, clock);
+        let meanwhile = Meanwhile::Nothing { since, high_water: None };
+        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
+            self.clock = old_clock;
+            return Err(error);
+        }
+        if !fallen.is_empty() {
+            self.has_rejected = true;
+            self.refusals += 1;
+        }
+        for Fallen { key, code, message, spot } in fallen {
+            let ops = waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone());
+            let ops = ops.unwrap_or_default();
+            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
+        }
+        Ok(())
+    }
+}
+
+impl Parked {
+    fn record(&self) -> RecordWrite {
+        let mut value = Vec::new();
+        value.varint(self.until);
+        put_names(&mut value, self.known.iter());
+        RecordWrite::put(Table::Lease, REJOIN_KEY, value)
+    }
+}

@@ -1,0 +1,261 @@
+//! Leases on the wire: how far everybody is, what was collected, and who has missed that.
+
+use std::collections::VecDeque;
+
+use super::{Known, Session, SessionError, SessionEvent, Want, unexpected};
+use crate::clock::Millis;
+use crate::code::Code;
+use crate::identity::Cursor;
+use crate::replica::{Marks, Replica};
+use crate::store::Store;
+use crate::wire::{COLLECTED_MAX, Frame, Leases, capability};
+
+/// How far telling and hearing of leases are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Leasing {
+    /// What the authority told in its greeting.
+    told: Option<Leases>,
+    /// The store is on its way back: it sends nothing before it has read everything.
+    rejoins: bool,
+    /// Up to which mark the subscriber was told.
+    marked: u64,
+    /// Frames that go before anything else: what was collected, then the page that goes past it.
+    ahead: VecDeque<Vec<u8>>,
+    /// The greatest head at which an edit of the subscriber was accepted on this connection.
+    accepted: u64,
+    /// The cut that the subscriber was told last; none before it has caught up.
+    cut: Option<u64>,
+    /// A quiet second has passed since the cut was looked at.
+    due: bool,
+    /// The machine's clock as it was told last.
+    now: Millis,
+}
+
+impl Leasing {
+    /// Takes over what the machine's clock reads.
+    pub(super) fn at(&mut self, now: Millis) {
+        self.now = now;
+    }
+
+    /// Takes over what the authority told in its greeting.
+    pub(super) fn hear(&mut self, told: Option<Leases>) {
+        self.told = told;
+    }
+
+    pub(super) fn handle_quiet(&mut self) {
+        self.due = self.cut.is_some_and(|cut| cut < self.accepted);
+    }
+
+    /// What has to go before anything else.
+    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+        self.ahead.pop_front()
+    }
+
+    /// Sends these first, and the page that goes past them after them; gives what is next.
+    pub(super) fn before(&mut self, collected: Vec<Vec<u8>>, page: Vec<u8>) -> Vec<u8> {
+        if collected.is_empty() {
+            return page;
+        }
+        self.ahead.extend(collected);
+        self.ahead.push_back(page);
+        self.ahead.pop_front().unwrap_or_default()
+    }
+
+    /// Notes that edits of the subscriber were accepted.
+    pub(super) fn note_accepted(&mut self, seq: u64) {
+        self.accepted = self.accepted.max(seq);
+    }
+}
+
+impl Session {
+    /// What an authority tells a store that it greets, after it has renewed its lease.
+    pub(super) fn tell_leases<S: Store>(
+        &self,
+        replica: &mut Replica<S>,
+        store: crate::id::StoreId,
+        now: Millis,
+    ) -> Result<Option<Leases>, SessionError> {
+        if !replica.identity().is_authority {
+            return Ok(None);
+        }
+        let Marks { newest, floor } = replica.marks()?;
+        // One that is about to be fenced goes on as another store; else it renews its lease when it subscribes.
+        if !replica.has_lapsed(store, now, floor)? {
+            replica.renew_lease(store, now)?;
+        }
+        let some = |seq: u64| (seq > 0).then_some(seq);
+        Ok(Some(Leases { lasts_ms: replica.lease_ms(), newest: some(newest), floor: some(floor) }))
+    }
+
+    /// Whether this store has missed what its authority has collected: then it begins anew, and connects again.
+    pub(super) fn check_fence<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        peer: &Known,
+        cursor: Option<Cursor>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        self.leasing.rejoins = replica.is_rejoining()?;
+        let Some(Leases { newest, floor, .. }) = self.leasing.told else { return Ok(()) };
+        let has_missed = match cursor {
+            Some(cursor) => cursor.at.max(cursor.done) < floor.unwrap_or(0),
+            // What it has is of some time; where it is not on its way back, nothing says of which.
+            None if self.leasing.rejoins => false,
+            None => {
+                let newest = newest.unwrap_or(0);
+                // Before all that it had confirmed was brought there is nothing of the authority's in it.
+                let has_met = replica.identity().authority.is_some_and(|authority| authority.met);
+                let told = replica.peer(peer.store)?.unwrap_or_default().position.seq > 0;
+                has_met && told && newest > 0 || replica.read_before()?.is_some_and(|read| read < newest)
+            }
+        };
+        if !has_missed {
+            return Ok(());
+        }
+        replica.rejoin(now, self.options.seeds, self.told_store)?;
+        self.events.push_back(SessionEvent::Fenced);
+        Err(SessionError::Fenced)
+    }
+
+    /// On its way back a store reads first. Says whether it is.
+    pub(super) fn rejoins<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<bool, SessionError> {
+        if !self.leasing.rejoins {
+            return Ok(false);
+        }
+        replica.update_authority(|authority| authority.met = true)?;
+        let want = if self.options.want == Want::Nothing { Want::Once } else { self.options.want };
+        self.reading.plan(want);
+        Ok(true)
+    }
+
+    /// Makes what was pending anew once everything is read, and begins to send it.
+    pub(super) fn end_rejoining<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if self.leasing.rejoins && self.reading.is_caught_up() {
+            replica.rejoined(now)?;
+            self.leasing.rejoins = false;
+            self.begin_pushing(replica)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a new subscription: it has been told of the marks up to its position.
+    pub(super) fn lease_subscribed<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        cursor: Cursor,
+    ) -> Result<(), SessionError> {
+        if !replica.identity().is_authority {
+            return Ok(());
+        }
+        self.check_floor(replica, cursor.at)?;
+        self.leasing.marked = cursor.at;
+        Ok(replica.renew_lease(self.peer()?.store, self.leasing.now)?)
+    }
+
+    /// Takes it that the subscriber has everything up to some seq for a sign of life.
+    pub(super) fn lease_synced<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        if replica.identity().is_authority {
+            replica.renew_lease(self.peer()?.store, self.leasing.now)?;
+        }
+        Ok(())
+    }
+
+    fn check_floor<S: Store>(&self, replica: &Replica<S>, at: u64) -> Result<(), SessionError> {
+        if at == 0 || at >= replica.marks()?.floor {
+            return Ok(());
+        }
+        let message =
+            "what was collected since cannot be told any more: connect again, and read everything".to_owned();
+        Err(SessionError::Refused { code: Code::FENCED, message })
+    }
+
+    /// Frames that tell of what was collected up to `until`, as far as that was not told.
+    pub(super) fn collected_until<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        until: u64,
+    ) -> Result<Vec<Vec<u8>>, SessionError> {
+        if !replica.identity().is_authority || !self.hears_of_leases() || until <= self.leasing.marked {
+            return Ok(Vec::new());
+        }
+        self.check_floor(replica, self.leasing.marked)?;
+        let marks = replica.marks_after(self.leasing.marked, until, usize::MAX)?;
+        self.leasing.marked = until;
+        let names: Vec<_> = marks.into_iter().flat_map(|(_, names)| names).collect();
+        Ok(names.chunks(COLLECTED_MAX).map(|names| Frame::Collected(names.to_vec()).encode()).collect())
+    }
+
+    fn hears_of_leases(&self) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.capabilities & capability::LEASE != 0)
+    }
+
+    /// How far everybody is, for a subscriber that is about to have caught up: it may end the connection then.
+    pub(super) fn first_cut<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        if self.leasing.cut.is_some() || !replica.identity().is_authority || !self.hears_of_leases() {
+            return Ok(None);
+        }
+        let seq = replica.recent_cut(self.leasing.now)?;
+        self.leasing.cut = Some(seq);
+        Ok((seq > 0).then(|| Frame::Cut { seq }.encode()))
+    }
+
+    /// Tells the subscriber how far everybody is, if that is news of its own edits.
+    pub(super) fn tell_cut<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        let Some(before) = self.leasing.cut.filter(|_| std::mem::take(&mut self.leasing.due)) else {
+            return Ok(());
+        };
+        let seq = replica.recent_cut(self.leasing.now)?;
+        if seq > before {
+            self.leasing.cut = Some(seq);
+            self.send(&Frame::Cut { seq });
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_cut<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        seq: u64,
+    ) -> Result<(), SessionError> {
+        self.check_authority("LEASE")?;
+        replica.note_cut(seq)?;
+        self.events.push_back(SessionEvent::Cut { seq });
+        Ok(())
+    }
+
+    pub(super) fn handle_collected<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        names: &[(String, String)],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let store = self.check_authority("LEASE")?;
+        if !self.reading.is_subscribed() {
+            return Err(unexpected("what was collected, though nobody asked"));
+        }
+        let refused = replica.follow_collection(now, store, names)?;
+        if refused > 0
+            && let Some(pushing) = &mut self.pushing
+        {
+            pushing.look_again();
+        }
+        self.events.push_back(SessionEvent::Collected { entities: names.len(), refused });
+        Ok(())
+    }
+
+    /// The authority that the other side is.
+    fn check_authority(&self, frame: &str) -> Result<crate::id::StoreId, SessionError> {
+        let peer = self.peer()?;
+        if self.is_server() || !peer.is_authority {
+            return Err(unexpected(&format!("{frame} from a side that is no authority")));
+        }
+        Ok(peer.store)
+    }
+}
