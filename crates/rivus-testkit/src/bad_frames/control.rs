@@ -244,14 +244,20 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
             bad("more entities than one may name".to_owned(), many.concat());
         }
         if *name == "ACK" {
-            bad("more exceptions than bytes".to_owned(), parts.with("count", &varint(1 << 40)).bytes());
             bad("an index beyond 32 bits".to_owned(), parts.with("index", &varint(1 << 32)).bytes());
             bad("a code beyond 16 bits".to_owned(), parts.with("code", &varint(1 << 17)).bytes());
             bad("a spot that is not there".to_owned(), parts.with("code", &varint((1 << 16) + 407)).bytes());
             bad("a message that is not UTF-8".to_owned(), parts.with("message", &[0xff, 0xff]).bytes());
             bad("a message longer than the frame".to_owned(), parts.with("message length", &[3]).bytes());
             let many = [&[0x0a, 6][..], &varint(131_073), &[0; 8 + 3 * 131_073]].concat();
-            bad("more exceptions than edits fit a push".to_owned(), many);
+            let more = parts.with("count", &varint(1 << 40)).bytes();
+            for (fault, bytes) in
+                [("more exceptions than bytes", more), ("more exceptions than edits fit a push", many)]
+            {
+                let name = format!("ACK: {fault}");
+                let expect = Expect::Refused(Code::UNEXPECTED, "ACK of more than was pushed");
+                all.push(BadFrame { name, state: *state, bytes, expect });
+            }
         }
     }
 }
