@@ -1,8 +1,13 @@
 //! Compression of long frames. Core has no C code; this is the hook that it leaves to the shell.
 
+use std::io::Read;
+
 use rivus_core::wire::{FRAME_BYTES_MAX, tag};
 
 use super::{COMPRESS_BYTES_MIN, SyncError};
+
+/// Shorter than this part of its length no frame gets that says something.
+const BOMB_RATIO: usize = 32;
 
 /// The level at which zstd is fast enough for every page.
 const LEVEL: i32 = 3;
@@ -47,6 +52,15 @@ fn announced(mut rest: &[u8]) -> Result<(usize, &[u8]), SyncError> {
     Err(SyncError::Packing)
 }
 
+/// Whether a frame is of a type that nobody knows here: nothing would be done with it but unpack it.
+fn is_unheard(compressed: &[u8]) -> Result<bool, SyncError> {
+    let mut first = [0];
+    let mut unpacking = zstd::Decoder::with_buffer(compressed).map_err(|_| SyncError::Packing)?;
+    unpacking.read_exact(&mut first).map_err(|_| SyncError::Packing)?;
+    let [first] = first;
+    Ok(first >= tag::OPTIONAL && ![tag::LOST, tag::HEARD].contains(&first))
+}
+
 /// The frame as it was before packing. Its announced length bounds what is allocated.
 pub(super) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, SyncError> {
     let Some((&tag::COMPRESSED, rest)) = bytes.split_first() else { return Ok(bytes) };
@@ -56,6 +70,9 @@ pub(super) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, SyncError> {
     }
     // A frame tells its own length before it is trusted: zstd stores at most some 2^17 bytes per block of 3.
     if len / 65_536 > rest.len() {
+        return Err(SyncError::Packing);
+    }
+    if len / BOMB_RATIO > rest.len() && is_unheard(rest)? {
         return Err(SyncError::Packing);
     }
     match zstd::bulk::decompress(rest, len) {
@@ -79,6 +96,10 @@ mod tests {
         for cut in 1..packed.len() {
             assert_eq!(unpack(packed[..cut].to_vec()), Err(SyncError::Packing), "cut at {cut}");
         }
+        let unheard = [vec![tag::OPTIONAL + 70], vec![0; 60_000]].concat();
+        assert_eq!(unpack(pack(unheard, true)), Err(SyncError::Packing), "nobody reads that");
+        let said = [vec![tag::LOST], vec![0; 60_000]].concat();
+        assert_eq!(unpack(pack(said.clone(), true)), Ok(said));
         let mut lie = packed;
         lie[1] ^= 1;
         assert_eq!(unpack(lie), Err(SyncError::Packing));
