@@ -249,17 +249,20 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
             bad("a spot that is not there".to_owned(), parts.with("code", &varint((1 << 16) + 407)).bytes());
             bad("a message that is not UTF-8".to_owned(), parts.with("message", &[0xff, 0xff]).bytes());
             bad("a message longer than the frame".to_owned(), parts.with("message length", &[3]).bytes());
-            let many = [&[0x0a, 6][..], &varint(131_073), &[0; 8 + 3 * 131_073]].concat();
-            let more = parts.with("count", &varint(1 << 40)).bytes();
-            for (fault, bytes) in
-                [("more exceptions than bytes", more), ("more exceptions than edits fit a push", many)]
-            {
-                let name = format!("ACK: {fault}");
-                let expect = Expect::Refused(Code::UNEXPECTED, "ACK of more than was pushed");
-                all.push(BadFrame { name, state: *state, bytes, expect });
-            }
+            all.extend(more_than_was_pushed(*state, parts));
         }
     }
+}
+
+/// More exceptions than an ACK can have.
+fn more_than_was_pushed(state: State, parts: &Parts) -> [BadFrame; 2] {
+    let many = [&[0x0a, 6][..], &varint(131_073), &[0; 8 + 3 * 131_073]].concat();
+    let more = parts.with("count", &varint(1 << 40)).bytes();
+    let bad = |fault: &str, bytes| {
+        let expect = Expect::Refused(Code::UNEXPECTED, "ACK of more than was pushed");
+        BadFrame { name: format!("ACK: {fault}"), state, bytes, expect }
+    };
+    [bad("more exceptions than bytes", more), bad("more exceptions than edits fit a push", many)]
 }
 
 /// The three frames that are called SKETCH.
