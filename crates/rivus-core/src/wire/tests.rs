@@ -221,6 +221,20 @@ fn registers_of(page: Result<Page<'_, '_>, WireError>) -> Result<usize, WireErro
         .map(|()| count)
 }
 
+fn exception() -> impl Strategy<Value = Exception> {
+    let text = "\\PC{0,9}";
+    (
+        any::<u32>(),
+        proptest::option::of(1..=u16::MAX),
+        text,
+        proptest::option::of((text, text, proptest::option::of(text))),
+    )
+        .prop_map(|(index, code, message, spot)| {
+            let spot = spot.map(|(kind, id, field)| Box::new(Spot { kind, id, field }));
+            Exception { index, code: code.map(Code), message: message.into(), spot }
+        })
+}
+
 fn control() -> impl Strategy<Value = Frame> {
     let text = "\\PC{0,9}";
     let option = proptest::option::of::<BoxedStrategy<u64>>;
@@ -261,16 +275,6 @@ fn control() -> impl Strategy<Value = Frame> {
         option(number()),
     );
     let policy = (text, proptest::option::of(text), text);
-    let exception = (
-        any::<u32>(),
-        proptest::option::of(1..=u16::MAX),
-        text,
-        proptest::option::of((text, text, proptest::option::of(text))),
-    )
-        .prop_map(|(index, code, message, spot)| {
-            let spot = spot.map(|(kind, id, field)| Box::new(Spot { kind, id, field }));
-            Exception { index, code: code.map(Code), message: message.into(), spot }
-        });
     prop_oneof![
         hello.prop_map(|([version_min, version_max], capabilities, about, token, offers)| {
             Frame::Hello(Hello { version_min, version_max, capabilities, about, token, offers })
@@ -316,7 +320,7 @@ fn control() -> impl Strategy<Value = Frame> {
         (number(), any::<u128>(), number(), proptest::option::of(cursor())).prop_map(
             |(seq, digest, count, read)| Frame::Checkpoint(Checkpoint { seq, digest, count, read })
         ),
-        (number(), any::<i64>(), vec(exception, 0..4)).prop_map(|(seq, clock_ms, exceptions)| {
+        (number(), any::<i64>(), vec(exception(), 0..4)).prop_map(|(seq, clock_ms, exceptions)| {
             let clock_ms = if exceptions.is_empty() { 0 } else { clock_ms };
             Frame::Ack(Ack { seq, clock_ms, exceptions })
         }),
