@@ -82,7 +82,7 @@ pub use rivus_core::edit::{Action, EditError, Op, Presence};
 pub use rivus_core::journal::{Change as LogChange, Entry as LogEntry, Keep as JournalKeep, What as LogWhat};
 pub use rivus_core::projection::{Column, Holds, Layout, Projection, ProjectionError};
 pub use rivus_core::replica::{
-    CandidateExplanation, Edited, Event, EvictError, Evicted, Explanation, FieldExplanation, Origin,
+    CandidateExplanation, Edited, Event, EvictError, Evicted, Explanation, FieldExplanation, Kept, Origin,
     RegisterExplanation, Rejected, Unresolved, Verification,
 };
 pub use rivus_core::rules::{self, Overlay};
@@ -118,7 +118,7 @@ pub use crate::reference::{Ref, Refers};
 pub use crate::rejections::{Blocked, Rejection};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
-pub use crate::status::{AuthorityStatus, Status};
+pub use crate::status::{AuthorityStatus, ScopeStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;
 

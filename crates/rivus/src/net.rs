@@ -23,6 +23,7 @@ mod reaction;
 mod remote;
 mod report;
 mod rounds;
+pub(crate) mod scopes;
 mod state;
 #[cfg(feature = "tls")]
 mod tls;

@@ -226,3 +226,70 @@ async fn what_a_device_evicts_it_fetches_again_over_a_socket() -> Result {
     peer.shutdown().await;
     Ok(())
 }
+
+fn open_lists() -> Db {
+    let note = |kind: rivus::KindBuilder| kind.value("list").scope("list").value("text");
+    Db::memory(Schema::builder().kind("note", note).build().unwrap()).unwrap()
+}
+
+fn put_in(db: &Db, id: &str, list: &str) {
+    db.put("note", id, [("list", list.into()), ("text", "x".into())]).unwrap();
+}
+
+fn ids(db: &Db) -> Vec<String> {
+    db.views("note").unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
+/// Waits for the event that an entity has come or gone.
+async fn wait_for(events: &mut rivus::Subscription, id: &str, is_right: impl Fn(Origin) -> bool) {
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if matches!(&event, Event::Changed { id: of, origin, .. } if of == id && is_right(*origin)) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_follows_scopes_by_name_and_more_or_fewer_while_connected() -> Result {
+    let (hub, phone) = (open_lists(), open_lists());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    for (id, list) in [("h", "home"), ("w", "work"), ("g", "garden")] {
+        put_in(&hub, id, list);
+    }
+    let mut events = phone.subscribe();
+    let connection = phone.connect(Remote::new(served.url()).scopes(["home"]));
+    let came = |origin| matches!(origin, Origin::Remote(_));
+    wait_for(&mut events, "h", came).await;
+    connection.synced().await?;
+    assert_eq!(ids(&phone), ["h"]);
+    connection.subscribe("work")?;
+    wait_for(&mut events, "w", came).await;
+    // It moves on the hub: to where it is followed, and from there.
+    hub.put("note", "g", [("list", "home".into())])?;
+    wait_for(&mut events, "g", came).await;
+    hub.put("note", "g", [("list", "garden".into())])?;
+    wait_for(&mut events, "g", |origin| origin == Origin::Left).await;
+    connection.unsubscribe("home", rivus::Kept::No)?;
+    wait_for(&mut events, "h", |origin| origin == Origin::Left).await;
+    assert_eq!(ids(&phone), ["w"]);
+    let followed: Vec<_> = phone.scopes()?.into_iter().filter(|s| s.followed).map(|s| s.name).collect();
+    assert_eq!(followed, ["work"]);
+    assert_eq!(hub.scopes()?.len(), 3, "nothing is deleted at the hub");
+    connection.close().await;
+    let whole = phone.connect(served.url().as_str().into());
+    assert!(matches!(whole.subscribe("home"), Err(Error::Sync(SyncError::FollowsEverything))));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_are_had_from_an_authority_alone() -> Result {
+    let (hub, phone) = (open_lists(), open_lists());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open().as_peer()).await?;
+    let error = phone.sync(&Remote::new(served.url()).scopes(["home"])).await.unwrap_err();
+    assert!(error.to_string().contains("from an authority alone"), "{error}");
+    let many = (0..65).map(|n| n.to_string());
+    let error = phone.sync(&Remote::new(served.url()).scopes(many)).await.unwrap_err();
+    assert!(matches!(error, Error::Sync(SyncError::TooManyScopes(_))), "{error}");
+    Ok(())
+}

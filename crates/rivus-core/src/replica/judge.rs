@@ -4,15 +4,15 @@
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use super::read::{each_entry, unsettled};
 use super::{
     Delta, Meanwhile, Origin, Part, Proposed, Refusal, Replica, STALE_RETRIES_MAX, Spot, unreadable,
 };
-use crate::address::{Parts, class};
+use crate::address::{LIFE, Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
@@ -20,11 +20,9 @@ use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{Register, Saw};
 use crate::row::{Change, Row};
+use crate::schema::Life;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
-
-/// The scope that every edit is in.
-const SCOPE: &str = "";
 
 /// What the sender of edits may do.
 #[derive(Clone, Debug)]
@@ -42,7 +40,8 @@ pub struct Principal<'g> {
 /// What is asked about each edit that is well made.
 #[derive(Clone, Copy)]
 pub struct Review<'g> {
-    /// Whether the sender may write into this scope.
+    /// Whether the sender may write into this scope. An edit needs all those in which its entities are, before it and
+    /// after it.
     pub may_write: Option<&'g dyn Fn(&str) -> bool>,
     /// Whether the application takes the edit.
     pub validate: Option<&'g dyn Fn(&Proposed<'_>) -> Result<(), Refusal>>,
@@ -251,7 +250,17 @@ impl<S: Store> Replica<S> {
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);
                 let life = || self.schema.kind(part.kind).map(|kind| kind.life);
-                work.join(at, life, part.changes)
+                work.join(at, life, part.changes)?;
+                let has = |address: &[u8]| part.changes.iter().any(|(a, _)| a.as_ref() == address);
+                if let Some(address) = self.scopes.address(part.kind)
+                    && has(LIFE)
+                    && !has(address)
+                    && life() != Some(Life::EditRevives)
+                {
+                    // Its author did not know it, and created it.
+                    work.note_unnamed(at);
+                }
+                Ok::<_, CommitError>(())
             })?;
             *known = edit.stamp.instant().max(*known);
         }
@@ -268,6 +277,71 @@ impl<S: Store> Replica<S> {
         }
         let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
+    }
+
+    /// Why an edit may not be accepted that reaches into a scope where its author may not write. Before the edit an
+    /// entity is where it is with the accepted ones before it.
+    fn misplaced<D: Delta>(
+        &self,
+        work: &mut Work<'_, S>,
+        delta: &D,
+        may_write: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Verdict>, CommitError> {
+        let misplaced = self.entities_misplaced(work, delta, may_write)?;
+        Ok(misplaced.into_iter().next().map(|((kind, id), scope)| {
+            if scope.is_empty() {
+                return refused(Code::SCOPE, "writing is not granted to this account".to_owned());
+            }
+            let message = format!(
+                "{kind} `{id}` is, or would be, in the scope `{scope}`, where writing is not granted"
+            );
+            let spot = Some(Spot { kind, id, field: None });
+            Verdict::Refused { code: Code::SCOPE, message, spot }
+        }))
+    }
+
+    /// The entities of a page that are, or would be, in scopes of which `may` says no.
+    ///
+    /// # Errors
+    /// [`CommitError`] if the store cannot be read.
+    pub(crate) fn misplaced_in<D: Delta>(
+        &self,
+        page: &D,
+        may: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeSet<(String, String)>, CommitError> {
+        Ok(self.entities_misplaced(&mut self.placing(), page, may)?.into_keys().collect())
+    }
+
+    fn entities_misplaced<D: Delta>(
+        &self,
+        work: &mut Work<'_, S>,
+        delta: &D,
+        may: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeMap<(String, String), String>, CommitError> {
+        // By entity: it comes in several parts, one of which may say where it is to be.
+        let mut places: BTreeMap<(String, String), (Option<String>, Option<String>)> = BTreeMap::new();
+        delta.each(|part| {
+            let place = places.entry((part.kind.to_owned(), part.id.to_owned())).or_default();
+            let Some(scope) = self.scopes.address(part.kind) else { return Ok(()) };
+            let at = work.entity(part.kind, part.id);
+            if work.is_held(at)? {
+                place.0 = Some(work.scope(at)?);
+            }
+            let named = part.changes.iter().find(|(address, _)| address.as_ref() == scope);
+            if let Some(register) = named.and_then(|(_, change)| change.register()) {
+                place.1 = Some(crate::scope::named(register));
+            }
+            Ok::<_, CommitError>(())
+        })?;
+        let mut misplaced = BTreeMap::new();
+        for (name, (before, named)) in places {
+            let nowhere = before.is_none() && named.is_none();
+            let mut touched = before.into_iter().chain(named).chain(nowhere.then(String::new));
+            if let Some(scope) = touched.find(|scope| !may(scope)) {
+                misplaced.insert(name, scope);
+            }
+        }
+        Ok(misplaced)
     }
 
     /// Whether the edit would change nothing.
@@ -304,8 +378,10 @@ impl<S: Store> Replica<S> {
         review: Review<'_>,
         work: &mut Work<'_, S>,
     ) -> Result<Option<Verdict>, CommitError> {
-        if review.may_write.is_some_and(|may_write| !may_write(SCOPE)) {
-            return Ok(Some(refused(Code::SCOPE, "writing is not granted to this account".to_owned())));
+        if let Some(may_write) = review.may_write
+            && let Some(misplaced) = self.misplaced(work, &edit.delta, may_write)?
+        {
+            return Ok(Some(misplaced));
         }
         if let Some(too_large) = too_large(&edit.delta, review) {
             return Ok(Some(too_large));

@@ -7,6 +7,7 @@ use super::read::unsettled;
 use super::{Event, Replica, STALE_RETRIES_MAX};
 use crate::rules::{COVER_KEY, Cover, Overlay, Rules};
 use crate::schema::Schema;
+use crate::scope::Scopes;
 use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
 use crate::work::{Derived, Finished, Ruled, Scratch, Work};
 
@@ -55,13 +56,13 @@ impl<S: Store> Replica<S> {
 
     /// The rules, if they are evaluated.
     pub(super) fn rules(&self) -> Option<&Rules> {
-        let rules = self.schema.rules();
-        (!rules.is_empty() && self.unresolved.is_none()).then_some(rules)
+        evaluated(&self.schema, self.unresolved)
     }
 
-    /// The rules for a commit that is being made.
+    /// The rules for a commit that is being made, what is kept beside the rows, and where scopes stand.
     pub(super) fn ruled(&self) -> Result<Ruled<'_>, StoreError> {
-        ruled(&self.store, &self.schema, self.unresolved, self.watching, &self.derived)
+        let scopes = (&self.scopes, self.identity.is_authority);
+        ruled(&self.store, self.rules(), self.watching, &self.derived, scopes)
     }
 
     /// The rules for reading.
@@ -199,7 +200,7 @@ impl<S: Store> Replica<S> {
     /// What the next rows behind the index's cover change in it, and up to which row that is.
     fn index_rows(&self, head: u64, is_new: bool, tells: bool) -> Result<(Finished, u64), CommitError> {
         let rules = self.schema.rules();
-        let ruled = Ruled { rules: Some(rules), tells, since: head, derived: None };
+        let ruled = Ruled { rules: Some(rules), tells, since: head, ..Ruled::default() };
         let mut work = Work::with(&self.store, ruled, Scratch::default());
         if is_new {
             // What is removed first is not there for those that are entered anew.
@@ -290,19 +291,25 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// The rules for a commit that is being made, and what is kept beside the rows.
+/// The rules for a commit that is being made, what is kept beside the rows, and where scopes stand.
 pub(super) fn ruled<'s, S: Store>(
     store: &S,
-    schema: &'s Schema,
-    unresolved: Option<Unresolved>,
+    rules: Option<&'s Rules>,
     tells: bool,
     derived: &'s Derived,
+    (scopes, tells_left): (&'s Scopes, bool),
 ) -> Result<Ruled<'s>, StoreError> {
-    let rules = Some(schema.rules()).filter(|rules| !rules.is_empty() && unresolved.is_none());
     let derived = Some(derived).filter(|derived| !derived.is_empty());
+    let scopes = Some(scopes).filter(|scopes| !scopes.is_empty());
+    let tells_left = tells_left && scopes.is_some();
     if rules.is_none() && derived.is_none() {
-        return Ok(Ruled::default());
+        return Ok(Ruled { scopes, tells_left, ..Ruled::default() });
     }
     let tells = tells || derived.is_some_and(Derived::projects);
-    Ok(Ruled { rules, tells, since: store.head()?.seq, derived })
+    Ok(Ruled { rules, tells, since: store.head()?.seq, derived, scopes, tells_left })
+}
+
+/// The rules of a schema, if they are evaluated.
+pub(super) fn evaluated(schema: &Schema, unresolved: Option<Unresolved>) -> Option<&Rules> {
+    Some(schema.rules()).filter(|rules| !rules.is_empty() && unresolved.is_none())
 }

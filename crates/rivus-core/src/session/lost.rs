@@ -25,18 +25,34 @@ impl Session {
         }
         let marker = replica.losses_marker();
         // They tell what the winners wrote.
-        if self.telling.looked == Some(marker) || !self.allows(Access::Read) {
+        if self.telling.looked == Some(marker) || !self.reads_anything(replica)? {
             return Ok(());
         }
         for author in self.peer()?.about.replicas() {
             let mut after = self.telling.told.get(&author).copied().unwrap_or(0);
-            while let Some(losses) = replica.losses_of(author, after, PAGE_BYTES_AIM)? {
+            while let Some(mut losses) = replica.losses_of(author, after, PAGE_BYTES_AIM)? {
                 after = losses.last;
+                self.keep_readable(replica, &mut losses)?;
                 self.send(&Frame::Lost(losses));
             }
             self.telling.told.insert(author, after);
         }
         self.telling.looked = Some(marker);
+        Ok(())
+    }
+
+    /// Leaves out what was lost in scopes that the author may not read any more: it would be told the winner.
+    fn keep_readable<S: Store>(&self, replica: &Replica<S>, losses: &mut Losses) -> Result<(), SessionError> {
+        if !self.is_asking() {
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        for conflict in losses.conflicts.drain(..) {
+            if self.allows(Access::Read, &replica.scope_of(&conflict.kind, &conflict.id)?) {
+                kept.push(conflict);
+            }
+        }
+        losses.conflicts = kept;
         Ok(())
     }
 

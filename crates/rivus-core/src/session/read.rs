@@ -7,8 +7,8 @@ use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Delta, Incoming, Joined, Replica, Trust};
-use crate::store::Store;
+use crate::replica::{Delta, Follows, Incoming, Joined, Replica, Trust};
+use crate::store::{Digest, Store};
 use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
 
@@ -103,6 +103,11 @@ impl Reading {
         self.cursor
     }
 
+    /// Whether everything up to this seq is here.
+    pub(super) fn is_past(&self, seq: u64) -> bool {
+        self.is_caught_up() && self.cursor.done >= seq
+    }
+
     pub(super) fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,
@@ -120,8 +125,21 @@ impl Session {
             return Ok(());
         }
         let peer = self.peer()?;
-        let everything = self.reading.everything;
-        let cursor = if everything { None } else { replica.cursor(peer.store)? };
+        let mut everything = self.reading.everything;
+        let cursor = match &self.scope {
+            _ if everything => None,
+            None => replica.cursor(peer.store)?,
+            Some(scope) => replica.cursor_in(peer.store, scope)?,
+        };
+        if let Some(scope) = &self.scope
+            && cursor.is_none_or(|cursor| cursor.at == 0)
+            && !everything
+            && !self.uploaded
+        {
+            replica.note_members(scope)?;
+        }
+        // What came from here may not be here any more: not before a first pass has ended.
+        everything |= self.scope.is_some() && cursor.is_none_or(|cursor| cursor.done == 0);
         let named = cursor.and_then(|cursor| {
             let at =
                 peer.history.iter().rev().position(|(incarnation, _)| *incarnation == cursor.incarnation)?;
@@ -131,7 +149,7 @@ impl Session {
             Some((cursor, at)) => (cursor, Some(at)),
             None => (Cursor::default(), None),
         };
-        let digest = replica.head()?.digest;
+        let digest = self.digest(replica)?;
         let digest = if peer.is_authority { digest.confirmed } else { digest.shown };
         // An upload is asked for because something may be missing on the asking side: never cut it short.
         let digest = if everything { None } else { Some(low(digest)) };
@@ -141,10 +159,21 @@ impl Session {
             cursor,
             told: None,
             awaits_start: true,
+            everything,
             ..self.reading
         };
-        self.send(&Frame::Subscribe(subscribe));
+        let frame = Frame::Subscribe(subscribe).encode();
+        let scope = self.scope.clone().unwrap_or_default();
+        self.control.push_back(self.in_envelope(frame, &scope));
         Ok(())
+    }
+
+    /// The digest of what the subscription in hand is of.
+    pub(super) fn digest<S: Store>(&self, replica: &Replica<S>) -> Result<Digest, SessionError> {
+        Ok(match &self.scope {
+            None => replica.head()?.digest,
+            Some(scope) => replica.digest_of(scope)?,
+        })
     }
 
     pub(super) fn handle_page<S: Store>(
@@ -179,10 +208,10 @@ impl Session {
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         if self.reading.awaits_start && !header.start {
             // It belongs to an earlier subscription: worth joining, but no position.
-            if self.is_judged() {
-                self.judge_upload(replica, &page.rows, now)?;
+            if self.reading.is_upload {
+                self.join_upload(replica, &page.rows, None, now)?;
             } else {
-                replica.join(now, &page.rows, Some(store), trust, None)?;
+                replica.follow_page(now, &page.rows, store, trust, None)?;
             }
             self.heard_of(header.incarnation, header.at)?;
             return Ok(());
@@ -198,11 +227,13 @@ impl Session {
             header.at
         };
         let cursor = Cursor { incarnation, done, at: header.at };
-        let joined = if self.is_judged() {
-            self.judge_upload(replica, &page.rows, now)?;
-            replica.join::<[Incoming<'_>]>(now, &[], Some(store), trust, Some(cursor))?
+        // The scope stays in hand while it is lent.
+        let scope = self.scope.clone();
+        let follows = Some(Follows { scope: scope.as_deref(), cursor });
+        let joined = if self.reading.is_upload {
+            self.join_upload(replica, &page.rows, follows, now)?
         } else {
-            replica.join(now, &page.rows, Some(store), trust, Some(cursor))?
+            replica.follow_page(now, &page.rows, store, trust, follows)?
         };
         self.note_echoes(replica, &page.rows, joined.registers)?;
         self.reading.cursor = cursor;
@@ -252,12 +283,17 @@ impl Session {
         }
         let incarnation = self.heard_of(incarnation, seq)?;
         let cursor = Cursor { incarnation, done: seq, at: seq };
-        if replica.cursor(store)? != Some(cursor) {
-            replica.join::<[Incoming<'_>]>(now, &[], Some(store), Trust::Peer, Some(cursor))?;
+        let known = match &self.scope {
+            None => replica.cursor(store)?,
+            Some(scope) => replica.cursor_in(store, scope)?,
+        };
+        if known != Some(cursor) {
+            let follows = Some(Follows { scope: self.scope.as_deref(), cursor });
+            replica.follow_page::<[Incoming<'_>]>(now, &[], store, Trust::Peer, follows)?;
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
-        let digest = replica.head()?.digest;
+        let digest = self.digest(replica)?;
         self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
         self.caught_up();
         Ok(())
@@ -265,7 +301,9 @@ impl Session {
 
     /// Notes the end of a pass that has brought everything, whoever sent it.
     fn has_everything<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
-        if self.reading.everything && !self.reading.is_upload {
+        // The last of several subscriptions brings the last of it.
+        let others_have = self.lanes.are_caught_up();
+        if self.reading.everything && !self.reading.is_upload && others_have {
             replica.has_all()?;
         }
         Ok(())
@@ -283,7 +321,9 @@ impl Session {
             self.reading.state = State::CaughtUp(want);
             self.reading.everything = false;
             self.tell_synced();
-            self.events.push_back(SessionEvent::CaughtUp);
+            if self.lanes.are_caught_up() {
+                self.events.push_back(SessionEvent::CaughtUp);
+            }
         }
     }
 
@@ -318,10 +358,12 @@ impl Session {
         }
         // In this order: another process may be pushing, and hear verdicts, on a connection of its own.
         let pending = replica.pending_count()?;
-        let head = replica.head()?;
+        let (head, digest) = (replica.head()?, self.digest(replica)?);
         replica.refresh()?;
         let is_authority = self.peer()?.is_authority;
         let comparable = match (is_authority, checkpoint.read) {
+            // What has left is to be taken out first.
+            (true, _) if replica.is_to_leave() => false,
             (true, _) => {
                 let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
                 let quiet = self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet(false));
@@ -339,7 +381,7 @@ impl Session {
         if !comparable || replica.others() != self.others {
             return Ok(());
         }
-        let ours = if is_authority { head.digest.confirmed } else { head.digest.shown };
+        let ours = if is_authority { digest.confirmed } else { digest.shown };
         if ours == checkpoint.digest {
             self.events.push_back(SessionEvent::Verified { seq: checkpoint.seq, digest: ours });
             return Ok(());

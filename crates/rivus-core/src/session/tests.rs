@@ -22,6 +22,7 @@ mod hostile;
 mod refusals;
 mod repair;
 mod rings;
+mod scopes;
 
 type Device = Replica<MemoryStore>;
 

@@ -3,7 +3,7 @@
 //! An upload is made of registers, not of edits. Those that bear one stamp of the sender's are taken for the edit that
 //! they once were, and judged as if that was pushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -11,7 +11,9 @@ use super::push::Asked;
 use super::{Access, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::{Millis, Stamp};
 use crate::register::{Alive, Candidate, Register, Saw, Seen};
-use crate::replica::{Delta, Incoming, Principal, Pushed, Replica, Taint};
+use crate::replica::{
+    Delta, Follows, Incoming, Joined, Only, Principal, Pushed, Replica, Taint, Trust, Without,
+};
 use crate::row::Change;
 use crate::store::Store;
 
@@ -39,14 +41,29 @@ impl Kept {
 }
 
 impl Session {
-    /// Whether what comes is an upload of somebody who may not bring back what others wrote.
-    pub(super) fn is_judged(&self) -> bool {
-        self.reading.is_upload() && !self.allows(Access::Restore)
+    /// Joins a page of an upload. What is in scopes where the sender may not bring back what others wrote is judged.
+    pub(super) fn join_upload<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        rows: &impl Delta,
+        follows: Option<Follows<'_>>,
+        now: Millis,
+    ) -> Result<Joined, SessionError> {
+        let store = self.peer()?.store;
+        let is_open = !self.is_asking() && self.allows(Access::Restore, "");
+        let may = |scope: &str| self.allows(Access::Restore, scope);
+        let judged = if is_open { BTreeSet::new() } else { replica.misplaced_in(rows, &may)? };
+        if judged.is_empty() {
+            return Ok(replica.follow_page(now, rows, store, Trust::Peer, follows)?);
+        }
+        self.judge_upload(replica, &Only { delta: rows, entities: &judged }, now)?;
+        let rest = Without { delta: rows, entities: judged };
+        Ok(replica.follow_page(now, &rest, store, Trust::Peer, follows)?)
     }
 
     /// Judges a page of such an upload. What is refused, and what others wrote, is passed over: the sender hears of it
     /// by the digest alone.
-    pub(super) fn judge_upload<S: Store>(
+    fn judge_upload<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
         rows: &impl Delta,

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::echo::Echoes;
+use super::fetch::Name;
 use super::read::low;
 use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
 use crate::canary::{Canary, is_on};
@@ -13,9 +14,9 @@ use crate::register::Register;
 use crate::replica::{Replica, position_of};
 use crate::row::{Corrupt, Digested, Row};
 use crate::sketch::Key;
-use crate::store::{Changed, Head, Store};
+use crate::store::{Changed, Head, ScopeChange, Store};
 use crate::wire::page::{PageHeader, RowEncoder};
-use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, Subscribe};
+use crate::wire::{Checkpoint, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, Frame, Subscribe};
 use crate::work::damaged;
 
 /// The other side's subscription.
@@ -32,6 +33,8 @@ pub(super) struct Writing {
     start: bool,
     /// Where the last page with anything in it ended.
     content_at: u64,
+    /// Where the store stood when a subscription from the start began: what had left before was never there.
+    born: u64,
     /// Something was passed over or sent since the last checkpoint.
     checkpoint_due: bool,
     /// A quiet second has passed: send what is due even if it is empty.
@@ -79,7 +82,9 @@ impl Session {
         {
             return Err(not_authority(authority.store));
         }
-        self.check_reads()?;
+        if !self.may_read(replica)? {
+            return self.deny();
+        }
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
             None => Cursor::default(),
@@ -94,7 +99,8 @@ impl Session {
         if !knows(&head.incarnations, head.seq, end) {
             return Err(unexpected("SUBSCRIBE from a position that was never told"));
         }
-        let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
+        let own = self.digest(replica)?;
+        let equal = subscribe.digest.is_some_and(|digest| digest == low(own.confirmed));
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
             from: cursor.done,
@@ -105,6 +111,7 @@ impl Session {
             caught_up: equal,
             start: !equal,
             content_at: 0,
+            born: if subscribe.everything && at == 0 { self.upload_from.unwrap_or(head.seq) } else { 0 },
             checkpoint_due: false,
             quiet: false,
         });
@@ -135,17 +142,26 @@ impl Session {
         if writing.caught_up && !writing.live {
             return Ok(None);
         }
+        // Who follows a scope hears at once that it may not be read any more, and of everything with the next page.
+        if self.scope.is_some() && !self.may_read(replica)? {
+            self.deny()?;
+            return Ok(self.control.pop_front());
+        }
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
             return Ok(None);
         }
-        self.check_reads()?;
-        let bytes_max = self.limits().frame_bytes_max;
-        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes, bytes_max)?;
+        if self.scope.is_none() && !self.may_read(replica)? {
+            self.deny()?;
+        }
+        let bytes_max = self.page_bytes_max();
+        let scope = self.scope.as_deref();
+        let mut filled = fill(&mut self.encoder, replica, writing, store, scope, &self.echoes, bytes_max)?;
         if !filled.more {
             self.echoes.clear();
         }
+        let left = self.leave_out(replica, std::mem::take(&mut filled.left), bytes_max)?;
         let own = position_of(&filled.head);
-        if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() {
+        if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() && left.is_empty() {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
             writing.checkpoint_due |= filled.at > writing.at;
             writing.at = filled.at;
@@ -153,21 +169,20 @@ impl Session {
             return Ok(None);
         }
         writing.at = filled.at;
-        if !self.encoder.is_empty() {
+        if !self.encoder.is_empty() || !left.is_empty() {
             writing.content_at = filled.at;
         }
         writing.checkpoint_due = true;
         let start = std::mem::take(&mut writing.start);
-        let mut checkpoint = false;
+        let mut closing = None;
         if !filled.more {
             writing.done = filled.at;
             if !writing.caught_up || writing.quiet {
                 // With registers set aside the digests must differ, and the other side cannot know why.
                 if replica.quarantined()? == 0 {
                     let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
-                    checkpoint = true;
                     let digest = filled.head.digest;
-                    self.send(&Frame::Checkpoint(Checkpoint {
+                    closing = Some(Frame::Checkpoint(Checkpoint {
                         seq: own.seq,
                         digest: digest.confirmed,
                         count: digest.count,
@@ -182,9 +197,20 @@ impl Session {
         }
         self.writing = Some(writing);
         let incarnation = self.tell_incarnation(&filled.head);
+        let checkpoint = closing.is_some();
         let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
         self.events.push_back(SessionEvent::Sent { registers: filled.registers });
-        Ok(Some(self.encoder.finish_page(header)))
+        let page = self.encoder.finish_page(header);
+        // Before the page: its position says that this is done, too.
+        for entities in left.chunks(FETCH_ENTITIES_MAX) {
+            self.send(&Frame::Left(entities.to_vec()));
+        }
+        let page = self.in_envelope(page, "");
+        self.control.push_back(page);
+        if let Some(checkpoint) = closing {
+            self.send(&checkpoint);
+        }
+        Ok(self.control.pop_front())
     }
 
     pub(super) fn handle_synced<S: Store>(
@@ -199,6 +225,11 @@ impl Session {
         let uploads = !self.is_server() && peer.is_authority && self.pushing.is_none();
         if self.writing.is_none() && !uploads || seq > head.seq {
             return Err(unexpected("SYNCED beyond what was sent"));
+        }
+        if self.scope.is_some() {
+            // What is remembered is how far it has read everything.
+            self.peer_synced = self.peer_synced.max(Some(seq));
+            return Ok(());
         }
         let incarnation = position_of(&head).incarnation;
         let mut remembered = peer.remembered(replica.peer(store)?);
@@ -221,7 +252,12 @@ struct Filled {
     more: bool,
     head: Head,
     registers: usize,
+    /// What has left the scope.
+    left: Vec<Name>,
 }
+
+/// How many entities that have left are told of at a time.
+const LEFT_AT_ONCE: usize = 10_000;
 
 /// Fills a page with the rows after the subscription's position.
 fn fill<S: Store>(
@@ -229,26 +265,38 @@ fn fill<S: Store>(
     replica: &Replica<S>,
     writing: Writing,
     receiver: StoreId,
+    scope: Option<&str>,
     echoes: &Echoes,
     bytes_max: usize,
 ) -> Result<Filled, SessionError> {
-    let (mut at, mut more, mut failed) = (writing.at, false, None);
+    let (mut at, mut more, mut failed, mut left) = (writing.at, false, None, Vec::new());
     let mut registers = 0;
-    let head = replica.store().changes(writing.at, &mut |changed| {
-        if encoder.is_full() {
+    let mut visit = |change: ScopeChange<'_>| {
+        // What one commit has moved shares a seq, which is not passed before all of it is told.
+        if (encoder.is_full() || left.len() >= LEFT_AT_ONCE) && change.seq() > at {
             more = true;
             return ControlFlow::Break(());
         }
-        match add(encoder, writing, receiver, echoes, changed) {
-            Ok(added) => registers += added,
-            Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt));
-                return ControlFlow::Break(());
+        at = change.seq();
+        match change {
+            ScopeChange::Row(changed) => match add(encoder, writing, receiver, echoes, changed) {
+                Ok(added) => registers += added,
+                Err(corrupt) => {
+                    failed = Some(damaged(changed.kind, changed.id, corrupt));
+                    return ControlFlow::Break(());
+                }
+            },
+            ScopeChange::Left { kind, id, seq } if seq > writing.born => {
+                left.push((kind.to_owned(), id.to_owned()));
             }
+            ScopeChange::Left { .. } => {}
         }
-        at = changed.seq;
         ControlFlow::Continue(())
-    })?;
+    };
+    let head = match scope {
+        None => replica.store().changes(writing.at, &mut |changed| visit(ScopeChange::Row(changed)))?,
+        Some(scope) => replica.store().changes_in(scope, writing.at, &mut visit)?,
+    };
     match failed {
         Some(error) => Err(error.into()),
         None if encoder.len() > bytes_max.min(FRAME_BYTES_MAX) => {
@@ -258,7 +306,7 @@ fn fill<S: Store>(
                     .to_owned();
             Err(SessionError::Refused { code: Code::TOO_LARGE, message })
         }
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers, left }),
     }
 }
 

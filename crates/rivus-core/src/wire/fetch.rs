@@ -1,11 +1,11 @@
-//! The byte form of FETCH: which entities are wanted.
+//! The byte form of FETCH and LEFT: which entities are wanted, and which have left a scope.
 
-use super::{FETCH_ENTITIES_MAX, tag};
+use super::FETCH_ENTITIES_MAX;
 use crate::address::{ID_BYTES_MAX, KIND_BYTES_MAX};
 use crate::bytes::{Cut, Put, Reader};
 
-pub(super) fn put(entities: &[(String, String)], out: &mut Vec<u8>) {
-    out.push(tag::FETCH);
+pub(super) fn put(tag: u8, entities: &[(String, String)], out: &mut Vec<u8>) {
+    out.push(tag);
     out.varint(entities.len() as u64);
     for (kind, id) in entities {
         out.slice(kind.as_bytes());

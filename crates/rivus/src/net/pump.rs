@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::client::pending;
 use super::fetch::{Ask, Asks};
 use super::levers::Gate;
+use super::scopes::Change;
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
 /// Who has the replica that a session works on.
@@ -208,6 +209,7 @@ impl<H: Host> Pump<H> {
         loop {
             self.ask(&wakes.asks);
             self.obey();
+            self.follow(&wakes.asks).await?;
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
             // for each other with full buffers.
             while let Some(frame) = self.transmit(&mut failed).await? {
@@ -305,6 +307,20 @@ impl<H: Host> Pump<H> {
             session.fetch(ask.entities.iter().cloned());
             self.asked = Some(ask);
         }
+    }
+
+    /// Has the session follow what is wanted since it began.
+    async fn follow(&mut self, asks: &Asks) -> Result<(), SyncError> {
+        while let Some(Change { scope, kept }) = asks.next_change() {
+            let done = self.blocking(Length::Unknown, move |session, replica, _| match kept {
+                None => session.subscribe(&scope).map_err(SyncError::from),
+                Some(kept) => session
+                    .unsubscribe(replica, &scope, kept)
+                    .map_err(|error| SessionError::from(error).into()),
+            });
+            done.await??;
+        }
+        Ok(())
     }
 
     /// Tells who asked what came of it.
@@ -479,6 +495,7 @@ fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEvent) {
         SessionEvent::CaughtUp => report.pulled.more = false,
         SessionEvent::Offering { edits } => report.pushed.offered = *edits,
         SessionEvent::Answered(answered) => count(report, answered),
+        SessionEvent::Denied { scope } => report.denied.push(scope.clone()),
         SessionEvent::Diverged { .. } => report.diverged = true,
         SessionEvent::Repaired { registers, .. } => report.repaired += registers,
         SessionEvent::Verified { .. } => report.verified = true,

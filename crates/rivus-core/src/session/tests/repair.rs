@@ -69,7 +69,7 @@ fn damage(device: &mut Device, id: &str, faults: &BTreeMap<Vec<u8>, Fault>) {
     let (_, bytes) = &applied.rows[0];
     assert_eq!(applied.rows.len(), 1);
     let row = RowRead { kind: "task", id, start: (&[]).into(), seq, place: Place(place.0) };
-    let write = RowWrite { row, bytes: bytes.into() };
+    let write = RowWrite { row, bytes: bytes.into(), scope: "" };
     device.store_mut().commit(Batch { rows: vec![write].into(), sums, ..Batch::default() }).unwrap();
     assert_eq!(device.head().unwrap().digest, device.recompute_digest().unwrap());
 }
@@ -389,8 +389,10 @@ fn a_wrong_share_of_an_evicted_register_is_mended_and_stays_a_share() {
     *bytes.last_mut().unwrap() ^= 1;
     let off = if bytes.last().unwrap() & 1 == 1 { 1 } else { u128::MAX };
     let row = RowRead { kind: "task", id: "t4", start: (&[]).into(), seq, place };
-    let (rows, sums) =
-        (vec![RowWrite { row, bytes: bytes.into() }], Sums { shown: off, confirmed: off, count: 0 });
+    let (rows, sums) = (
+        vec![RowWrite { row, bytes: bytes.into(), scope: "" }],
+        Sums { shown: off, confirmed: off, count: 0 },
+    );
     device.store_mut().commit(Batch { rows: rows.into(), sums, ..Batch::default() }).unwrap();
     damage(&mut device, "t9", &[(address::field("f1"), Fault::Drop)].into());
     let taken = connect(&mut device, &mut hub);

@@ -1,0 +1,143 @@
+//! Scopes: which there are, what each holds, and following a schema that names another field.
+
+use std::collections::BTreeMap;
+
+use super::{Meanwhile, Origin, Replica, STALE_RETRIES_MAX, unreadable};
+use crate::rules::Cover;
+use crate::scope::Scopes;
+use crate::store::{CommitError, Digest, RecordWrite, RowRead, Store, StoreError, Table};
+use crate::work::{Ruled, Scratch, Work};
+
+/// The key of the fields that name scopes, by kind.
+const SCOPES_KEY: &[u8] = b"scopes";
+
+/// How many ids of a kind are asked for at a time.
+const IDS_AT_ONCE: usize = 10_000;
+
+impl<S: Store> Replica<S> {
+    /// The scopes with a name that have registers here, sorted, each with its digest.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn scopes(&self) -> Result<Vec<(String, Digest)>, StoreError> {
+        self.store.scopes()
+    }
+
+    /// The scope that an entity is in, by what is confirmed of it; empty for the one without a name.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn scope_of(&self, kind: &str, id: &str) -> Result<String, StoreError> {
+        if self.scopes.address(kind).is_none() {
+            return Ok(String::new());
+        }
+        let mut work = self.placing();
+        let at = work.entity(kind, id);
+        work.scope(at).map_err(|error| super::read::unsettled(kind, id, error))
+    }
+
+    /// Rows to look at, of entities whose scopes are asked for.
+    pub(super) fn placing(&self) -> Work<'_, S> {
+        let ruled = Ruled { scopes: Some(&self.scopes), ..Ruled::default() };
+        Work::with(&self.store, ruled, Scratch::default())
+    }
+
+    /// The digest of a scope.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn digest_of(&self, scope: &str) -> Result<Digest, StoreError> {
+        let stop = &mut |_: crate::store::ScopeChange<'_>| std::ops::ControlFlow::Break(());
+        Ok(self.store.changes_in(scope, u64::MAX, stop)?.digest)
+    }
+
+    /// The digests of the scopes with a name, as the rows have them.
+    pub(super) fn recompute_scopes(&self) -> Result<BTreeMap<String, Digest>, StoreError> {
+        let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
+        for kind in self.store.kinds()?.iter().filter(|kind| self.scopes.address(kind).is_some()) {
+            self.each_id(kind, &mut |id| {
+                let mut work = self.placing();
+                let at = work.entity(kind, id);
+                let scope = work.scope(at)?;
+                if !scope.is_empty() {
+                    let digest = digests.entry(scope).or_default();
+                    *digest = digest.plus(work.whole(at)?);
+                }
+                Ok(())
+            })
+            .map_err(|error| super::read::unsettled(kind, "", error))?;
+        }
+        digests.retain(|_, digest| *digest != Digest::default());
+        Ok(digests)
+    }
+
+    fn each_id(
+        &self,
+        kind: &str,
+        visit: &mut dyn FnMut(&str) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        let mut after: Option<String> = None;
+        loop {
+            let ids = self.store.ids(kind, after.as_deref(), IDS_AT_ONCE)?;
+            ids.iter().try_for_each(|id| visit(id))?;
+            match ids.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes over which fields name scopes, and files anew what another schema has filed otherwise.
+    pub(super) fn catch_up_scopes(&mut self) -> Result<(), StoreError> {
+        for _ in 0..STALE_RETRIES_MAX {
+            let found = self.store.record(Table::Identity, SCOPES_KEY)?;
+            let known = found.as_deref().map_or(Ok(Scopes::default()), Scopes::decode);
+            let known = known.map_err(|_| unreadable("the record of scopes"))?;
+            let declared = known.declared(&self.schema);
+            if declared == known {
+                self.scopes = declared;
+                return Ok(());
+            }
+            match self.file_anew(&known, &declared) {
+                Ok(()) => {
+                    self.scopes = declared;
+                    return Ok(());
+                }
+                Err(CommitError::Stale) => {}
+                Err(CommitError::Store(error @ StoreError::Busy(_))) => return Err(error),
+                Err(CommitError::Store(error)) => {
+                    // It can be read all the same, and is filed as before.
+                    tracing::warn!(%error, "entities are not filed by the scopes of this schema");
+                    self.scopes = known;
+                    return Ok(());
+                }
+            }
+        }
+        Err(StoreError::Busy("others keep changing the store".to_owned()))
+    }
+
+    fn file_anew(&mut self, known: &Scopes, declared: &Scopes) -> Result<(), CommitError> {
+        let since = self.store.head()?.seq;
+        let ruled = Ruled { scopes: Some(declared), ..self.ruled()? };
+        let mut work = Work::with(&self.store, ruled, Scratch::default());
+        for kind in known.differing(declared) {
+            self.each_id(kind, &mut |id| {
+                let at = work.entity(kind, id);
+                work.file_anew(at, known.address(kind))
+            })?;
+        }
+        let finished = work.finish()?;
+        let record = RecordWrite::put(Table::Identity, SCOPES_KEY, declared.encode());
+        let nothing = Meanwhile::Nothing { since, high_water: None };
+        self.commit(finished, vec![record], nothing, Origin::Local).map(drop)
+    }
+
+    /// Has the index of the rules made anew by the next program that reads it, where rows go that this one does not
+    /// follow.
+    pub(super) fn forget_index(&mut self, removed: &[RowRead<'_>], records: &mut Vec<RecordWrite>) {
+        if !removed.is_empty() && self.rules().is_none() && self.cover.fingerprint != 0 {
+            self.cover = Cover { fingerprint: 0, seq: 0, ..self.cover };
+            records.push(self.cover_record(self.cover));
+        }
+    }
+}
