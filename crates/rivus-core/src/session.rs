@@ -267,6 +267,8 @@ pub struct Session {
     uploaded: bool,
     /// Where the own store stood before an upload: what came in and is in another scope by now has left since.
     upload_from: Option<u64>,
+    /// What an upload has named in a scope that it is not in, by that scope.
+    elsewhere: BTreeSet<(String, fetch::Name)>,
     events: VecDeque<SessionEvent>,
 }
 
@@ -359,6 +361,7 @@ impl Session {
             push_edits_max: usize::MAX,
             uploaded: false,
             upload_from: None,
+            elsewhere: BTreeSet::new(),
             events: VecDeque::new(),
         }
     }

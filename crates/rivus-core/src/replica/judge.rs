@@ -288,13 +288,17 @@ impl<S: Store> Replica<S> {
         may_write: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Verdict>, CommitError> {
         let misplaced = self.entities_misplaced(work, delta, may_write)?;
-        Ok(misplaced.into_iter().next().map(|((kind, id), scope)| {
-            if scope.is_empty() {
-                return refused(Code::SCOPE, "writing is not granted to this account".to_owned());
-            }
-            let message = format!(
-                "{kind} `{id}` is, or would be, in the scope `{scope}`, where writing is not granted"
-            );
+        Ok(misplaced.into_iter().next().map(|((kind, id), place)| {
+            let message = match place {
+                Misplaced::Nowhere => {
+                    return refused(Code::SCOPE, "writing is not granted to this account".to_owned());
+                }
+                // Where it is may be nobody's business who cannot write there.
+                Misplaced::Is => format!("{kind} `{id}` is in a scope where writing is not granted"),
+                Misplaced::Goes(scope) => {
+                    format!("{kind} `{id}` would be in the scope `{scope}`, where writing is not granted")
+                }
+            };
             let spot = Some(Spot { kind, id, field: None });
             Verdict::Refused { code: Code::SCOPE, message, spot }
         }))
@@ -317,29 +321,30 @@ impl<S: Store> Replica<S> {
         work: &mut Work<'_, S>,
         delta: &D,
         may: &dyn Fn(&str) -> bool,
-    ) -> Result<BTreeMap<(String, String), String>, CommitError> {
+    ) -> Result<BTreeMap<(String, String), Misplaced>, CommitError> {
         // By entity: it comes in several parts, one of which may say where it is to be.
         let mut places: BTreeMap<(String, String), (Option<String>, Option<String>)> = BTreeMap::new();
         delta.each(|part| {
             let place = places.entry((part.kind.to_owned(), part.id.to_owned())).or_default();
-            let Some(scope) = self.scopes.address(part.kind) else { return Ok(()) };
+            if self.scopes.address(part.kind).is_none() {
+                return Ok(());
+            }
             let at = work.entity(part.kind, part.id);
             if work.is_held(at)? {
                 place.0 = Some(work.scope(at)?);
             }
-            let named = part.changes.iter().find(|(address, _)| address.as_ref() == scope);
-            if let Some(register) = named.and_then(|(_, change)| change.register()) {
-                place.1 = Some(crate::scope::named(register));
-            }
+            place.1 = self.scope_named(&part).or(place.1.take());
             Ok::<_, CommitError>(())
         })?;
         let mut misplaced = BTreeMap::new();
         for (name, (before, named)) in places {
-            let nowhere = before.is_none() && named.is_none();
-            let mut touched = before.into_iter().chain(named).chain(nowhere.then(String::new));
-            if let Some(scope) = touched.find(|scope| !may(scope)) {
-                misplaced.insert(name, scope);
-            }
+            let place = match (before, named) {
+                (None, None) if !may("") => Misplaced::Nowhere,
+                (Some(scope), _) if !may(&scope) => Misplaced::Is,
+                (_, Some(scope)) if !may(&scope) => Misplaced::Goes(scope),
+                _ => continue,
+            };
+            misplaced.insert(name, place);
         }
         Ok(misplaced)
     }
@@ -492,6 +497,16 @@ impl<S: Store> Replica<S> {
         }
         Ok(())
     }
+}
+
+/// Why an entity may not be written.
+enum Misplaced {
+    /// Nothing says that it is in any scope.
+    Nowhere,
+    /// Where it is.
+    Is,
+    /// Where the edit puts it.
+    Goes(String),
 }
 
 /// Why the look whether an edit changes something ended early.

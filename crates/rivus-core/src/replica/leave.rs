@@ -90,7 +90,7 @@ impl<S: Store> Replica<S> {
             }
             let here = self.scope_of(kind, id)?;
             if here == scope || !followed.contains_key(&here) {
-                records.push(RecordWrite::put(Table::Leaving, key(kind, id), Vec::new()));
+                records.push(RecordWrite::put(Table::Leaving, key(kind, id), here.into_bytes()));
             }
         }
         if !records.is_empty() {
@@ -153,7 +153,7 @@ impl<S: Store> Replica<S> {
             let key = key(&kind, &id);
             records.push(match stays {
                 true => RecordWrite::remove(Table::Leaving, key),
-                false => RecordWrite::put(Table::Leaving, key, Vec::new()),
+                false => RecordWrite::put(Table::Leaving, key, here.into_bytes()),
             });
         }
         if !self.leaving {
@@ -181,7 +181,7 @@ impl<S: Store> Replica<S> {
             let at = work.entity(&kind, &id);
             let whole = work.whole(at).map_err(|error| super::read::unsettled(&kind, &id, error))?;
             if whole.count > 0 {
-                records.push(RecordWrite::put(Table::Leaving, key(&kind, &id), Vec::new()));
+                records.push(RecordWrite::put(Table::Leaving, key(&kind, &id), scope.into()));
             }
         }
         if !records.is_empty() {
@@ -234,9 +234,23 @@ impl<S: Store> Replica<S> {
             ControlFlow::Continue(())
         })?;
         let mut records: Vec<RecordWrite> = Vec::new();
-        let free = entities.iter().filter(|name| !held.contains(*name)).take(ENTITIES_AT_ONCE);
-        let mut names: BTreeSet<Name> = free.cloned().collect();
-        records.extend(names.iter().map(|(kind, id)| RecordWrite::remove(Table::Leaving, key(kind, id))));
+        let followed = match self.identity.authority {
+            Some(authority) => self.cursors_in(authority.store)?,
+            None => BTreeMap::new(),
+        };
+        let mut names: BTreeSet<Name> = BTreeSet::new();
+        for (name, noted) in
+            entities.into_iter().filter(|(name, _)| !held.contains(name)).take(ENTITIES_AT_ONCE)
+        {
+            let (kind, id) = &name;
+            records.push(RecordWrite::remove(Table::Leaving, key(kind, id)));
+            let here = self.scope_of(kind, id)?;
+            // An edit of this store has put it elsewhere since, with the authority's consent: where it is followed,
+            // and read to the end, it is there.
+            if here == noted || !followed.contains_key(&here) {
+                names.insert(name);
+            }
+        }
         let mut event = None;
         if let Some(mut scope) = scope {
             let (members, waits) = self.members(&scope.name, &held)?;
@@ -274,8 +288,8 @@ impl<S: Store> Replica<S> {
         Ok(true)
     }
 
-    /// The entities that are noted, and one of the scopes.
-    fn noted(&self) -> Result<(Vec<Name>, Option<Scope>), StoreError> {
+    /// The entities that are noted, each with the scope in which it was then, and one of the scopes.
+    fn noted(&self) -> Result<(Vec<(Name, String)>, Option<Scope>), StoreError> {
         let (mut names, mut scope, mut failed) = (Vec::new(), None, false);
         self.store.records(Table::Leaving, &[], &mut |key, value| {
             let mut read = || -> Result<(), Cut> {
@@ -287,7 +301,8 @@ impl<S: Store> Replica<S> {
                 let mut reader = Reader::new(key);
                 let kind = reader.str()?.to_owned();
                 let id = std::str::from_utf8(reader.rest()).map_err(|_| Cut)?.to_owned();
-                names.push((kind, id));
+                let noted = std::str::from_utf8(value).map_err(|_| Cut)?.to_owned();
+                names.push(((kind, id), noted));
                 Ok(())
             };
             failed |= read().is_err();

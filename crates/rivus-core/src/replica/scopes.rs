@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Meanwhile, Origin, Replica, STALE_RETRIES_MAX, unreadable};
+use super::{Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, unreadable};
+use crate::register::Register;
+use crate::row::{Corrupt, Row};
 use crate::rules::Cover;
-use crate::scope::Scopes;
+use crate::scope::{self, Scopes};
 use crate::store::{CommitError, Digest, RecordWrite, RowRead, Store, StoreError, Table};
-use crate::work::{Ruled, Scratch, Work};
+use crate::work::{Ruled, Scratch, Work, damaged};
 
 /// The key of the fields that name scopes, by kind.
 const SCOPES_KEY: &[u8] = b"scopes";
@@ -40,6 +42,36 @@ impl<S: Store> Replica<S> {
     pub(super) fn placing(&self) -> Work<'_, S> {
         let ruled = Ruled { scopes: Some(&self.scopes), ..Ruled::default() };
         Work::with(&self.store, ruled, Scratch::default())
+    }
+
+    /// The scope that a part of a page puts its entity into, if it says so.
+    pub(crate) fn scope_named<A: AsRef<[u8]>>(&self, part: &Part<'_, A>) -> Option<String> {
+        let address = self.scopes.address(part.kind)?;
+        let (_, named) = part.changes.iter().find(|(of, _)| of.as_ref() == address)?;
+        named.register().map(scope::named)
+    }
+
+    /// The scope that a part of a page puts its entity into, where what is confirmed here has put it elsewhere since.
+    pub(crate) fn scope_left<A: AsRef<[u8]>>(
+        &self,
+        part: &Part<'_, A>,
+    ) -> Result<Option<String>, StoreError> {
+        let Some(address) = self.scopes.address(part.kind) else { return Ok(None) };
+        let named = part.changes.iter().find(|(of, _)| of.as_ref() == address);
+        let (Some(named), Some(chunk)) =
+            (named.and_then(|(_, change)| change.register()), self.store.load(part.kind, part.id, address)?)
+        else {
+            return Ok(None);
+        };
+        let left = || -> Result<bool, Corrupt> {
+            let Some(entry) = Row::new(&chunk.bytes, chunk.seq)?.find(address)? else { return Ok(false) };
+            let state = entry.state()?;
+            let knows =
+                |held: &Register<'_>| held.join(named) == *held && scope::named(held) != scope::named(named);
+            Ok(state.confirmed().is_some_and(knows))
+        };
+        let left = left().map_err(|corrupt| damaged(part.kind, part.id, corrupt))?;
+        Ok(left.then(|| scope::named(named)))
     }
 
     /// The digest of a scope.

@@ -256,21 +256,27 @@ impl Session {
         });
         match handled {
             Some(handled) => handled,
-            // The subscription is over, but the dictionaries go on.
+            // The subscription is over, but the dictionaries go on, and the other's incarnation is told once.
             None => self.pass_over(frame),
         }
     }
 
-    /// Reads what is of no use any more.
+    /// Reads a frame whose content is of no use any more.
     fn pass_over(&mut self, frame: &[u8]) -> Result<(), SessionError> {
         let store = self.peer()?.store;
-        let mut decoder = std::mem::take(&mut self.decoder);
         match frame.first() {
-            Some(&tag::DELTA) => drop(decoder.page(frame, store)?),
-            Some(&tag::REPAIR) => drop(decoder.repair(frame, store)?),
+            Some(&tag::DELTA) => {
+                let header = self.decoder.page(frame, store)?.header;
+                self.heard_of(header.incarnation, header.at)?;
+            }
+            Some(&tag::REPAIR) => drop(self.decoder.repair(frame, store)?),
+            Some(&tag::EQUAL) => {
+                if let Frame::Equal { seq, incarnation } = Frame::decode(frame)? {
+                    self.heard_of(incarnation, seq)?;
+                }
+            }
             _ => {}
         }
-        self.decoder = decoder;
         Ok(())
     }
 

@@ -310,7 +310,11 @@ impl Session {
     }
 
     /// Takes over the other's newest incarnation and head from a frame, and says which incarnation is newest.
-    fn heard_of(&mut self, incarnation: Option<Incarnation>, seq: u64) -> Result<Incarnation, SessionError> {
+    pub(super) fn heard_of(
+        &mut self,
+        incarnation: Option<Incarnation>,
+        seq: u64,
+    ) -> Result<Incarnation, SessionError> {
         let peer = self.peer.as_mut().ok_or_else(|| unexpected("a page before the greeting"))?;
         peer.advance(incarnation, seq);
         Ok(peer.incarnation())

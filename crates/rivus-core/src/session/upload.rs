@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::fetch::Name;
 use super::push::Asked;
 use super::{Access, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::{Millis, Stamp};
@@ -16,6 +17,9 @@ use crate::replica::{
 };
 use crate::row::Change;
 use crate::store::Store;
+
+/// How many uploaded entities are remembered that are elsewhere by now.
+const ELSEWHERE_MAX: usize = 10_000;
 
 /// One register with a single candidate, of which nothing is borrowed.
 struct Kept {
@@ -56,9 +60,40 @@ impl Session {
         if judged.is_empty() {
             return Ok(replica.follow_page(now, rows, store, Trust::Peer, follows)?);
         }
-        self.judge_upload(replica, &Only { delta: rows, entities: &judged }, now)?;
+        let of_judged = Only { delta: rows, entities: &judged };
+        self.judge_upload(replica, &of_judged, now)?;
+        self.note_elsewhere(replica, &of_judged)?;
         let rest = Without { delta: rows, entities: judged };
         Ok(replica.follow_page(now, &rest, store, Trust::Peer, follows)?)
+    }
+
+    /// Notes of uploaded entities that they are not where the sender has them: it missed that they have left, and is told
+    /// once it reads that scope. What was taken of them leaves its mark in the order of changes, what was not does not.
+    fn note_elsewhere<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        rows: &impl Delta,
+    ) -> Result<(), SessionError> {
+        let elsewhere = &mut self.elsewhere;
+        rows.each(|part| {
+            if elsewhere.len() < ELSEWHERE_MAX
+                && let Some(scope) = replica.scope_left(&part)?
+            {
+                elsewhere.insert((scope, (part.kind.to_owned(), part.id.to_owned())));
+            }
+            Ok(())
+        })
+    }
+
+    /// What is not in the scope in hand, though its reader has brought it as such.
+    pub(super) fn take_elsewhere(&mut self) -> Vec<Name> {
+        let Some(scope) = self.scope.clone().filter(|_| !self.elsewhere.is_empty()) else {
+            return Vec::new();
+        };
+        let (here, rest) = std::mem::take(&mut self.elsewhere).into_iter().partition(|(of, _)| *of == scope);
+        self.elsewhere = rest;
+        let here: BTreeSet<(String, Name)> = here;
+        here.into_iter().map(|(_, name)| name).collect()
     }
 
     /// Judges a page of such an upload. What is refused, and what others wrote, is passed over: the sender hears of it

@@ -159,7 +159,11 @@ impl Session {
         if !filled.more {
             self.echoes.clear();
         }
-        let left = self.leave_out(replica, std::mem::take(&mut filled.left), bytes_max)?;
+        let mut left = std::mem::take(&mut filled.left);
+        if writing.start {
+            left.extend(self.take_elsewhere());
+        }
+        let left = self.leave_out(replica, left, bytes_max)?;
         let own = position_of(&filled.head);
         if writing.caught_up && !writing.quiet && !filled.more && self.encoder.is_empty() && left.is_empty() {
             // Only changes that came from the other side: told with the next page, or when it is quiet.

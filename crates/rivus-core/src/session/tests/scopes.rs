@@ -9,6 +9,7 @@ use crate::edit::EditError;
 use crate::replica::{Delta, Edited, Event, Kept, Origin};
 use crate::wire::Scoped;
 
+mod differences;
 mod moves;
 mod random;
 mod rights;
@@ -23,8 +24,12 @@ fn notes() -> Arc<Schema> {
 }
 
 fn open_notes(n: u64, admission: Admission) -> Device {
+    reopen_notes(MemoryStore::new(), n, admission)
+}
+
+fn reopen_notes(store: MemoryStore, n: u64, admission: Admission) -> Device {
     let options = OpenOptions { seeds: seeds(n), slot: 0, admission, rank: 0 };
-    let mut replica = Replica::open(MemoryStore::new(), notes(), options).unwrap();
+    let mut replica = Replica::open(store, notes(), options).unwrap();
     replica.watch(Watching::Yes);
     replica
 }
@@ -73,9 +78,13 @@ impl Authorizer for Rights {
 
 /// The hub's side, where each member shows its name as its token.
 fn guarded(rights: &Rights) -> Session {
+    bounded(rights, Limits::default())
+}
+
+fn bounded(rights: &Rights, limits: Limits) -> Session {
     let members = (2..=4).map(|n| format!("member {n}"));
     let grants = members.fold(Grants::nobody(), |grants, name| grants.grant_as(name.clone(), name, 0));
-    let gate = Gate::new(grants).authorizer(Arc::new(rights.clone()));
+    let gate = Gate::new(grants).authorizer(Arc::new(rights.clone())).limits(limits);
     options(Role::Server { gate: Arc::new(gate) }, Want::Live)
 }
 

@@ -203,3 +203,72 @@ fn who_follows_nothing_for_a_while_need_not_bring_everything_again() {
     assert_holds(&one.device, &hub, &["a"]);
     assert_eq!(held(&one.device).len(), 0);
 }
+
+#[test]
+fn a_hub_says_how_many_scopes_it_takes_and_takes_no_more() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a", "b", "c"]);
+    let limits = Limits { scopes_max: 2, ..Limits::default() };
+    let greet = |hub: &mut Device, wants: &[&str]| {
+        let (mut device, mut client, mut server) =
+            (notes_device(2), named("member 2", Want::Live), bounded(&rights, limits));
+        client.follow_scopes(wants.iter().map(|scope| (*scope).to_owned())).unwrap();
+        let mut ends = (
+            End { replica: &mut device, session: &mut client, now: NOW },
+            End { replica: hub, session: &mut server, now: NOW },
+        );
+        run(&mut ends.0, &mut ends.1, usize::MAX).map(|_| (client, server))
+    };
+    let error = greet(&mut hub, &["a", "b", "c"]).unwrap_err();
+    assert_eq!(error.code(), Some(Code::TOO_LARGE), "{error}");
+    let (mut client, mut server) = greet(&mut hub, &["a", "b"]).unwrap();
+    assert_eq!(client.subscribe("c"), Err(TooManyScopes { most: 2 }));
+    // Who does not care is told so by the hub.
+    let subscribe = crate::wire::Subscribe {
+        cursor: crate::identity::Cursor::default(),
+        incarnation: None,
+        live: true,
+        everything: true,
+        digest: None,
+    };
+    let frame = Scoped { slot: 3, scope: "c", frame: &Frame::Subscribe(subscribe).encode() }.encode();
+    let error = server.handle(&mut hub, &frame, NOW).unwrap_err();
+    assert_eq!(error.code(), Some(Code::TOO_LARGE), "{error}");
+}
+
+#[test]
+fn a_refusal_does_not_tell_where_an_entity_is_that_may_not_be_read() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    edit(&mut hub, &[("note", "x", note("secret project", "X"))]).unwrap();
+    let mut one = Member::new(2, &["a"]);
+    one.sync(&mut hub, &rights);
+    edit(&mut one.device, &[("note", "x", note("a", "mine"))]).unwrap();
+    edit(&mut one.device, &[("note", "y", note("b", "mine"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    let rejected = one.device.rejected().unwrap();
+    let told: Vec<_> = rejected.iter().map(|rejected| rejected.message.as_str()).collect();
+    assert!(!told[0].contains("secret") && told[1].contains("`b`"), "{told:?}");
+}
+
+#[test]
+fn who_missed_a_move_while_a_hub_was_set_back_hears_of_it_and_keeps_what_the_hub_has_lost() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    let mut one = Member::new(2, &["a"]);
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    let backup = hub.store().copy();
+    edit(&mut hub, &[("note", "lost", note("a", "after the backup"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    let options = OpenOptions {
+        seeds: Seeds { incarnation: Incarnation(77), ..seeds(1) },
+        slot: 0,
+        admission: Admission::Refuse { drift_ms_max: 60_000 },
+        rank: 0,
+    };
+    let mut restored = Replica::open(backup, notes(), options).unwrap();
+    edit(&mut restored, &[("note", "x", field("list", "b"))]).unwrap();
+    one.sync(&mut restored, &rights);
+    assert_eq!(title(&one.device, "x"), None, "it is in another scope now");
+    assert_eq!(title(&one.device, "lost").as_deref(), Some("after the backup"), "nobody else has it");
+}
