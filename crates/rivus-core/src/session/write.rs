@@ -100,7 +100,8 @@ impl Session {
             return Err(unexpected("SUBSCRIBE from a position that was never told"));
         }
         let own = self.digest(replica)?;
-        let equal = subscribe.digest.is_some_and(|digest| digest == low(own.confirmed));
+        let equal = subscribe.digest.is_some_and(|digest| digest == low(own.confirmed))
+            && !self.has_left_since(replica, cursor.at)?;
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
             from: cursor.done,
@@ -120,6 +121,17 @@ impl Session {
             self.send(&Frame::Equal { seq: head.seq, incarnation });
         }
         Ok(())
+    }
+
+    /// Whether anything has left the scope in hand since. It came and went: nothing is to be told of it but where it is
+    /// now, which another subscription may have been told too early to know.
+    fn has_left_since<S: Store>(&self, replica: &Replica<S>, after: u64) -> Result<bool, SessionError> {
+        let (Some(scope), mut left) = (&self.scope, false) else { return Ok(false) };
+        replica.store().changes_in(scope, after, &mut |change| {
+            left = matches!(change, ScopeChange::Left { .. });
+            if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(left)
     }
 
     /// The newest incarnation if the other does not know it yet.

@@ -229,9 +229,18 @@ impl World {
     }
 }
 
+/// `RIVUS_SCOPES_SEEDS=6317-6317` runs these seeds instead.
+fn seeds_to_run() -> std::ops::RangeInclusive<u64> {
+    let Ok(named) = std::env::var("RIVUS_SCOPES_SEEDS") else { return 1..=150 };
+    let (first, last) = named.split_once('-').unwrap();
+    first.parse().unwrap()..=last.parse().unwrap()
+}
+
 #[test]
 fn after_any_history_each_device_holds_what_it_follows_and_may_read() {
-    for seed in 1..=150 {
+    // Each of the others once showed a fault: a note that outlived a move, an incarnation that was passed over, and a
+    // scope that was found equal though something had come and gone.
+    for seed in seeds_to_run().chain([136, 1210, 6317]) {
         let mut world = World::new(seed);
         for _ in 0..3 {
             for _ in 0..70 {
