@@ -223,6 +223,9 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))
         }
+        Event::Denied { scope } => {
+            format!("the scope `{}` may not be read: ask for the right to", printable(scope))
+        }
         Event::Revoked { scope, entities } => {
             let gone = crate::evict::entities(*entities);
             format!("the scope `{}` may not be read any more: {gone} left this database", printable(scope))

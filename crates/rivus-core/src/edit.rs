@@ -127,6 +127,10 @@ pub struct Tx<'s, S> {
 pub enum Presence {
     /// No register of it is held.
     Absent,
+    /// No register of it is held, and an entity that is names it in a field that is a reference, on a store that follows
+    /// scopes by name: it may be in another scope, of which nothing is known here. Nothing stands in for it. A
+    /// transaction says [`Presence::Absent`] of it.
+    Referenced,
     /// It shows.
     Alive,
     /// It is held and shows as deleted.

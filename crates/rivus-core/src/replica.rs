@@ -67,7 +67,7 @@ pub use peers::position_of;
 pub use propose::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use roles::RoleError;
 pub use rules::{EPOCH_AHEAD_MAX, Unresolved};
-use rules::{evaluated, ruled};
+use rules::{Placed, evaluated, ruled};
 pub use verdict::{Answer, Rejected};
 pub use verify::Verification;
 
@@ -121,6 +121,8 @@ pub struct Replica<S> {
     unbound: bool,
     /// Where the scopes of entities stand.
     scopes: Scopes,
+    /// Whether scopes were followed by name, and not everything was read since: what is not held may be elsewhere.
+    is_partial: bool,
     /// What is kept beside the rows.
     derived: Derived,
     projections: projection::Projections,
@@ -204,6 +206,12 @@ pub enum Event {
         /// What was lost, and to what.
         conflict: Conflict,
     },
+    /// The authority does not let this store read a scope that it was to follow, or not any more. What was read of it
+    /// leaves the store once the pending edits of it have their verdicts: then [`Event::Revoked`] tells.
+    Denied {
+        /// The scope.
+        scope: String,
+    },
     /// The authority does not let this store read a scope, or not any more: what was read of it has left the store.
     /// Edits of it that the authority refused are among the rejected.
     Revoked {
@@ -271,6 +279,7 @@ impl<S: Store> Replica<S> {
             unresolved: None,
             unbound: false,
             scopes: Scopes::default(),
+            is_partial: false,
             projections: projection::Projections::default(),
             now: Millis(0),
             scratch: Scratch::default(),
@@ -320,6 +329,7 @@ impl<S: Store> Replica<S> {
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
         self.look_for_refusals()?;
         self.reload_journal()?;
+        self.is_partial = self.store.record(Table::Identity, scopes::PARTIAL_KEY)?.is_some();
         self.catch_up()?;
         self.catch_up_scopes()?;
         self.catch_up_views()?;
@@ -451,8 +461,9 @@ impl<S: Store> Replica<S> {
             let done = self.store.together(|| {
                 let scratch = std::mem::take(&mut self.scratch);
                 let rules = evaluated(&self.schema, self.unresolved);
-                let scopes = (&self.scopes, is_authority);
-                let ruled = ruled(&self.store, rules, self.watching, &self.derived, scopes)?;
+                let (scopes, is_partial) = (&self.scopes, self.is_partial);
+                let placed = Placed { scopes, tells_left: is_authority, is_partial };
+                let ruled = ruled(&self.store, rules, self.watching, &self.derived, placed)?;
                 let work = Work::with(&self.store, ruled, scratch);
                 let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops, writer);
                 if ruled.rules.is_some() {

@@ -70,6 +70,8 @@ pub(crate) struct Ruled<'s> {
     pub(crate) scopes: Option<&'s Scopes>,
     /// Whether others have to be told what has left a scope.
     pub(crate) tells_left: bool,
+    /// Whether what is not held may be in a scope that is not followed here.
+    pub(crate) is_partial: bool,
 }
 
 /// Memory that one transaction after the other uses.

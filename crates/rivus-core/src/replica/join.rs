@@ -177,6 +177,9 @@ impl<S: Store> Replica<S> {
             if let (Some(follows), Some(from)) = (follows, from) {
                 let key = cursor_key(from, follows.scope);
                 records.push(RecordWrite::put(Table::Cursor, key, follows.cursor.encode()));
+                if follows.scope.is_some() {
+                    self.note_partial(&mut records);
+                }
                 if let Some(scope) = follows.scope.filter(|_| self.leaving) {
                     records.push(RecordWrite::remove(Table::Leaving, leave::scope_key(scope)));
                 }
@@ -203,6 +206,9 @@ impl<S: Store> Replica<S> {
                             None => self.saw = Some(saw),
                             Some(scope) => drop(self.saws.insert(scope.to_owned(), saw)),
                         }
+                    }
+                    if follows.is_some_and(|follows| follows.scope.is_some()) {
+                        self.set_partial(true)?;
                     }
                     self.restamp(machine, page);
                     #[cfg(feature = "canary")]

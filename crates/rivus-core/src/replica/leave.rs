@@ -106,6 +106,9 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`]; nothing has changed.
     pub(crate) fn note_leaving(&mut self, of: StoreId, scope: &str, why: Why) -> Result<(), StoreError> {
         self.refresh()?;
+        if why == Why::Revoked {
+            self.events.push(Event::Denied { scope: scope.to_owned() });
+        }
         let known = self.cursor_in(of, scope)?.is_some();
         if !known && self.members(scope, &BTreeSet::new())?.0.is_empty() {
             return Ok(());

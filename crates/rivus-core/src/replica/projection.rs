@@ -139,7 +139,7 @@ impl<S: Store> Replica<S> {
 
     /// By what a table is made.
     fn fingerprint(&self, layout: &Layout) -> u128 {
-        let rules = self.rules().map_or(0, crate::rules::Rules::fingerprint);
+        let rules = self.rules().map_or(0, crate::rules::Rules::fingerprint) ^ u128::from(self.is_partial);
         xxh3_128([layout.fingerprint.to_be_bytes(), rules.to_be_bytes()].as_flattened())
     }
 

@@ -61,13 +61,17 @@ impl<S: Store> Replica<S> {
 
     /// The rules for a commit that is being made, what is kept beside the rows, and where scopes stand.
     pub(super) fn ruled(&self) -> Result<Ruled<'_>, StoreError> {
-        let scopes = (&self.scopes, self.identity.is_authority);
-        ruled(&self.store, self.rules(), self.watching, &self.derived, scopes)
+        ruled(&self.store, self.rules(), self.watching, &self.derived, self.placed())
+    }
+
+    pub(super) fn placed(&self) -> Placed<'_> {
+        let (tells_left, is_partial) = (self.identity.is_authority, self.is_partial);
+        Placed { scopes: &self.scopes, tells_left, is_partial }
     }
 
     /// The rules for reading.
     pub(super) fn reading(&self) -> Work<'_, S> {
-        let ruled = Ruled { rules: self.rules(), ..Ruled::default() };
+        let ruled = Ruled { rules: self.rules(), is_partial: self.is_partial, ..Ruled::default() };
         Work::with(&self.store, ruled, Scratch::default())
     }
 
@@ -155,7 +159,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn catch_up_now(&mut self, mut found: Option<Vec<u8>>) -> Result<(), CommitError> {
-        let fingerprint = self.schema.rules().fingerprint();
+        // What shows of references depends on whether what is not held may be elsewhere, and with it other rules' index.
+        let fingerprint = self.schema.rules().fingerprint() ^ u128::from(self.is_partial);
         for _ in 0..STALE_RETRIES_MAX {
             let head = self.store.head()?.seq;
             let is_new = self.cover.fingerprint != fingerprint;
@@ -200,7 +205,8 @@ impl<S: Store> Replica<S> {
     /// What the next rows behind the index's cover change in it, and up to which row that is.
     fn index_rows(&self, head: u64, is_new: bool, tells: bool) -> Result<(Finished, u64), CommitError> {
         let rules = self.schema.rules();
-        let ruled = Ruled { rules: Some(rules), tells, since: head, ..Ruled::default() };
+        let is_partial = self.is_partial;
+        let ruled = Ruled { rules: Some(rules), tells, since: head, is_partial, ..Ruled::default() };
         let mut work = Work::with(&self.store, ruled, Scratch::default());
         if is_new {
             // What is removed first is not there for those that are entered anew.
@@ -297,16 +303,24 @@ pub(super) fn ruled<'s, S: Store>(
     rules: Option<&'s Rules>,
     tells: bool,
     derived: &'s Derived,
-    (scopes, tells_left): (&'s Scopes, bool),
+    Placed { scopes, tells_left, is_partial }: Placed<'s>,
 ) -> Result<Ruled<'s>, StoreError> {
     let derived = Some(derived).filter(|derived| !derived.is_empty());
     let scopes = Some(scopes).filter(|scopes| !scopes.is_empty());
     let tells_left = tells_left && scopes.is_some();
     if rules.is_none() && derived.is_none() {
-        return Ok(Ruled { scopes, tells_left, ..Ruled::default() });
+        return Ok(Ruled { scopes, tells_left, is_partial, ..Ruled::default() });
     }
     let tells = tells || derived.is_some_and(Derived::projects);
-    Ok(Ruled { rules, tells, since: store.head()?.seq, derived, scopes, tells_left })
+    Ok(Ruled { rules, tells, since: store.head()?.seq, derived, scopes, tells_left, is_partial })
+}
+
+/// Where entities are, and what is known of those that are not held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed<'s> {
+    pub(super) scopes: &'s Scopes,
+    pub(super) tells_left: bool,
+    pub(super) is_partial: bool,
 }
 
 /// The rules of a schema, if they are evaluated.

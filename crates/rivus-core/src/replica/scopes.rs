@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, unreadable};
+use super::peers::cursor_key;
+use super::{Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, unreadable};
+use crate::id::StoreId;
 use crate::register::Register;
 use crate::row::{Corrupt, Row};
 use crate::rules::Cover;
@@ -12,6 +14,9 @@ use crate::work::{Ruled, Scratch, Work, damaged};
 
 /// The key of the fields that name scopes, by kind.
 const SCOPES_KEY: &[u8] = b"scopes";
+
+/// The key of the mark that what is not held may be elsewhere.
+pub(super) const PARTIAL_KEY: &[u8] = b"partial";
 
 /// How many ids of a kind are asked for at a time.
 const IDS_AT_ONCE: usize = 10_000;
@@ -42,6 +47,42 @@ impl<S: Store> Replica<S> {
     pub(super) fn placing(&self) -> Work<'_, S> {
         let ruled = Ruled { scopes: Some(&self.scopes), ..Ruled::default() };
         Work::with(&self.store, ruled, Scratch::default())
+    }
+
+    /// Whether this store follows scopes by name: what it does not hold may be in another one.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Notes, beside what else is committed, that scopes are followed by name.
+    pub(super) fn note_partial(&self, records: &mut Vec<RecordWrite>) {
+        if !self.is_partial {
+            records.push(RecordWrite::put(Table::Identity, PARTIAL_KEY, vec![1]));
+        }
+    }
+
+    /// From now on what is not held is, or is not, known not to be.
+    pub(super) fn set_partial(&mut self, is_partial: bool) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.is_partial, is_partial) != is_partial {
+            self.catch_up()?;
+            self.catch_up_views()?;
+        }
+        Ok(())
+    }
+
+    /// Everything of the authority was read: no scope is followed by name any more, and what is not held is not there.
+    pub(crate) fn note_whole(&mut self, of: StoreId) -> Result<(), StoreError> {
+        if !self.is_partial {
+            return Ok(());
+        }
+        let mut records = vec![RecordWrite::remove(Table::Identity, PARTIAL_KEY)];
+        for scope in self.cursors_in(of)?.keys() {
+            records.push(RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))));
+        }
+        commit_records(&mut self.store, records)?;
+        self.saws.clear();
+        self.set_partial(false)
     }
 
     /// The scope that a part of a page puts its entity into, if it says so.

@@ -117,7 +117,12 @@ impl<S: Store> Replica<S> {
         let (mut at, mut more) = (0, true);
         while more {
             more = false;
-            let ruled = Ruled { rules: Some(rules), since: self.store.head()?.seq, ..Ruled::default() };
+            let ruled = Ruled {
+                rules: Some(rules),
+                since: self.store.head()?.seq,
+                is_partial: self.is_partial,
+                ..Ruled::default()
+            };
             let mut work = Work::with(&self.store, ruled, Scratch::default());
             let (mut left, mut rows) = (ENTITIES_AT_ONCE, Vec::new());
             self.store.changes(at, &mut |changed| {

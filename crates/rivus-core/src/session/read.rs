@@ -293,6 +293,7 @@ impl Session {
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
+        self.has_everything(replica)?;
         let digest = self.digest(replica)?;
         self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
         self.caught_up();
@@ -301,6 +302,9 @@ impl Session {
 
     /// Notes the end of a pass that has brought everything, whoever sent it.
     fn has_everything<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        if self.scope.is_none() && !self.is_server() {
+            replica.note_whole(self.peer()?.store)?;
+        }
         // The last of several subscriptions brings the last of it.
         let others_have = self.lanes.are_caught_up();
         if self.reading.everything && !self.reading.is_upload && others_have {

@@ -45,6 +45,11 @@ impl<'s, S: Store> Work<'s, S> {
         self.rules.scopes.and_then(|scopes| scopes.address(self.staged(at).kind()))
     }
 
+    /// Whether what is not held may be in a scope that is not followed here.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.rules.is_partial
+    }
+
     /// The scope that the staged entity is in.
     pub(crate) fn scope(&mut self, at: At) -> Result<String, CommitError> {
         match self.scope_address(at) {
