@@ -175,14 +175,7 @@ impl<S: Store> Replica<S> {
                 Err(error) => return Err(error),
             };
             if let (Some(follows), Some(from)) = (follows, from) {
-                let key = cursor_key(from, follows.scope);
-                records.push(RecordWrite::put(Table::Cursor, key, follows.cursor.encode()));
-                if follows.scope.is_some() {
-                    self.note_partial(&mut records);
-                }
-                if let Some(scope) = follows.scope.filter(|_| self.leaving) {
-                    records.push(RecordWrite::remove(Table::Leaving, leave::scope_key(scope)));
-                }
+                self.note_read(from, follows, &mut records);
             }
             let notes = |record: &RecordWrite| record.table == Table::Leaving && record.value.is_some();
             let notes_leaving = records.iter().any(notes);
@@ -197,18 +190,8 @@ impl<S: Store> Replica<S> {
                     if joined.quarantined > 0 {
                         self.events.push(Event::Quarantined { registers: joined.quarantined, from });
                     }
-                    if let Some(Follows { scope, cursor }) = follows
-                        && from.is_some()
-                        && from == self.identity.authority.map(|a| a.store)
-                    {
-                        let saw = Saw { incarnation: cursor.incarnation, done: cursor.done };
-                        match scope {
-                            None => self.saw = Some(saw),
-                            Some(scope) => drop(self.saws.insert(scope.to_owned(), saw)),
-                        }
-                    }
-                    if follows.is_some_and(|follows| follows.scope.is_some()) {
-                        self.set_partial(true)?;
+                    if let (Some(follows), Some(from)) = (follows, from) {
+                        self.has_read(from, follows)?;
                     }
                     self.restamp(machine, page);
                     #[cfg(feature = "canary")]
@@ -222,6 +205,31 @@ impl<S: Store> Replica<S> {
             }
         }
         Err(CommitError::Stale)
+    }
+
+    /// What a commit keeps of how far another store is read.
+    fn note_read(&self, from: StoreId, follows: Follows<'_>, records: &mut Vec<RecordWrite>) {
+        let key = cursor_key(from, follows.scope);
+        records.push(RecordWrite::put(Table::Cursor, key, follows.cursor.encode()));
+        if let Some(scope) = follows.scope {
+            self.note_partial(records);
+            if self.leaving {
+                records.push(RecordWrite::remove(Table::Leaving, leave::scope_key(scope)));
+            }
+        }
+    }
+
+    /// Takes over how far another store is read, which is committed.
+    fn has_read(&mut self, from: StoreId, follows: Follows<'_>) -> Result<(), StoreError> {
+        let Follows { scope, cursor } = follows;
+        if self.identity.authority.is_some_and(|authority| authority.store == from) {
+            let saw = Saw { incarnation: cursor.incarnation, done: cursor.done };
+            match scope {
+                None => self.saw = Some(saw),
+                Some(scope) => drop(self.saws.insert(scope.to_owned(), saw)),
+            }
+        }
+        if scope.is_some() { self.set_partial(true) } else { Ok(()) }
     }
 
     /// Joins the registers that were set aside and whose time has come, and says how many.

@@ -269,7 +269,9 @@ impl Session {
                 let header = self.decoder.page(frame, store)?.header;
                 self.heard_of(header.incarnation, header.at)?;
             }
-            Some(&tag::REPAIR) => drop(self.decoder.repair(frame, store)?),
+            Some(&tag::REPAIR) => {
+                self.decoder.repair(frame, store)?;
+            }
             Some(&tag::EQUAL) => {
                 if let Frame::Equal { seq, incarnation } = Frame::decode(frame)? {
                     self.heard_of(incarnation, seq)?;

@@ -9,6 +9,7 @@ use crate::edit::EditError;
 use crate::replica::{Delta, Edited, Event, Kept, Origin};
 use crate::wire::Scoped;
 
+mod claims;
 mod differences;
 mod moves;
 mod random;
