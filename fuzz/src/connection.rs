@@ -9,10 +9,11 @@ use rivus_testkit::bad_frames::State;
 use crate::samples::{self, NOW};
 
 /// Bit 7: one of the states of [`State::ALL`], as the other bits say. Else bit 0: the server judges nothing, and
-/// bit 1: this side is the client.
+/// bit 1: this side is the client, and bit 2: as such it follows scopes by name.
 const STATE: u8 = 0x80;
 const PEERS: u8 = 1;
 const CLIENT: u8 = 2;
+const BY_NAME: u8 = 4;
 
 /// The first byte says who listens; then frames, each after its length in two bytes, big-endian.
 pub fn session(data: &[u8]) {
@@ -48,7 +49,11 @@ fn listener(mode: u8) -> (Replica<MemoryStore>, Session) {
         samples::edit(&mut replica, "shared", 5);
     }
     let role = if mode & CLIENT != 0 { samples::client() } else { samples::server() };
-    (replica, samples::session(role))
+    let mut session = samples::session(role);
+    if mode & CLIENT != 0 && mode & BY_NAME != 0 {
+        samples::follow(&mut session);
+    }
+    (replica, session)
 }
 
 fn say_all(session: &mut Session, replica: &mut Replica<MemoryStore>) {

@@ -4,8 +4,8 @@ use rivus_core::id::StoreId;
 use rivus_core::replica::Delta;
 use rivus_core::row::Change;
 use rivus_core::value;
-use rivus_core::wire::Frame;
 use rivus_core::wire::page::{RowDecoder, Rows};
+use rivus_core::wire::{Frame, Scoped};
 
 use crate::allocation::within;
 use crate::samples;
@@ -25,6 +25,10 @@ pub fn frame_decode(data: &[u8]) {
         && frame != Frame::Ignored
     {
         assert_eq!(Frame::decode(&frame.encode()), Ok(frame), "what was read is written and read again");
+    }
+    if let Ok(scoped) = within(TIMES_MAX, data.len(), "an envelope", || Scoped::decode(data)) {
+        assert_eq!(Scoped::decode(&scoped.encode()), Ok(scoped), "what was read is written and read again");
+        rows_decode(&[samples::page(), scoped.frame, scoped.frame]);
     }
     rows_decode(&[data]);
     rows_decode(&[samples::page(), data, data]);

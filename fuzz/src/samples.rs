@@ -17,7 +17,7 @@ use rivus_core::session::{Grants, Role, Session, SessionOptions, Want};
 use rivus_core::store::{MemoryStore, Store};
 use rivus_core::value::Value;
 use rivus_core::wire::page::{PageHeader, RowEncoder};
-use rivus_core::wire::tag;
+use rivus_core::wire::{Frame, tag};
 use rivus_testkit::bad_frames::{self, State};
 
 /// The time at which everything happens.
@@ -136,13 +136,40 @@ pub fn mending(judged: bool) -> [Vec<Vec<u8>>; 2] {
     said
 }
 
+/// What a client that follows scopes by name and a hub say to each other.
+#[must_use]
+pub fn by_name() -> [Vec<Vec<u8>>; 2] {
+    let (mut a, mut b) = (replica(1), hub());
+    edit(&mut a, "shared", 5);
+    let mut session = session(client());
+    follow(&mut session);
+    let said = talk_in(session, &mut a, &mut b, 3);
+    let scoped = |frames: &Vec<Vec<u8>>| frames.iter().any(|frame| frame.first() == Some(&tag::SCOPED));
+    assert!(said.iter().all(scoped), "both speak of scopes");
+    said
+}
+
+/// Has a client follow two scopes, one of which holds everything that the samples write.
+pub fn follow(session: &mut Session) {
+    session.follow_scopes(["".to_owned(), "a".to_owned()]).expect("two are not too many");
+}
+
 fn meet(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>) -> [Vec<Vec<u8>>; 2] {
     talk(a, b, 6)
 }
 
 /// Eight rounds, after the first of which both edit.
 fn talk(a: &mut Replica<MemoryStore>, b: &mut Replica<MemoryStore>, edits: i64) -> [Vec<Vec<u8>>; 2] {
-    let (mut s, mut t) = (session(client()), session(server()));
+    talk_in(session(client()), a, b, edits)
+}
+
+fn talk_in(
+    mut s: Session,
+    a: &mut Replica<MemoryStore>,
+    b: &mut Replica<MemoryStore>,
+    edits: i64,
+) -> [Vec<Vec<u8>>; 2] {
+    let mut t = session(server());
     let mut said = [Vec::new(), Vec::new()];
     for round in 0..8 {
         while let Some(frame) = s.poll_transmit(a, NOW).expect("honest ends do not fail") {
@@ -213,8 +240,9 @@ pub fn rows() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn frames() -> Vec<Vec<u8>> {
     let both = [true, false];
-    let mut frames: Vec<_> =
-        both.into_iter().flat_map(conversation).chain(both.into_iter().flat_map(mending)).flatten().collect();
+    let talks = both.into_iter().flat_map(conversation).chain(both.into_iter().flat_map(mending));
+    let mut frames: Vec<_> = talks.chain(by_name()).flatten().collect();
+    frames.push(Frame::Left(vec![("task".to_owned(), "shared".to_owned())]).encode());
     frames.push(page().to_vec());
     assert!(frames.iter().any(|frame| frame.first() == Some(&tag::PUSH)), "a push is among them");
     frames
@@ -226,9 +254,8 @@ pub fn heard() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let both = [(true, 0), (false, 1)];
     let talks = both.map(|(judged, mode)| (conversation(judged), mode));
-    for ([to_server, to_client], mode) in
-        talks.into_iter().chain(both.map(|(judged, mode)| (mending(judged), mode)))
-    {
+    let mending = both.map(|(judged, mode)| (mending(judged), mode));
+    for ([to_server, to_client], mode) in talks.into_iter().chain(mending).chain([(by_name(), 4)]) {
         for (frames, role) in [(to_server, 0), (to_client, 2)] {
             let mut data = vec![mode | role];
             for frame in frames {

@@ -96,7 +96,7 @@ fn commit(store: &mut impl Store, model: &mut Model, bytes: &mut Bytes<'_>, step
         let place = if bytes.below(2) == 0 { Place::default() } else { place(store, kind, id, start) };
         let row = RowRead { kind, id, start: start.into(), seq, place };
         let content = [&step.to_be_bytes()[..], &[u8::try_from(number).unwrap_or(9)]].concat();
-        rows.push(RowWrite { row, bytes: content.into() });
+        rows.push(RowWrite { row, bytes: content.into(), scope: "" });
     }
     let mut records = Vec::new();
     for _ in 0..bytes.below(3) {

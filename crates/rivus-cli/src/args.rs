@@ -302,6 +302,9 @@ pub(crate) struct Remote {
     /// Trust hubs whose certificate was signed by these authorities, in PEM, and no others [default: the public ones]
     #[arg(long, value_name = "FILE", env = "RIVUS_CA")]
     pub(crate) ca: Option<PathBuf>,
+    /// Follow this scope, and not everything; may be repeated, up to 64 times; empty for what is in no scope
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scope: Vec<String>,
 }
 
 /// `rivus sync`.

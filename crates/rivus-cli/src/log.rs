@@ -136,6 +136,7 @@ fn whose(entry: &LogEntry) -> String {
         Origin::Withdrawn => "taken back".to_owned(),
         Origin::Evicted => "evicted".to_owned(),
         Origin::OtherProcess => "by another process".to_owned(),
+        Origin::Left => "left the scopes that are followed".to_owned(),
     }
 }
 
@@ -182,6 +183,7 @@ impl<'e> EntryJson<'e> {
             Origin::Withdrawn => ("withdrawn", None),
             Origin::Evicted => ("evicted", None),
             Origin::OtherProcess => ("other-process", None),
+            Origin::Left => ("left", None),
         };
         let changes = entry.changes.iter().map(ChangeJson::of).collect();
         Self { number: entry.number, at: applied(entry), origin, from, changes }

@@ -63,6 +63,9 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
     if pulled.more {
         writeln!(out, "          more is waiting after position {}", pulled.position)?;
     }
+    for scope in &report.denied {
+        writeln!(out, "denied    scope `{}`: ask for the right to read it", printable(scope))?;
+    }
     let digests = match (report.verified, report.diverged, report.repaired) {
         (true, false, _) => "equal".to_owned(),
         (false, false, _) => "not compared this time".to_owned(),
@@ -118,6 +121,9 @@ pub(crate) fn remote_of(remote: &Remote) -> Result<rivus::Remote> {
     let mut to = rivus::Remote::new(&remote.url);
     if let Some(path) = &remote.ca {
         to = to.ca(std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?);
+    }
+    if !remote.scope.is_empty() {
+        to = to.scopes(&remote.scope);
     }
     // A variable that is set to nothing is a common way to say that there is none.
     Ok(match remote.token.as_ref().filter(|token| !token.is_empty()) {
@@ -194,6 +200,7 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
                 Origin::Withdrawn => ("withdrawn", "an edit was refused and taken back".to_owned()),
                 Origin::Evicted => ("evicted", "evicted, the hub has it".to_owned()),
                 Origin::OtherProcess => ("other-process", "by another process".to_owned()),
+                Origin::Left => ("left", "in no scope any more that is followed here".to_owned()),
             };
             let text = format!("{} `{}` changed: {from}", printable(kind), printable(id));
             return Ok(out.say(text, &ChangedJson { changed: EntityJson { kind, id, origin } })?);
@@ -215,6 +222,13 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         }
         Event::Quarantined { registers, .. } => {
             format!("{} stamped in the future set aside until due", count(*registers, "register"))
+        }
+        Event::Denied { scope } => {
+            format!("the scope `{}` may not be read: ask for the right to", printable(scope))
+        }
+        Event::Revoked { scope, entities } => {
+            let gone = crate::evict::entities(*entities);
+            format!("the scope `{}` may not be read any more: {gone} left this database", printable(scope))
         }
         Event::Copied { before, now } => format!("store {before} is a copy and is now store {now}"),
         Event::Fenced { before, now } => format!(

@@ -117,6 +117,11 @@ pub(crate) fn status(global: &Global, out: &mut Output) -> Result<()> {
             crate::evict::entities(status.evicted)
         )?;
     }
+    for scope in &status.scopes {
+        let registers = count(usize::try_from(scope.registers).unwrap_or(usize::MAX), "register");
+        let followed = if scope.followed { ", followed" } else { "" };
+        writeln!(out, "scope        `{}` with {registers}{followed}", printable(&scope.name))?;
+    }
     writeln!(out, "last change  number {}", status.seq)?;
     let judge = match (&status.authority, status.is_authority) {
         (Some(authority), _) => format!("store {}, which granted rank {}", authority.store, authority.rank),

@@ -10,6 +10,8 @@ mod fields;
 mod intents;
 mod ruled;
 
+use std::collections::BTreeSet;
+
 use smallvec::SmallVec;
 
 use crate::address::{self, ALIAS, LIFE};
@@ -20,6 +22,7 @@ use crate::pending::{Header, Ops};
 use crate::register::{Candidate, Reach, Register, Saw};
 use crate::row::{Change, Entry};
 use crate::schema::{Kind, Life, Schema, Writers};
+use crate::scope;
 use crate::store::{CommitError, Store, StoreError};
 use crate::value::Value;
 use crate::view::{self, View, life_reach};
@@ -124,6 +127,10 @@ pub struct Tx<'s, S> {
 pub enum Presence {
     /// No register of it is held.
     Absent,
+    /// No register of it is held, and an entity that is names it in a field that is a reference, on a store that follows
+    /// scopes by name: it may be in another scope, of which nothing is known here. Nothing stands in for it. A
+    /// transaction says [`Presence::Absent`] of it.
+    Referenced,
     /// It shows.
     Alive,
     /// It is held and shows as deleted.
@@ -310,6 +317,43 @@ impl<'s, S: Store> Tx<'s, S> {
             self.write(at, ALIAS.to_vec(), Value::Text(root).to_bytes(), Reach::None)?;
         }
         Ok(is_new)
+    }
+
+    /// The scopes that the entities of this edit are in, by what is confirmed of them.
+    pub(crate) fn scopes(&mut self) -> Result<BTreeSet<String>, EditError> {
+        let mut scopes = BTreeSet::new();
+        for index in 0..self.intents.len() {
+            if self.intents.get(index).is_some_and(|intents| !intents.is_empty()) {
+                scopes.insert(self.work.scope(At::new(index))?);
+            }
+        }
+        Ok(scopes)
+    }
+
+    /// Refuses an edit of entities in several scopes: no one subscription would bring it whole. Where each shows to be
+    /// after the edit counts; entities of kinds without scopes go with any.
+    pub(crate) fn refuse_several_scopes(&mut self) -> Result<(), EditError> {
+        let mut first: Option<(String, At)> = None;
+        for index in 0..self.intents.len() {
+            let at = At::new(index);
+            let touched = self.intents.get(index).is_some_and(|intents| !intents.is_empty());
+            let Some(address) = self.work.scope_address(at).filter(|_| touched) else { continue };
+            let (scope, _) =
+                self.look(at, address, |register| Ok(register.map(scope::named).unwrap_or_default()))?;
+            match &first {
+                None => first = Some((scope, at)),
+                Some((one, _)) if *one == scope => {}
+                Some((one, one_at)) => {
+                    let name = |at: At| {
+                        let staged = self.work.staged(at);
+                        format!("{} `{}`", staged.kind(), staged.id())
+                    };
+                    let (one_entity, two_entity) = (name(*one_at), name(at));
+                    return Err(EditError::Scopes { one: one.clone(), one_entity, two: scope, two_entity });
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn schema(&self) -> &'s Schema {

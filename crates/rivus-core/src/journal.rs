@@ -231,6 +231,7 @@ impl Head {
             Origin::Withdrawn => out.push(2),
             Origin::Evicted => out.push(3),
             Origin::OtherProcess => out.push(4),
+            Origin::Left => out.push(5),
         }
         out.varint(self.entries);
         out.varint(self.bytes);
@@ -251,6 +252,7 @@ impl Head {
             2 => Origin::Withdrawn,
             3 => Origin::Evicted,
             4 => Origin::OtherProcess,
+            5 => Origin::Left,
             _ => return Err(Cut),
         };
         let head = Self { at, origin, entries: reader.varint()?, bytes: reader.varint()? };

@@ -32,6 +32,7 @@ pub mod replica;
 pub mod row;
 pub mod rules;
 pub mod schema;
+pub mod scope;
 pub mod session;
 pub mod sketch;
 pub mod store;

@@ -14,6 +14,7 @@ mod join;
 mod journal;
 mod judge;
 mod lease;
+mod leave;
 mod migrate;
 mod others;
 mod owners;
@@ -26,11 +27,13 @@ mod rejoin;
 mod restamp;
 mod roles;
 mod rules;
+mod scopes;
 mod sketch;
 mod usual;
 mod verdict;
 mod verify;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -39,33 +42,38 @@ use crate::clock::{Admission, Clock, Force, Millis, Stamp};
 use crate::conflict::Conflict;
 use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId, StoreId};
-use crate::identity::{IDENTITY_KEY, Identity, Seeds};
+use crate::identity::{Cursor, IDENTITY_KEY, Identity, Seeds};
 use crate::register::Saw;
 use crate::rules::Cover;
 use crate::schema::{Schema, Writers};
+use crate::scope::Scopes;
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
 };
-use crate::work::{Derived, Finished, Scratch, Work};
+use crate::work::{Derived, Finished, FinishedRows, Scratch, Work};
 
+pub(crate) use collect::Marked;
 pub use collect::{CollectError, Collection, GRACE_DEFAULT_MS, Marks, Sweep};
 pub use conflicts::Losses;
 pub use delta::{Delta, Incoming, Part};
+pub(crate) use delta::{Only, Without};
 pub use evict::{EvictError, Evicted};
 pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
 pub use hold::Blocked;
 pub(crate) use hold::{Hold, Holding};
-pub use join::{Joined, Trust};
+pub use join::{Follows, Joined, Trust};
 pub use judge::{Principal, Pushed, Review, Taint, Verdict, Verdicts};
 pub use lease::{Cut, LEASE_DEFAULT_MS, Lease};
+pub use leave::Kept;
+pub(crate) use leave::Why;
 pub use migrate::MigrateError;
 pub use others::Noticed;
 pub use owners::{OWNED_MAX, OwnError};
 pub use peers::position_of;
 pub use propose::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use roles::RoleError;
-use rules::ruled;
 pub use rules::{EPOCH_AHEAD_MAX, Unresolved};
+use rules::{Placed, evaluated, ruled};
 pub use verdict::{Answer, Rejected};
 pub use verify::Verification;
 
@@ -103,6 +111,10 @@ pub struct Replica<S> {
     incarnation: Option<Incarnation>,
     /// Where this store is in the authority's changes.
     saw: Option<Saw>,
+    /// The same for each scope that is followed by name.
+    saws: BTreeMap<String, Saw>,
+    /// Whether something is to leave the store as soon as no pending edit touches it.
+    leaving: bool,
     /// How far the authority's clock was ahead of this machine's when they last met, in ms.
     ahead_ms: i64,
     /// Other writers' commits up to this number are known here.
@@ -113,6 +125,10 @@ pub struct Replica<S> {
     unresolved: Option<Unresolved>,
     /// Whether the store has yet to note the policies of this schema.
     unbound: bool,
+    /// Where the scopes of entities stand.
+    scopes: Scopes,
+    /// Whether scopes were followed by name, and not everything was read since: what is not held may be elsewhere.
+    is_partial: bool,
     /// What is kept beside the rows.
     derived: Derived,
     projections: projection::Projections,
@@ -143,6 +159,8 @@ pub enum Origin {
     /// Another process, or another opening of the file in this one, has committed it: an edit of its own, or what it
     /// has received.
     OtherProcess,
+    /// It is in no scope any more that is followed here: it is gone from this store, and not deleted.
+    Left,
 }
 
 /// Something that an application may want to know.
@@ -203,6 +221,20 @@ pub enum Event {
         /// What was lost, and to what.
         conflict: Conflict,
     },
+    /// The authority does not let this store read a scope that it was to follow, or not any more. What was read of it
+    /// leaves the store once the pending edits of it have their verdicts: then [`Event::Revoked`] tells.
+    Denied {
+        /// The scope.
+        scope: String,
+    },
+    /// The authority does not let this store read a scope, or not any more: what was read of it has left the store.
+    /// Edits of it that the authority refused are among the rejected.
+    Revoked {
+        /// The scope.
+        scope: String,
+        /// How many entities have left.
+        entities: usize,
+    },
     /// The authority refused an edit; it was taken back and kept among the rejected.
     Rejected(Rejected),
     /// A refused edit is off the list: each of its fields was written anew, or somebody said what becomes of it.
@@ -253,12 +285,16 @@ impl<S: Store> Replica<S> {
             seeds,
             incarnation: Some(seeds.incarnation),
             saw: None,
+            saws: BTreeMap::new(),
+            leaving: false,
             ahead_ms: 0,
             others: None,
             watching: false,
             cover: Cover::default(),
             unresolved: None,
             unbound: false,
+            scopes: Scopes::default(),
+            is_partial: false,
             projections: projection::Projections::default(),
             now: Millis(0),
             scratch: Scratch::default(),
@@ -309,7 +345,9 @@ impl<S: Store> Replica<S> {
         self.clock.correct(self.identity.authority.map_or(0, |a| a.correction_ms));
         self.look_for_refusals()?;
         self.reload_journal()?;
+        self.is_partial = self.store.record(Table::Identity, scopes::PARTIAL_KEY)?.is_some();
         self.catch_up()?;
+        self.catch_up_scopes()?;
         self.catch_up_views()?;
         self.refresh_saw()
     }
@@ -435,15 +473,27 @@ impl<S: Store> Replica<S> {
             self.refresh()?;
             let how = Finish { now, force, rank: self.rank(), saw: self.saw()? };
             let (keep_ops, writer) = (self.identity.authority.is_some(), self.writer());
+            let is_authority = self.identity.is_authority;
             let done = self.store.together(|| {
                 let scratch = std::mem::take(&mut self.scratch);
-                let ruled = ruled(&self.store, &self.schema, self.unresolved, self.watching, &self.derived)?;
+                let rules = evaluated(&self.schema, self.unresolved);
+                let (scopes, is_partial) = (&self.scopes, self.is_partial);
+                let placed = Placed { scopes, tells_left: is_authority, is_partial };
+                let ruled = ruled(&self.store, rules, self.watching, &self.derived, placed)?;
                 let work = Work::with(&self.store, ruled, scratch);
                 let mut tx = Tx::new(work, &self.schema, self.clock.replica(), keep_ops, writer);
                 if ruled.rules.is_some() {
                     tx.ends(self.clock.clone(), how);
                 }
                 let value = edit(&mut tx)?;
+                if !self.scopes.is_empty() {
+                    tx.refuse_several_scopes()?;
+                }
+                let how = if self.saws.is_empty() || is_authority {
+                    how
+                } else {
+                    Finish { saw: saw_in(&self.saws, self.saw, &tx.scopes()?), ..how }
+                };
                 let (work, made) = tx.finish(&mut self.clock, how)?;
                 let finished = made.map(|made| Ok::<_, CommitError>((work.finish()?, made)));
                 Ok((value, finished.transpose()?))
@@ -505,8 +555,11 @@ impl<S: Store> Replica<S> {
 
     fn refresh_saw(&mut self) -> Result<(), StoreError> {
         let Some(authority) = self.identity.authority else { return Ok(()) };
-        let cursor = self.cursor(authority.store)?;
-        self.saw = cursor.map(|c| Saw { incarnation: c.incarnation, done: c.done });
+        let saw = |cursor: Cursor| Saw { incarnation: cursor.incarnation, done: cursor.done };
+        self.saw = self.cursor(authority.store)?.map(saw);
+        let scopes = self.cursors_in(authority.store)?.into_iter();
+        self.saws = scopes.map(|(scope, cursor)| (scope, saw(cursor))).collect();
+        self.leaving = self.is_leaving()?;
         Ok(())
     }
 
@@ -557,8 +610,9 @@ impl<S: Store> Replica<S> {
             records.append(&mut index);
             records.push(self.cover_record(Cover { seq, ..self.cover }));
         }
-        let (reads, rows) = finished.rows();
-        let wrote_rows = !rows.is_empty();
+        let FinishedRows { read: reads, written: rows } = finished.rows();
+        self.forget_index(&finished, &mut records);
+        let (wrote_rows, moves, scopes) = (finished.written() > 0, finished.moves(), finished.scopes());
         if wrote_rows && self.unbound {
             self.bind().map_err(StoreError::from)?;
         }
@@ -571,9 +625,11 @@ impl<S: Store> Replica<S> {
                 reads: reads.into(),
                 unchanged: unchanged.into(),
                 rows: rows.into(),
+                moves: moves.into(),
                 records: records.as_slice().into(),
                 high_water,
                 sums: finished.sums,
+                scopes: scopes.into(),
                 incarnation: self.incarnation,
                 views: views.into(),
             })?
@@ -618,6 +674,13 @@ impl<S: Store> Replica<S> {
             self.events.extend(finished.swayed().map(event));
         }
     }
+}
+
+/// What an edit in these scopes has seen at the authority: what was read of the one that is furthest behind.
+fn saw_in(saws: &BTreeMap<String, Saw>, whole: Option<Saw>, scopes: &BTreeSet<String>) -> Option<Saw> {
+    let seen = scopes.iter().map(|scope| saws.get(scope).copied().or(whole));
+    let seen: Option<Vec<Saw>> = seen.collect();
+    seen?.into_iter().min_by_key(|saw| saw.done)
 }
 
 /// What other processes may have written while a commit was prepared.

@@ -10,6 +10,7 @@
 mod change;
 mod evicted;
 mod form;
+mod moved;
 mod plain;
 mod rewrite;
 
@@ -22,6 +23,7 @@ use crate::register::Register;
 pub use change::{Change, Digested, State, Sums};
 pub(crate) use evicted::{evict, forget, restore, wipe};
 pub use form::{decode_register, encode_register};
+pub(crate) use moved::{leave, sums, touch};
 pub(crate) use plain::{shows, spot};
 pub(crate) use rewrite::apply;
 

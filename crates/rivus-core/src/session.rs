@@ -10,6 +10,7 @@ mod auth;
 mod echo;
 mod fetch;
 mod grant;
+mod lanes;
 mod lease;
 mod lost;
 mod open;
@@ -39,10 +40,12 @@ pub use grant::{
     Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits, Restore,
     SUBJECT_BYTES_MAX, Validator,
 };
+pub use lanes::TooManyScopes;
 
 use auth::Granted;
 use echo::Echoes;
 use fetch::{Fetching, Giving};
+use lanes::Lanes;
 use lease::Leasing;
 use lost::Telling;
 use push::{Judging, Pushing};
@@ -228,6 +231,11 @@ pub enum SessionEvent {
         /// Those that the authority does not have, by kind and id.
         missing: Vec<(String, String)>,
     },
+    /// The authority does not let this store read a scope, or not any more.
+    Denied {
+        /// The scope.
+        scope: String,
+    },
     /// The other side does not hand out entities: it is no authority, or older than this. Nothing was asked for.
     CannotFetch,
 }
@@ -252,6 +260,13 @@ pub struct Session {
     control: VecDeque<Vec<u8>>,
     encoder: RowEncoder,
     decoder: RowDecoder,
+    /// The subscriptions to scopes by name. What follows is of the one that is in hand: of that to everything, unless
+    /// something is done with another one.
+    lanes: Lanes,
+    slot: u32,
+    scope: Option<String>,
+    /// The subscription in hand is to end.
+    over: bool,
     reading: Reading,
     writing: Option<Writing>,
     pushing: Option<Pushing>,
@@ -275,6 +290,10 @@ pub struct Session {
     uploaded: bool,
     /// It has ended by itself, with everything done.
     finished: bool,
+    /// Where the own store stood before an upload: what came in and is in another scope by now has left since.
+    upload_from: Option<u64>,
+    /// What an upload has named in a scope that it is not in, by that scope.
+    elsewhere: BTreeSet<(String, fetch::Name)>,
     events: VecDeque<SessionEvent>,
 }
 
@@ -348,6 +367,10 @@ impl Session {
             control: VecDeque::new(),
             encoder: RowEncoder::default(),
             decoder: RowDecoder::default(),
+            lanes: Lanes::default(),
+            slot: 0,
+            scope: None,
+            over: false,
             reading: Reading::default(),
             writing: None,
             pushing: None,
@@ -365,6 +388,8 @@ impl Session {
             page_aim: PageAim::default(),
             uploaded: false,
             finished: false,
+            upload_from: None,
+            elsewhere: BTreeSet::new(),
             events: VecDeque::new(),
         }
     }
@@ -427,10 +452,11 @@ impl Session {
                 Some(tag::PUSH) => return self.handle_push(replica, bytes, now),
                 Some(tag::FETCHED) => return self.handle_fetched(replica, bytes, now),
                 Some(tag::REPAIR) => return self.handle_repair(replica, bytes, now),
+                Some(tag::SCOPED) => return self.handle_scoped(replica, bytes, now),
                 _ => {}
             }
         }
-        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED | tag::REPAIR)) {
+        if matches!(first, Some(tag::DELTA | tag::PUSH | tag::FETCHED | tag::REPAIR | tag::SCOPED)) {
             return Err(unexpected("a page, push or answer before the handshake is done"));
         }
         self.check_answer(bytes)?;
@@ -453,26 +479,39 @@ impl Session {
                 compare_policies(replica, &policies)?;
                 self.settle(replica, now)
             }
-            (Phase::Open, frame) if !self.schema_due => match frame {
-                Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),
-                Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
-                Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
-                Frame::Ack(ack) => self.handle_ack(replica, ack, now),
-                Frame::Synced { seq } => self.handle_synced(replica, seq),
-                Frame::Auth(auth) => self.handle_auth(replica, auth, now),
-                Frame::Fetch(entities) => self.handle_fetch(replica, entities),
-                Frame::AskSketch { count } => self.handle_ask_sketch(count),
-                Frame::Sketch(symbols) => self.handle_sketch(replica, &symbols, bytes.len()),
-                Frame::Lacks(keys) => self.handle_lacks(keys),
-                Frame::Window { taken } => self.handle_window(taken),
-                Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
-                Frame::Cut { seq } => self.handle_cut(replica, seq),
-                Frame::Collected(names) => self.handle_collected(replica, &names, now),
-                Frame::Lost(losses) => self.handle_lost(replica, &losses),
-                Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
-                _ => Err(unexpected("a second greeting")),
-            },
+            (Phase::Open, frame) if !self.schema_due => self.handle_open(replica, frame, bytes.len(), now),
             _ => Err(unexpected("a frame out of order")),
+        }
+    }
+
+    /// Takes a frame of an open session, in the subscription that is in hand. `bytes` is how long it was.
+    fn handle_open<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        frame: Frame,
+        bytes: usize,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        match frame {
+            Frame::Subscribe(subscribe) => self.handle_subscribe(replica, &subscribe),
+            Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
+            Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
+            Frame::Ack(ack) => self.handle_ack(replica, ack, now),
+            Frame::Synced { seq } => self.handle_synced(replica, seq),
+            Frame::Auth(auth) => self.handle_auth(replica, auth, now),
+            Frame::Fetch(entities) => self.handle_fetch(replica, entities),
+            Frame::AskSketch { count } => self.handle_ask_sketch(replica, count),
+            Frame::Sketch(symbols) => self.handle_sketch(replica, &symbols, bytes),
+            Frame::Lacks(keys) => self.handle_lacks(replica, keys),
+            Frame::Window { taken } => self.handle_window(taken),
+            Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
+            Frame::Cut { seq } => self.handle_cut(replica, seq),
+            Frame::Collected { seq, entities } => self.handle_collected(replica, seq, &entities, now),
+            Frame::Lost(losses) => self.handle_lost(replica, &losses),
+            Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
+            Frame::Left(entities) => self.handle_left(replica, &entities),
+            Frame::Denied { slot } => self.handle_denied(replica, slot),
+            _ => Err(unexpected("a second greeting")),
         }
     }
 
@@ -515,9 +554,6 @@ impl Session {
             return Ok(Some(self.hello(replica, now)?));
         }
         self.leasing.at(now);
-        if let Some(frame) = self.leasing.next() {
-            return Ok(Some(frame));
-        }
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
         }
@@ -538,19 +574,16 @@ impl Session {
         if let Some(frame) = self.next_push(replica, now)? {
             return Ok(Some(frame));
         }
-        self.start_reading(replica)?;
+        self.let_leave(replica, now)?;
+        self.each_slot(|session| session.start_reading(replica))?;
         if let Some(frame) = self.control.pop_front() {
             return Ok(Some(frame));
         }
-        // What follows would overtake pages.
-        if self.is_window_full() {
-            return Ok(None);
-        }
-        if let Some(frame) = self.next_page_unless_held(replica)? {
+        if let Some(frame) = self.next_page_of_any(replica)? {
             return Ok(Some(frame));
         }
         self.tell_cut(replica)?;
-        if let Some(frame) = self.next_repair(replica)? {
+        if let Some(frame) = self.next_repair_of_any(replica)? {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_fetched(replica)? {
@@ -570,14 +603,19 @@ impl Session {
 
     /// Tells the session that nothing came or went for a second.
     pub fn handle_quiet(&mut self) {
-        if let Some(writing) = &mut self.writing {
-            writing.handle_quiet();
-        }
+        let is_open = self.phase == Phase::Open;
+        let told = self.each_slot(|session| {
+            if let Some(writing) = &mut session.writing {
+                writing.handle_quiet();
+            }
+            if is_open {
+                session.tell_synced();
+            }
+            Ok(())
+        });
+        debug_assert!(told.is_ok(), "telling cannot fail");
         self.encoder.handle_quiet();
         self.leasing.handle_quiet();
-        if self.phase == Phase::Open {
-            self.tell_synced();
-        }
     }
 
     /// What happened since the last call, oldest first.
@@ -616,13 +654,13 @@ impl Session {
     /// entities, or for what tells a difference.
     #[must_use]
     pub fn owes_much(&self) -> bool {
-        self.helping.is_work() || !self.giving.is_empty()
+        self.helping.is_work() || self.lanes.are_helping() || !self.giving.is_empty()
     }
 
     /// Whether the other side has everything and is told of changes as they come: the next page is of others' making.
     #[must_use]
     pub fn is_followed(&self) -> bool {
-        self.writing.is_some_and(|writing| writing.is_live())
+        self.writing.is_some_and(|writing| writing.is_live()) || self.lanes.are_followed()
     }
 
     /// Whether so many answers wait to be sent that nothing more should be taken from the other side before it has read
@@ -650,19 +688,21 @@ impl Session {
         (self.phase == Phase::Open || self.finished)
             && given
             && self.fetching.is_done()
-            && !self.repairing.is_under_way()
-            && (self.options.want == Want::Nothing || self.reading.is_caught_up())
+            && !self.is_repairing()
+            && (self.options.want == Want::Nothing || self.is_caught_up())
     }
 
     /// How many changes the other side is behind `head`, this store's head seq; `None` if it follows none.
     #[must_use]
     pub fn lag(&self, head: u64) -> Option<u64> {
-        let writing = self.writing?;
-        if writing.is_received(head, self.peer_synced) {
-            return Some(0);
-        }
-        let has = self.peer_synced.unwrap_or(0).max(writing.from());
-        Some(head.saturating_sub(has).max(1))
+        let everything = self.writing.as_ref().map(|writing| (writing, self.peer_synced));
+        let lags = everything.into_iter().chain(self.lanes.writings()).map(|(writing, synced)| {
+            if writing.is_received(head, synced) {
+                return 0;
+            }
+            head.saturating_sub(synced.unwrap_or(0).max(writing.from())).max(1)
+        });
+        lags.max()
     }
 
     /// Whether this session is to bring the other side's changes, too.
@@ -688,13 +728,6 @@ impl Session {
         self.holds_pushes && !self.is_server() && self.peer.as_ref().is_some_and(|peer| !peer.is_authority)
     }
 
-    fn next_page_unless_held<S: Store>(
-        &mut self,
-        replica: &mut Replica<S>,
-    ) -> Result<Option<Vec<u8>>, SessionError> {
-        if self.holds_pages() { Ok(None) } else { self.next_page(replica) }
-    }
-
     fn is_server(&self) -> bool {
         matches!(self.options.role, Role::Server { .. })
     }
@@ -704,7 +737,8 @@ impl Session {
     }
 
     fn send(&mut self, frame: &Frame) {
-        self.control.push_back(frame.encode());
+        let frame = frame.encode();
+        self.control.push_back(self.in_envelope(frame, ""));
     }
 
     fn close(&mut self, error: &SessionError) {

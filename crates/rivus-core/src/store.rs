@@ -52,11 +52,13 @@ pub enum Table {
     Lease = 12,
     /// Which entities were collected, by the seq of the commit.
     Collected = 13,
+    /// Entities and scopes that are to be removed as soon as no pending edit touches them.
+    Leaving = 14,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Identity,
         Self::Cursor,
         Self::Peer,
@@ -71,6 +73,7 @@ impl Table {
         Self::Owner,
         Self::Lease,
         Self::Collected,
+        Self::Leaving,
     ];
 }
 
@@ -86,6 +89,23 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// What is left without a part of it.
+    #[must_use]
+    pub fn minus(self, part: Self) -> Self {
+        Self {
+            shown: self.shown.wrapping_sub(part.shown),
+            confirmed: self.confirmed.wrapping_sub(part.confirmed),
+            count: self.count.wrapping_sub(part.count),
+        }
+    }
+
+    /// What has to be added to come from another digest to this one.
+    #[must_use]
+    pub fn from(self, other: Self) -> Sums {
+        let Self { shown, confirmed, count } = self.minus(other);
+        Sums { shown, confirmed, count: count.cast_signed() }
+    }
+
     /// The digest after a change.
     #[must_use]
     pub fn plus(self, sums: Sums) -> Self {
@@ -143,6 +163,46 @@ pub struct Changed<'s> {
     pub bytes: &'s [u8],
 }
 
+/// What is met while going through the changes of one scope.
+#[derive(Clone, Copy, Debug)]
+pub enum ScopeChange<'s> {
+    /// A row of an entity that is in the scope.
+    Row(Changed<'s>),
+    /// An entity that was in the scope, and is in another one now.
+    Left {
+        /// The entity's kind.
+        kind: &'s str,
+        /// The entity's id.
+        id: &'s str,
+        /// The seq of the last row of the commit that moved it. Others may share it.
+        seq: u64,
+    },
+}
+
+impl ScopeChange<'_> {
+    /// Where it stands in the order of changes.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Row(changed) => changed.seq,
+            Self::Left { seq, .. } => *seq,
+        }
+    }
+}
+
+/// An entity that a commit moves from one scope to another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Move<'b> {
+    /// The entity's kind.
+    pub kind: &'b str,
+    /// The entity's id.
+    pub id: &'b str,
+    /// Where it was; `None` if nobody has to be told that it has left.
+    pub from: Option<&'b str>,
+    /// Where it is now.
+    pub to: &'b str,
+}
+
 /// A row that a commit depends on without writing it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowRead<'b> {
@@ -165,6 +225,8 @@ pub struct RowWrite<'b> {
     pub row: RowRead<'b>,
     /// The new packed row; empty if the row goes. It takes a seq all the same.
     pub bytes: Cow<'b, [u8]>,
+    /// The scope that its entity is in; empty for the one that has no name.
+    pub scope: &'b str,
 }
 
 /// A record's key and content.
@@ -175,7 +237,7 @@ pub type Record = (Vec<u8>, Vec<u8>);
 pub enum RecordKey {
     /// These bytes.
     Bytes(Vec<u8>),
-    /// The seq of the commit's last row, 8 bytes big-endian.
+    /// The seq of the commit's last row, written or removed, 8 bytes big-endian.
     CommitSeq,
 }
 
@@ -235,13 +297,17 @@ pub struct Batch<'b> {
     pub unchanged: Cow<'b, [RecordRead]>,
     /// Rows to write, in the order in which they take their seqs. No row twice.
     pub rows: Cow<'b, [RowWrite<'b>]>,
+    /// Entities that move. All of their rows are among those to write.
+    pub moves: Cow<'b, [Move<'b>]>,
     /// Records to write, in order.
     pub records: Cow<'b, [RecordWrite]>,
     /// The clock.
     pub high_water: HighWater,
     /// Added to the digest.
     pub sums: Sums,
-    /// Appended with the commit's first seq if the commit writes rows.
+    /// Added to the digests of scopes that have a name, each once. They are part of the store's.
+    pub scopes: Cow<'b, [(&'b str, Sums)]>,
+    /// Appended with the commit's first seq if the commit writes or removes rows.
     pub incarnation: Option<Incarnation>,
     /// Changes of tables of views, in order. A store that keeps none passes over them.
     pub views: Cow<'b, [ViewWrite<'b>]>,
@@ -254,9 +320,11 @@ impl Default for Batch<'_> {
             reads: Cow::Borrowed(&[]),
             unchanged: Cow::Borrowed(&[]),
             rows: Cow::Borrowed(&[]),
+            moves: Cow::Borrowed(&[]),
             records: Cow::Borrowed(&[]),
             high_water: HighWater::AtLeast(0),
             sums: Sums::default(),
+            scopes: Cow::Borrowed(&[]),
             incarnation: None,
             views: Cow::Borrowed(&[]),
         }
@@ -290,6 +358,31 @@ pub trait Store {
         after: u64,
         visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
     ) -> Result<Head, StoreError>;
+
+    /// As [`Store::changes`], of one scope alone: visits its rows, and what has left it, at equal seqs rows first. The
+    /// digest of the head that it returns is the scope's.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn changes_in(
+        &self,
+        scope: &str,
+        after: u64,
+        visit: &mut dyn FnMut(ScopeChange<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError>;
+
+    /// The scopes with a name that have registers, sorted, each with its digest. What is left of the store's digest is
+    /// that of the scope without a name.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn scopes(&self) -> Result<Vec<(String, Digest)>, StoreError>;
+
+    /// The scopes that an entity has left, as far as that is remembered, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, StoreError>;
 
     /// The kinds that have rows, sorted.
     ///

@@ -12,6 +12,7 @@ mod greeting;
 mod lease;
 mod lost;
 pub mod page;
+mod scoped;
 mod sketch;
 
 use minicbor::{Decode, Encode};
@@ -27,6 +28,7 @@ use greeting::{check_about, check_history, check_token};
 
 pub use cbor::Policies;
 pub use greeting::{About, Auth, Bounds, Hello, Leases, Reset, Welcome};
+pub use scoped::{SCOPES_MAX, Scoped};
 
 /// The protocol version that this library speaks; HELLO offers a range.
 pub const VERSION: u16 = 1;
@@ -110,6 +112,8 @@ pub mod tag {
     pub const FETCH: u8 = 13;
     /// Whole entities that were asked for.
     pub const FETCHED: u8 = 14;
+    /// See [`Frame::Left`](super::Frame::Left).
+    pub const LEFT: u8 = 15;
     /// See [`Frame::Auth`](super::Frame::Auth).
     pub const AUTH: u8 = 16;
     /// See [`Frame::Window`](super::Frame::Window).
@@ -121,6 +125,10 @@ pub mod tag {
     pub const REPAIR: u8 = 19;
     /// See [`Frame::Cut`](super::Frame::Cut) and [`Frame::Collected`](super::Frame::Collected).
     pub const LEASE: u8 = 22;
+    /// See [`Frame::Denied`](super::Frame::Denied).
+    pub const DENIED: u8 = 20;
+    /// A frame of the subscription of one scope, see [`Scoped`](super::Scoped).
+    pub const SCOPED: u8 = 21;
     /// Types from here on may be ignored.
     pub const OPTIONAL: u8 = 128;
     /// See [`Frame::Lost`](super::Frame::Lost).
@@ -282,7 +290,20 @@ pub enum Frame {
     },
     /// The authority has collected entities, by kind and id: the receiver drops what it holds of them. The next page goes
     /// past that.
-    Collected(Vec<(String, String)>),
+    Collected {
+        /// With which of its seqs.
+        seq: u64,
+        /// Which.
+        entities: Vec<(String, String)>,
+    },
+    /// Entities, by kind and id, that have left the scope, and are in none now that the receiver subscribes to.
+    Left(Vec<(String, String)>),
+    /// The subscription in this slot is over. From an authority: the scope may not be read, or not any more. From a
+    /// client: it is not wanted any more.
+    Denied {
+        /// Which.
+        slot: u32,
+    },
     /// The authority tells which writes of a replica of the receiver lost to one that had not seen them. Who does not
     /// know the frame is told again at every connection.
     Lost(Losses),
@@ -329,12 +350,17 @@ impl Frame {
                 out.varint(*taken);
             }
             Self::Auth(auth) => cbor::put(&mut out, tag::AUTH, auth),
-            Self::Fetch(entities) => fetch::put(entities, &mut out),
+            Self::Fetch(entities) => fetch::put(tag::FETCH, entities, &mut out),
             Self::AskSketch { count } => sketch::put_ask(*count, &mut out),
             Self::Sketch(symbols) => sketch::put(symbols, &mut out),
             Self::Lacks(keys) => sketch::put_lacks(keys, &mut out),
             Self::Cut { seq } => lease::put_cut(*seq, &mut out),
-            Self::Collected(entities) => lease::put_collected(entities, &mut out),
+            Self::Collected { seq, entities } => lease::put_collected(*seq, entities, &mut out),
+            Self::Left(entities) => fetch::put(tag::LEFT, entities, &mut out),
+            Self::Denied { slot } => {
+                out.push(tag::DENIED);
+                out.varint(u64::from(*slot));
+            }
             Self::Lost(losses) => lost::put(losses, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
@@ -389,6 +415,8 @@ impl Frame {
             tag::FETCH => fetch::read(&mut reader).map(Self::Fetch),
             tag::SKETCH => sketch::read(&mut reader),
             tag::LEASE => lease::read(&mut reader),
+            tag::LEFT => fetch::read(&mut reader).map(Self::Left),
+            tag::DENIED => scoped::read_slot(&mut reader).map(|slot| Self::Denied { slot }),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
             tag::HEARD => lost::read_heard(&mut reader),
             tag::OPTIONAL.. => return Ok(Self::Ignored),
@@ -411,6 +439,9 @@ fn name(tag: u8) -> &'static str {
         tag::FETCH => "FETCH",
         tag::SKETCH => "SKETCH",
         tag::LEASE => "LEASE",
+        tag::LEFT => "LEFT",
+        tag::DENIED => "DENIED",
+        tag::SCOPED => "SCOPED",
         tag::LOST => "LOST",
         tag::HEARD => "HEARD",
         _ => "frame",

@@ -6,6 +6,7 @@
 mod collect;
 mod derive;
 mod evict;
+mod scope;
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -20,11 +21,15 @@ use crate::conflict::{Conflict, Witness};
 use crate::register::{REGISTER_BYTES_MAX, Register};
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
-use crate::store::{CommitError, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table};
+use crate::scope::Scopes;
+use crate::store::{
+    CommitError, Move, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table,
+};
 
 pub(crate) use collect::Drop;
 pub(crate) use derive::{Derivation, Derived, ViewRow};
 pub(crate) use evict::Left;
+use scope::{HasMoved, Scoped};
 
 /// One transaction's staged rows.
 #[derive(Debug)]
@@ -64,6 +69,12 @@ pub(crate) struct Ruled<'s> {
     pub(crate) tells: bool,
     /// What is kept beside the rows, if anything is.
     pub(crate) derived: Option<&'s Derived>,
+    /// Where scopes stand, if any kind has one.
+    pub(crate) scopes: Option<&'s Scopes>,
+    /// Whether others have to be told what has left a scope.
+    pub(crate) tells_left: bool,
+    /// Whether what is not held may be in a scope that is not followed here.
+    pub(crate) is_partial: bool,
 }
 
 /// Memory that one transaction after the other uses.
@@ -84,6 +95,10 @@ pub(crate) struct Staged<'s> {
     watch: Option<&'s Watch>,
     /// What has changed since the rules were asked.
     dirt: Dirt,
+    /// Where it is, once it is changed, if its kind has scopes.
+    scope: Option<Box<Scoped>>,
+    /// It is taken out of the store.
+    leaves: bool,
 }
 
 impl Staged<'_> {
@@ -256,6 +271,8 @@ impl<'s, S: Store> Work<'s, S> {
             shown_changed: false,
             watch: self.rules.rules.and_then(|rules| rules.watch(kind)),
             dirt: Dirt::default(),
+            scope: None,
+            leaves: false,
         });
         let at = At(self.entities.len() - 1);
         if !self.index.is_empty() {
@@ -396,17 +413,21 @@ impl<'s, S: Store> Work<'s, S> {
             let before = self.alias(&kind, &id)?;
             self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
         }
+        self.note_scope(at)?;
+        self.note_named(at, changes);
         self.note_before(at, changes)?;
         let mut rest = changes;
         while let Some((first, _)) = rest.first() {
             let index = self.chunk(at, first.as_ref())?;
             let mut scratch = std::mem::take(&mut self.scratch);
             let witness = self.witness.take();
+            let scopes = self.rules.scopes;
             let staged = self.staged_mut(at);
             let Some(chunk) = staged.chunks.get(index) else { break };
             let mut digested = Digested::new(&mut scratch.hashing, staged.kind(), staged.id());
             digested.witness = witness.as_deref();
             digested.watch = staged.watch;
+            digested.scope = scopes.and_then(|scopes| scopes.address(staged.kind()));
             let outcome = chunk.row().and_then(|row| {
                 let here = rest.iter().take_while(|(address, _)| row.holds(address.as_ref())).count();
                 let now = rest.get(..here).unwrap_or_default();
@@ -433,6 +454,9 @@ impl<'s, S: Store> Work<'s, S> {
             }
             rest = rest.get(here..).unwrap_or_default();
             staged.shown_changed |= applied.shown_changed;
+            if let Some(scope) = &mut staged.scope {
+                scope.sums.add(sums);
+            }
             for (piece, (start, bytes)) in applied.rows.into_iter().enumerate() {
                 if piece == 0 {
                     if let Some(chunk) = staged.chunks.get_mut(index) {
@@ -491,6 +515,7 @@ impl<'s, S: Store> Work<'s, S> {
         self.settle_losses()?;
         self.sway_those_at_hand()?;
         let derivation = self.derive()?;
+        let divided = self.settle_scopes()?;
         let index = std::mem::take(&mut self.entered).into_iter();
         let mut finished = Finished {
             index: index
@@ -504,6 +529,8 @@ impl<'s, S: Store> Work<'s, S> {
             clashes: self.clashes,
             losses: self.losses,
             sums: self.sums,
+            moves: divided.moves,
+            scopes: divided.sums,
             scratch: self.scratch,
         };
         for staged in self.entities {
@@ -516,7 +543,12 @@ impl<'s, S: Store> Work<'s, S> {
                     bytes: if chunk.written { Some(chunk.bytes.into_owned()) } else { None },
                 });
             }
-            finished.entities.push((staged.names, staged.shown_changed));
+            finished.entities.push(FinishedEntity {
+                names: staged.names,
+                shown_changed: staged.shown_changed,
+                scope: staged.scope.map(|scope| scope.after),
+                leaves: staged.leaves,
+            });
         }
         Ok(finished)
     }
@@ -526,11 +558,13 @@ impl<'s, S: Store> Work<'s, S> {
 #[derive(Debug)]
 pub(crate) struct Finished {
     rows: SmallVec<[FinishedRow; 1]>,
-    /// Each with whether its view changed.
-    entities: SmallVec<[(Names, bool); 1]>,
+    entities: SmallVec<[FinishedEntity; 1]>,
     pub(crate) clashes: Vec<Stamp>,
     pub(crate) losses: Vec<Conflict>,
     pub(crate) sums: Sums,
+    moves: Vec<HasMoved>,
+    /// What is added to the digests of scopes with a name.
+    scopes: BTreeMap<String, Sums>,
     pub(crate) scratch: Scratch,
     /// Changes of the rules' index.
     pub(crate) index: Vec<RecordWrite>,
@@ -540,6 +574,23 @@ pub(crate) struct Finished {
     swayed: BTreeSet<usize>,
     /// What is kept beside the rows.
     pub(crate) derivation: Option<Derivation>,
+}
+
+#[derive(Debug)]
+struct FinishedEntity {
+    names: Names,
+    shown_changed: bool,
+    /// Where it is, if its kind has scopes.
+    scope: Option<String>,
+    /// Its rows are removed.
+    leaves: bool,
+}
+
+/// The rows of a commit.
+#[derive(Debug)]
+pub(crate) struct FinishedRows<'f> {
+    pub(crate) read: Vec<RowRead<'f>>,
+    pub(crate) written: Vec<RowWrite<'f>>,
 }
 
 #[derive(Debug)]
@@ -554,14 +605,26 @@ struct FinishedRow {
 impl Finished {
     /// Kind and id of the entities whose registers changed.
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&str, &str)> {
-        let changed = self.entities.iter().filter(|(_, changed)| *changed);
-        changed.map(|(names, _)| (names.kind(), names.id()))
+        let changed = self.entities.iter().filter(|entity| entity.shown_changed);
+        changed.map(|entity| (entity.names.kind(), entity.names.id()))
     }
 
     /// Kind and id of the other entities that rules may show otherwise now.
     pub(crate) fn swayed(&self) -> impl Iterator<Item = (&str, &str)> {
         let swayed = self.swayed.iter().filter_map(|at| self.entities.get(*at));
-        swayed.filter(|(_, changed)| !changed).map(|(names, _)| (names.kind(), names.id()))
+        let swayed = swayed.filter(|entity| !entity.shown_changed);
+        swayed.map(|entity| (entity.names.kind(), entity.names.id()))
+    }
+
+    /// Kind and id of the entities whose rows are removed.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = (&str, &str)> {
+        let leaving = self.entities.iter().filter(|entity| entity.leaves);
+        leaving.map(|entity| (entity.names.kind(), entity.names.id()))
+    }
+
+    /// Whether any entity is taken out of the store.
+    pub(crate) fn removes(&self) -> bool {
+        self.entities.iter().any(|entity| entity.leaves)
     }
 
     /// Whether a rule was asked about anything.
@@ -569,24 +632,54 @@ impl Finished {
         !self.swayed.is_empty()
     }
 
-    /// How many rows there are to write.
-    pub(crate) fn written(&self) -> u64 {
-        self.rows.iter().filter(|row| row.bytes.is_some()).count() as u64
+    fn leaves(&self, row: &FinishedRow) -> bool {
+        self.entities.get(row.entity).is_some_and(|entity| entity.leaves)
     }
 
-    /// The rows that were only read, and those to write.
-    pub(crate) fn rows(&self) -> (Vec<RowRead<'_>>, Vec<RowWrite<'_>>) {
-        let (mut reads, mut rows) = (Vec::new(), Vec::with_capacity(self.rows.len()));
+    /// How many rows there are to write and to remove.
+    pub(crate) fn written(&self) -> u64 {
+        let is_written = |row: &&FinishedRow| row.bytes.is_some() && (row.seq > 0 || !self.leaves(row));
+        self.rows.iter().filter(is_written).count() as u64
+    }
+
+    /// The rows that were only read, those to write, and those to remove.
+    pub(crate) fn rows(&self) -> FinishedRows<'_> {
+        let written = Vec::with_capacity(self.rows.len());
+        let mut rows = FinishedRows { read: Vec::new(), written };
         for row in &self.rows {
-            let Some((names, _)) = self.entities.get(row.entity) else { continue };
-            let (kind, id) = (names.kind(), names.id());
+            let Some(entity) = self.entities.get(row.entity) else { continue };
+            let (kind, id) = (entity.names.kind(), entity.names.id());
             let read = RowRead { kind, id, start: Cow::Borrowed(&row.start), seq: row.seq, place: row.place };
             match &row.bytes {
-                None => reads.push(read),
-                Some(bytes) => rows.push(RowWrite { row: read, bytes: Cow::Borrowed(bytes) }),
+                Some(_) if entity.leaves && row.seq == 0 => rows.read.push(read),
+                Some(bytes) => {
+                    let scope = entity.scope.as_deref().unwrap_or_default();
+                    let bytes = if entity.leaves { &[] } else { bytes.as_slice() };
+                    rows.written.push(RowWrite { row: read, bytes: Cow::Borrowed(bytes), scope });
+                }
+                _ => rows.read.push(read),
             }
         }
-        (reads, rows)
+        rows
+    }
+
+    /// The entities that move from one scope to another.
+    pub(crate) fn moves(&self) -> Vec<Move<'_>> {
+        let moves = self.moves.iter().filter_map(|moved| {
+            let entity = self.entities.get(moved.at)?;
+            Some(Move {
+                kind: entity.names.kind(),
+                id: entity.names.id(),
+                from: moved.from.as_deref(),
+                to: entity.scope.as_deref().unwrap_or_default(),
+            })
+        });
+        moves.collect()
+    }
+
+    /// What is added to the digests of scopes with a name.
+    pub(crate) fn scopes(&self) -> Vec<(&str, Sums)> {
+        self.scopes.iter().map(|(scope, sums)| (scope.as_str(), *sums)).collect()
     }
 }
 

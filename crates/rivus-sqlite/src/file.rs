@@ -156,7 +156,7 @@ pub(crate) fn newest() -> i64 {
 }
 
 /// Each brings a file from the format of its index to the next.
-const MIGRATIONS: [fn(&Connection) -> rusqlite::Result<()>; 1] = [create];
+const MIGRATIONS: [fn(&Connection) -> rusqlite::Result<()>; 2] = [create, divide];
 
 /// Numbers of 64 bits are kept as the signed number of the same bits; sums of 128 bits as 16 bytes, big-endian.
 fn create(conn: &Connection) -> rusqlite::Result<()> {
@@ -187,6 +187,30 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
          ) STRICT;
          INSERT INTO head VALUES (1, 0, 0, zeroblob(16), zeroblob(16), 0);
          CREATE TABLE incarnation (first INTEGER PRIMARY KEY, id INTEGER NOT NULL) STRICT;",
+    )
+}
+
+/// Format 2: rows are in scopes. One order of changes for all of them, and one for each that has a name.
+fn divide(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "DROP INDEX entity_seq;
+         CREATE UNIQUE INDEX entity_seq ON entity (seq);
+         CREATE INDEX entity_scope ON entity (scope, seq) WHERE scope <> 0;
+         CREATE TABLE scope (
+             number INTEGER PRIMARY KEY CHECK (number > 0),
+             name TEXT NOT NULL UNIQUE,
+             shown BLOB NOT NULL CHECK (length(shown) = 16),
+             confirmed BLOB NOT NULL CHECK (length(confirmed) = 16),
+             count INTEGER NOT NULL
+         ) STRICT;
+         CREATE TABLE departed (
+             scope INTEGER NOT NULL,
+             kind TEXT NOT NULL,
+             id TEXT NOT NULL,
+             seq INTEGER NOT NULL CHECK (seq > 0),
+             PRIMARY KEY (scope, kind, id)
+         ) STRICT, WITHOUT ROWID;
+         CREATE INDEX departed_seq ON departed (scope, seq);",
     )
 }
 

@@ -13,6 +13,7 @@
 mod fault;
 mod file;
 mod lead;
+mod scopes;
 mod slot;
 mod store;
 #[cfg(test)]
@@ -163,7 +164,7 @@ impl SqliteStore {
                 findings.push(finding);
             }
         }
-        let beyond = "SELECT count(*) FROM entity WHERE scope = 0 AND seq > (SELECT seq FROM head)";
+        let beyond = "SELECT count(*) FROM entity WHERE seq > (SELECT seq FROM head)";
         let beyond: i64 = self.conn.query_row(beyond, [], |row| row.get(0))?;
         if beyond > 0 {
             findings.push(format!("{beyond} rows have a seq above the head"));

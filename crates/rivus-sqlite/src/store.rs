@@ -6,12 +6,12 @@ use std::ops::ControlFlow;
 use rivus_core::id::Incarnation;
 use rivus_core::store::{
     Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, Record, RecordKey, RecordRead,
-    RecordWrite, Store, StoreError, Table,
+    RecordWrite, ScopeChange, Store, StoreError, Table,
 };
 use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use crate::{SqliteStore, views};
+use crate::{SqliteStore, scopes, views};
 
 impl Store for SqliteStore {
     fn head(&self) -> Result<Head, StoreError> {
@@ -57,6 +57,29 @@ impl Store for SqliteStore {
             Ok(head)
         };
         snapshot(&self.conn, read).map_err(|error| self.fault(&error))
+    }
+
+    fn changes_in(
+        &self,
+        scope: &str,
+        after: u64,
+        visit: &mut dyn FnMut(ScopeChange<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError> {
+        let read = |conn: &Connection| {
+            let head = head(conn)?;
+            let digest = scopes::digest(conn, scope, head.digest)?;
+            scopes::changes(conn, scope, after, visit)?;
+            Ok(Head { digest, ..head })
+        };
+        snapshot(&self.conn, read).map_err(|error| self.fault(&error))
+    }
+
+    fn scopes(&self) -> Result<Vec<(String, Digest)>, StoreError> {
+        scopes::named(&self.conn).map_err(|error| self.fault(&error))
+    }
+
+    fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, StoreError> {
+        scopes::left_by(&self.conn, kind, id).map_err(|error| self.fault(&error))
     }
 
     fn kinds(&self) -> Result<Vec<String>, StoreError> {
@@ -187,11 +210,11 @@ fn head(conn: &Connection) -> rusqlite::Result<Head> {
     Ok(head)
 }
 
-fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {
+pub(crate) fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r str> {
     typed(column, row.get_ref(column)?.as_str())
 }
 
-fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
+pub(crate) fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
     typed(column, row.get_ref(column)?.as_blob())
 }
 
@@ -214,6 +237,7 @@ fn commit(conn: &mut Connection, batch: Batch<'_>) -> rusqlite::Result<Option<u6
         }
     }
     let Some(seq) = write_rows(&transaction, &batch, before.seq)? else { return Ok(None) };
+    scopes::commit(&transaction, &batch, seq)?;
     if let Some(incarnation) = batch.incarnation.filter(|_| seq > before.seq) {
         let first = (before.seq + 1).cast_signed();
         transaction.prepare_cached(OPEN)?.execute((first, incarnation.0.cast_signed()))?;
@@ -259,7 +283,12 @@ fn write_rows(conn: &Connection, batch: &Batch<'_>, mut seq: u64) -> rusqlite::R
             let old = row.seq.cast_signed();
             conn.prepare_cached(DELETE)?.execute(params![row.kind, row.id, &*row.start, old])?
         } else if row.seq == 0 {
-            insert.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes])?
+            let scope = scopes::enter(conn, write.scope)?;
+            insert.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes, scope])?
+        } else if !batch.moves.is_empty() {
+            let (scope, old) = (scopes::enter(conn, write.scope)?, row.seq.cast_signed());
+            let mut moved = conn.prepare_cached(UPDATE_MOVED)?;
+            moved.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes, old, scope])?
         } else if row.place == Place::default() {
             let old = row.seq.cast_signed();
             update.execute(params![row.kind, row.id, &*row.start, new, &*write.bytes, old])?
@@ -299,7 +328,7 @@ const HEAD: &str = "SELECT seq, high_water, shown, confirmed, count FROM head";
 const INCARNATIONS: &str = "SELECT id, first FROM incarnation ORDER BY first";
 const LOAD: &str = "SELECT start, seq, state, rowid FROM entity
     WHERE kind = ?1 AND id = ?2 AND start <= ?3 ORDER BY start DESC LIMIT 1";
-const CHANGES: &str = "SELECT kind, id, seq, state FROM entity WHERE scope = 0 AND seq > ?1 ORDER BY seq";
+const CHANGES: &str = "SELECT kind, id, seq, state FROM entity WHERE seq > ?1 ORDER BY seq";
 /// Steps from kind to kind; a plain DISTINCT would go through every entity.
 const KINDS: &str = "WITH RECURSIVE step (kind) AS (
         SELECT min(kind) FROM entity
@@ -312,12 +341,14 @@ const RECORD: &str = "SELECT value FROM record WHERE tab = ?1 AND key = ?2";
 const LAST_RECORD: &str =
     "SELECT key, value FROM record WHERE tab = ?1 AND key < ?2 ORDER BY key DESC LIMIT 1";
 const SEQ: &str = "SELECT seq FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3";
-const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VALUES (0, ?1, ?2, ?3, ?4, ?5)
+const INSERT: &str = "INSERT INTO entity (scope, kind, id, start, seq, state) VALUES (?6, ?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (kind, id, start) DO NOTHING";
 const DELETE: &str = "DELETE FROM entity WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?4";
 const UPDATE: &str =
     "UPDATE entity SET seq = ?4, state = ?5 WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?6";
 const UPDATE_AT: &str = "UPDATE entity SET seq = ?2, state = ?3 WHERE rowid = ?1 AND seq = ?4";
+const UPDATE_MOVED: &str = "UPDATE entity SET seq = ?4, state = ?5, scope = ?7
+    WHERE kind = ?1 AND id = ?2 AND start = ?3 AND seq = ?6";
 const OPEN: &str = "INSERT INTO incarnation (first, id) VALUES (?1, ?2)";
 const MOVE_HEAD: &str =
     "UPDATE head SET seq = ?1, high_water = ?2, shown = ?3, confirmed = ?4, count = ?5 WHERE one = 1";

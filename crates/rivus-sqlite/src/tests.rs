@@ -31,7 +31,7 @@ fn open(path: &Path) -> SqliteStore {
 
 fn row<'b>(id: &'b str, seq: u64, bytes: &[u8]) -> Batch<'b> {
     let row = RowRead { kind: "task", id, start: Vec::new().into(), seq, place: Place::default() };
-    Batch { rows: vec![RowWrite { row, bytes: bytes.to_vec().into() }].into(), ..Batch::default() }
+    Batch { rows: vec![RowWrite { row, bytes: bytes.to_vec().into(), scope: "" }].into(), ..Batch::default() }
 }
 
 /// A store with one of everything.

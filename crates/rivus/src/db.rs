@@ -16,7 +16,7 @@ use rivus_core::view::View;
 
 use crate::shared::{Locked, Shared};
 use crate::status::each_id;
-use crate::{Builder, Entity, Error, Fields, Status, Subscription, Transaction};
+use crate::{Builder, Entity, Error, Fields, ScopeStatus, Status, Subscription, Transaction};
 
 /// A handle of a local database. Clone it freely: all clones are one database, for any number of threads.
 ///
@@ -472,6 +472,14 @@ impl Db {
     /// ```
     pub fn status(&self) -> Result<Status, Error> {
         Ok(Status::of(&*self.lock()?, self.shared.clock.now())?)
+    }
+
+    /// The scopes with a name that are held here, and all that are followed by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn scopes(&self) -> Result<Vec<ScopeStatus>, Error> {
+        Ok(crate::status::scopes_of(&*self.lock()?)?)
     }
 
     /// How many fields, and lives of kinds, other programs have declared for this database and this one has not: it may

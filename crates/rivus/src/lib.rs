@@ -84,7 +84,7 @@ pub use rivus_core::journal::{Change as LogChange, Entry as LogEntry, Keep as Jo
 pub use rivus_core::projection::{Column, Holds, Layout, Projection, ProjectionError};
 pub use rivus_core::replica::{
     CandidateExplanation, CollectError, Edited, Event, EvictError, Evicted, Explanation, FieldExplanation,
-    Origin, RegisterExplanation, Rejected, Unresolved, Verification,
+    Kept, Origin, RegisterExplanation, Rejected, Unresolved, Verification,
 };
 pub use rivus_core::rules::{self, Overlay};
 pub use rivus_core::schema::{
@@ -121,7 +121,7 @@ pub use crate::reference::{Ref, Refers};
 pub use crate::rejections::{Blocked, Rejection};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
-pub use crate::status::{AuthorityStatus, LeaseStatus, Status};
+pub use crate::status::{AuthorityStatus, LeaseStatus, ScopeStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;
 

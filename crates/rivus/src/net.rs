@@ -23,6 +23,7 @@ mod remote;
 mod renewal;
 mod report;
 mod rounds;
+pub(crate) mod scopes;
 mod state;
 #[cfg(feature = "tls")]
 mod tls;

@@ -1,6 +1,8 @@
 //! What a database says of itself.
 
 use rivus_core::clock::Millis;
+use std::collections::{BTreeMap, BTreeSet};
+
 use rivus_core::replica::Replica;
 use rivus_core::store::{Store, StoreError};
 use serde::Serialize;
@@ -36,6 +38,8 @@ pub struct Status {
     pub evicted: usize,
     /// How many registers of theirs are at the hub alone.
     pub evicted_registers: u64,
+    /// The scopes that are held here or followed, sorted; none if no kind has a scope.
+    pub scopes: Vec<ScopeStatus>,
     /// How many edits wait for the authority's verdict.
     pub pending: usize,
     /// When the oldest of them was made, in ms since 1970.
@@ -80,6 +84,47 @@ pub struct LeaseStatus {
     pub held_by: Option<String>,
 }
 
+/// One scope of a database; see [`Db::scopes`](crate::Db::scopes).
+///
+/// ```
+/// # use rivus::{Db, Schema};
+/// let schema = Schema::builder().kind("note", |k| k.value("list").scope("list")).build()?;
+/// let db = Db::memory(schema)?;
+/// db.put("note", "n1", [("list", "home".into())])?;
+/// let scopes = db.scopes()?;
+/// assert_eq!((scopes[0].name.as_str(), scopes[0].registers), ("home", 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ScopeStatus {
+    /// Its name; empty for the default scope.
+    pub name: String,
+    /// How many registers of it are confirmed here.
+    pub registers: u64,
+    /// The digest of those, in hexadecimal.
+    pub digest: String,
+    /// Whether it is followed by name.
+    pub followed: bool,
+}
+
+/// The scopes that are held or followed.
+pub(crate) fn scopes_of(replica: &Replica<AnyStore>) -> Result<Vec<ScopeStatus>, StoreError> {
+    let held = replica.scopes()?.into_iter().map(|(name, _)| name);
+    let followed = match replica.identity().authority {
+        Some(authority) => replica.cursors_in(authority.store)?,
+        None => BTreeMap::new(),
+    };
+    let names: BTreeSet<String> = held.chain(followed.keys().cloned()).collect();
+    let status = |name: String| {
+        let digest = replica.digest_of(&name)?;
+        let followed = followed.contains_key(&name);
+        let (registers, digest) = (digest.count, format!("{:032x}", digest.confirmed));
+        Ok(ScopeStatus { name, registers, digest, followed })
+    };
+    names.into_iter().map(status).collect()
+}
+
 /// What a database knows of its authority.
 ///
 /// ```
@@ -121,6 +166,7 @@ impl Status {
             entities: entities.saturating_sub(evicted.entities),
             evicted: evicted.entities,
             evicted_registers: evicted.registers,
+            scopes: scopes_of(replica)?,
             pending,
             pending_since_ms: since.map(|since| since.0),
             blocked: replica.blocked()?.len(),

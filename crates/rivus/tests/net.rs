@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use futures_util::StreamExt;
-use rivus::{Db, Entity, Error, Event, HubOptions, Origin, Phase, Remote, Schema, SyncError};
+use rivus::{
+    Access, Db, Entity, Error, Event, HubOptions, OnGone, Origin, Phase, Presence, Remote, Schema, Shown,
+    SyncError, Value,
+};
 
 type Result<T = ()> = std::result::Result<T, Error>;
 
@@ -224,5 +230,166 @@ async fn what_a_device_evicts_it_fetches_again_over_a_socket() -> Result {
     assert!(matches!(refused, Err(rivus::Error::Sync(rivus::SyncError::CannotFetch))), "{refused:?}");
     served.shutdown().await;
     peer.shutdown().await;
+    Ok(())
+}
+
+fn open_lists() -> Db {
+    let note = |kind: rivus::KindBuilder| kind.value("list").scope("list").value("text");
+    Db::memory(Schema::builder().kind("note", note).build().unwrap()).unwrap()
+}
+
+fn put_in(db: &Db, id: &str, list: &str) {
+    db.put("note", id, [("list", list.into()), ("text", "x".into())]).unwrap();
+}
+
+fn ids(db: &Db) -> Vec<String> {
+    db.views("note").unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
+/// Waits for the event that an entity has come or gone.
+async fn wait_for(events: &mut rivus::Subscription, id: &str, is_right: impl Fn(Origin) -> bool) {
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if matches!(&event, Event::Changed { id: of, origin, .. } if of == id && is_right(*origin)) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_follows_scopes_by_name_and_more_or_fewer_while_connected() -> Result {
+    let (hub, phone) = (open_lists(), open_lists());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    for (id, list) in [("h", "home"), ("w", "work"), ("g", "garden")] {
+        put_in(&hub, id, list);
+    }
+    let mut events = phone.subscribe();
+    let connection = phone.connect(Remote::new(served.url()).scopes(["home"]));
+    let came = |origin| matches!(origin, Origin::Remote(_));
+    wait_for(&mut events, "h", came).await;
+    connection.synced().await?;
+    assert_eq!(ids(&phone), ["h"]);
+    connection.subscribe("work")?;
+    wait_for(&mut events, "w", came).await;
+    // It moves on the hub: to where it is followed, and from there.
+    hub.put("note", "g", [("list", "home".into())])?;
+    wait_for(&mut events, "g", came).await;
+    hub.put("note", "g", [("list", "garden".into())])?;
+    wait_for(&mut events, "g", |origin| origin == Origin::Left).await;
+    connection.unsubscribe("home", rivus::Kept::No)?;
+    wait_for(&mut events, "h", |origin| origin == Origin::Left).await;
+    assert_eq!(ids(&phone), ["w"]);
+    let followed: Vec<_> = phone.scopes()?.into_iter().filter(|s| s.followed).map(|s| s.name).collect();
+    assert_eq!(followed, ["work"]);
+    assert_eq!(hub.scopes()?.len(), 3, "nothing is deleted at the hub");
+    connection.close().await;
+    let whole = phone.connect(served.url().as_str().into());
+    assert!(matches!(whole.subscribe("home"), Err(Error::Sync(SyncError::FollowsEverything))));
+    Ok(())
+}
+
+/// Projects in areas, and tasks in lists, each of which is a scope.
+fn open_tasks() -> Db {
+    let schema = Schema::builder()
+        .kind("project", |kind| {
+            kind.value("area").scope("area").value("name").default_value("name", "unnamed")
+        })
+        .kind("task", |kind| {
+            kind.value("list").scope("list").value("project").reference(
+                "known",
+                "project",
+                "project",
+                OnGone::Nullify,
+            )
+        });
+    Db::memory(schema.build().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_to_what_is_in_another_scope_shows_as_it_is_and_is_fetched_on_demand() -> Result {
+    let (hub, phone) = (open_tasks(), open_tasks());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    hub.put("project", "p", [("area", "work".into())])?;
+    hub.put("task", "t", [("list", "home".into()), ("project", "p".into())])?;
+    hub.put("task", "u", [("list", "home".into()), ("project", "nobody".into())])?;
+    let home = Remote::new(served.url()).scopes(["home"]);
+    phone.sync(&home).await?;
+    let project = |db: &Db, id: &str| match db.view("task", id).unwrap().unwrap().fields.get("project") {
+        Some(Shown::Value(value)) => Some(value.clone()),
+        _ => None,
+    };
+    assert_eq!(project(&phone, "t"), Some("p".into()), "it is not taken for gone");
+    assert_eq!(phone.presence("project", "p")?, Presence::Referenced);
+    assert_eq!(phone.view("project", "p")?, None, "nothing stands in for it, no default either");
+    assert_eq!(phone.presence("project", "q")?, Presence::Absent, "nobody names it");
+    let fetched = phone.fetch(&home, &[("project", "p"), ("project", "nobody")]).await?;
+    assert_eq!((fetched.entities, fetched.missing.len()), (1, 1));
+    assert_eq!(phone.presence("project", "p")?, Presence::Alive);
+    assert_eq!(phone.view("project", "p")?, hub.view("project", "p")?);
+    assert_eq!(project(&phone, "u"), Some("nobody".into()), "it may be somewhere");
+    // Who has read everything knows what is not there.
+    phone.sync(&served.url().as_str().into()).await?;
+    assert_eq!(phone.presence("project", "nobody")?, Presence::Absent);
+    assert_eq!(project(&phone, "u"), Some(Value::Null));
+    assert_eq!(project(&phone, "u"), project(&hub, "u"));
+    Ok(())
+}
+
+/// Lets everybody do everything with the scopes that are named, and nobody anything else.
+fn within(scopes: &Arc<Mutex<BTreeSet<String>>>) -> HubOptions {
+    let scopes = Arc::clone(scopes);
+    let allows = move |_: &str, _: Access, scope: &str| scopes.lock().unwrap().contains(scope);
+    HubOptions::open().authorizer(allows)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_sent_when_access_ended_is_listed_exported_and_done_once_it_is_back() -> Result {
+    let (hub, phone) = (open_lists(), open_lists());
+    let granted = Arc::new(Mutex::new(["home".to_owned(), "work".to_owned()].into()));
+    let served = hub.serve("127.0.0.1:0", within(&granted)).await?;
+    for (id, list) in [("h", "home"), ("w", "work")] {
+        put_in(&hub, id, list);
+    }
+    let both = Remote::new(served.url()).scopes(["home", "work"]);
+    phone.sync(&both).await?;
+    assert_eq!(ids(&phone), ["h", "w"]);
+    phone.put("note", "w", [("text", "unsent".into())])?;
+    granted.lock().unwrap().remove("work");
+    let mut events = phone.subscribe();
+    let report = phone.sync(&both).await?;
+    assert_eq!(report.denied, ["work"]);
+    assert_eq!(report.pushed.rejected.get("SCOPE"), Some(&1));
+    assert_eq!(ids(&phone), ["h"], "what was synced has left");
+    let (mut denied, mut revoked) = (0, 0);
+    while denied + revoked < 2 {
+        match events.next().await.unwrap().unwrap() {
+            Event::Denied { scope } if scope == "work" => denied += 1,
+            Event::Revoked { scope, entities: 1 } if scope == "work" => revoked += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((denied, revoked), (1, 1));
+    let exported = serde_json::to_string(&phone.export_pending()?).unwrap();
+    assert!(exported.contains("unsent"), "{exported}");
+    let rejections = phone.rejections()?;
+    assert_eq!((rejections.len(), rejections[0].id.as_str()), (1, "w"));
+    granted.lock().unwrap().insert("work".to_owned());
+    phone.sync(&both).await?;
+    phone.retry_rejected(rejections[0].key)?;
+    phone.sync(&both).await?;
+    assert_eq!(hub.view("note", "w")?, phone.view("note", "w")?);
+    assert_eq!(phone.rejections()?.len(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_are_had_from_an_authority_alone() -> Result {
+    let (hub, phone) = (open_lists(), open_lists());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open().as_peer()).await?;
+    let error = phone.sync(&Remote::new(served.url()).scopes(["home"])).await.unwrap_err();
+    assert!(error.to_string().contains("from an authority alone"), "{error}");
+    let many = (0..65).map(|n| n.to_string());
+    let error = phone.sync(&Remote::new(served.url()).scopes(many)).await.unwrap_err();
+    assert!(matches!(error, Error::Sync(SyncError::TooManyScopes(_))), "{error}");
     Ok(())
 }

@@ -9,6 +9,21 @@ use crate::value;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EditError {
+    /// The entities of one edit are in two scopes.
+    #[error(
+        "the edit would reach into the scope `{one}` ({one_entity}) and into `{two}` ({two_entity}): make an edit of \
+         each"
+    )]
+    Scopes {
+        /// A scope.
+        one: String,
+        /// An entity that is, or would be, in it.
+        one_entity: String,
+        /// Another scope.
+        two: String,
+        /// An entity that is, or would be, in that.
+        two_entity: String,
+    },
     /// The schema does not declare the kind.
     #[error("kind `{kind}` is not declared: add it to the schema")]
     UndeclaredKind {

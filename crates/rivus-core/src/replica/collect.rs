@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::lease::{put_names, read_names};
 use super::{
     Answer, Cut, Delta, Meanwhile, Origin, Pushed, Replica, STALE_RETRIES_MAX, Spot, Verdict, Verdicts,
 };
@@ -248,18 +247,20 @@ impl<S: Store> Replica<S> {
         let head = self.store.head()?;
         let (since, before) = (head.seq, head.digest.count);
         let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
+        let mut marked = Vec::new();
         for (kind, id) in names {
             let at = work.entity(kind, id);
+            let mut scopes = self.store.left_by(kind, id)?;
+            scopes.push(work.scope(at)?);
             if work.newest_seq(at)? > cut || !work.wipe(at, Drop::Confirmed)? {
                 return Err(CommitError::Stale);
             }
+            work.note_gone(at);
+            marked.push(Marked { name: (kind.clone(), id.clone()), scopes });
         }
         let finished = work.finish()?;
         let seq = since + finished.written();
-        let mut records = Vec::new();
-        let mut mark = Vec::new();
-        put_names(&mut mark, names.iter().copied());
-        records.push(RecordWrite::put(Table::Collected, seq.to_be_bytes(), mark));
+        let mut records = vec![mark(seq, &marked)];
         for (kind, id) in names {
             records.push(RecordWrite::put(Table::Collected, by_name(kind, id), seq.to_be_bytes().to_vec()));
         }
@@ -279,10 +280,10 @@ impl<S: Store> Replica<S> {
             let since = self.store.head()?.seq;
             // Whoever follows the rows has to see them empty first.
             let until = cut.min(self.indexed_until()?);
-            let Some((seq, names)) = self.marks_after(0, until, 1)?.pop() else { return Ok(forgotten) };
+            let Some((seq, marked)) = self.marks_after(0, until, 1)?.pop() else { return Ok(forgotten) };
             let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
             let mut records = vec![RecordWrite::remove(Table::Collected, seq.to_be_bytes())];
-            for (kind, id) in &names {
+            for Marked { name: (kind, id), .. } in &marked {
                 let key = by_name(kind, id);
                 // A later collection has a mark of its own.
                 if self.store.record(Table::Collected, &key)?.is_some_and(|at| *at == seq.to_be_bytes()) {
@@ -294,7 +295,7 @@ impl<S: Store> Replica<S> {
             records.push(Marks { floor: seq, ..self.marks()? }.record());
             let meanwhile = Meanwhile::Nothing { since, high_water: None };
             match self.commit(work.finish()?, records, meanwhile, Origin::Local) {
-                Ok(_) => forgotten += names.len(),
+                Ok(_) => forgotten += marked.len(),
                 Err(CommitError::Stale) => {}
                 Err(error) => return Err(error),
             }
@@ -312,13 +313,13 @@ impl<S: Store> Replica<S> {
         Ok(cover.map_err(|_| unreadable("how far the index of the rules goes"))?.map_or(u64::MAX, |c| c.seq))
     }
 
-    /// At most `limit` marks after `after` up to `until`, oldest first, with the names in each.
+    /// At most `limit` marks after `after` up to `until`, oldest first, with what each is of.
     pub(crate) fn marks_after(
         &self,
         after: u64,
         until: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, Vec<Name>)>, StoreError> {
+    ) -> Result<Vec<(u64, Vec<Marked>)>, StoreError> {
         let (mut marks, mut failed) = (Vec::new(), false);
         self.store.records(Table::Collected, &after.saturating_add(1).to_be_bytes(), &mut |key, value| {
             let Ok(seq) = <[u8; 8]>::try_from(key).map(u64::from_be_bytes) else {
@@ -327,8 +328,8 @@ impl<S: Store> Replica<S> {
             if seq > until || marks.len() == limit || key.first() == Some(&BY_NAME) {
                 return ControlFlow::Break(());
             }
-            match read_names(&mut Reader::new(value)) {
-                Ok(names) => marks.push((seq, names)),
+            match Marked::read_all(value) {
+                Ok(marked) => marks.push((seq, marked)),
                 Err(_) => failed = true,
             }
             ControlFlow::Continue(())
@@ -404,14 +405,11 @@ impl<S: Store> Replica<S> {
                         // Somebody has just edited it.
                         return Err(CommitError::Stale);
                     }
-                    held.push((kind.clone(), id.clone()));
+                    held.push(Marked::of(kind, id));
                 }
                 let finished = work.finish()?;
                 if !held.is_empty() {
-                    let mut mark = Vec::new();
-                    put_names(&mut mark, held.iter());
-                    let seq = since + finished.written();
-                    records.push(RecordWrite::put(Table::Collected, seq.to_be_bytes(), mark));
+                    records.push(mark(since + finished.written(), &held));
                 }
                 Ok((finished, records))
             })?;
@@ -447,6 +445,44 @@ impl<S: Store> Replica<S> {
         }
         Ok(refused)
     }
+}
+
+/// An entity under a mark.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Marked {
+    pub(crate) name: Name,
+    /// At an authority: the scopes in which somebody may know it.
+    pub(crate) scopes: Vec<String>,
+}
+
+impl Marked {
+    /// Of a store that nobody is told by.
+    pub(super) fn of(kind: &str, id: &str) -> Self {
+        Self { name: (kind.to_owned(), id.to_owned()), scopes: Vec::new() }
+    }
+
+    fn read_all(mark: &[u8]) -> Result<Vec<Self>, crate::bytes::Cut> {
+        let (mut reader, mut all) = (Reader::new(mark), Vec::new());
+        while !reader.is_empty() {
+            let name = (reader.str()?.to_owned(), reader.str()?.to_owned());
+            let count = reader.count(1)?;
+            let scopes = (0..count).map(|_| Ok(reader.str()?.to_owned())).collect::<Result<_, _>>()?;
+            all.push(Self { name, scopes });
+        }
+        Ok(all)
+    }
+}
+
+/// The mark of a collection that ended with this seq.
+pub(super) fn mark(seq: u64, marked: &[Marked]) -> RecordWrite {
+    let mut value = Vec::new();
+    for Marked { name: (kind, id), scopes } in marked {
+        value.slice(kind.as_bytes());
+        value.slice(id.as_bytes());
+        value.varint(scopes.len() as u64);
+        scopes.iter().for_each(|scope| value.slice(scope.as_bytes()));
+    }
+    RecordWrite::put(Table::Collected, seq.to_be_bytes(), value)
 }
 
 impl Marks {

@@ -1,5 +1,6 @@
 //! What another store sends, as it is joined: entity by entity, some registers at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::row::Change;
@@ -53,6 +54,52 @@ pub struct Incoming<'a> {
 impl Incoming<'_> {
     fn part(&self) -> Part<'_, Arc<[u8]>> {
         Part { kind: &self.kind, id: &self.id, changes: &self.changes }
+    }
+}
+
+/// What another store sends, but for some entities.
+#[derive(Debug)]
+pub(crate) struct Without<'d, D> {
+    pub(crate) delta: &'d D,
+    /// By kind and id.
+    pub(crate) entities: BTreeSet<(String, String)>,
+}
+
+impl<D: Delta> Delta for Without<'_, D> {
+    type Address = D::Address;
+
+    fn each<E>(&self, mut visit: impl FnMut(Part<'_, Self::Address>) -> Result<(), E>) -> Result<(), E> {
+        self.delta.each(|part| {
+            let is_out = self.entities.contains(&(part.kind.to_owned(), part.id.to_owned()));
+            if is_out { Ok(()) } else { visit(part) }
+        })
+    }
+
+    fn latest(&self) -> Option<u64> {
+        self.delta.latest()
+    }
+}
+
+/// What another store sends, of some entities alone.
+#[derive(Debug)]
+pub(crate) struct Only<'d, D> {
+    pub(crate) delta: &'d D,
+    /// By kind and id.
+    pub(crate) entities: &'d BTreeSet<(String, String)>,
+}
+
+impl<D: Delta> Delta for Only<'_, D> {
+    type Address = D::Address;
+
+    fn each<E>(&self, mut visit: impl FnMut(Part<'_, Self::Address>) -> Result<(), E>) -> Result<(), E> {
+        self.delta.each(|part| {
+            let is_in = self.entities.contains(&(part.kind.to_owned(), part.id.to_owned()));
+            if is_in { visit(part) } else { Ok(()) }
+        })
+    }
+
+    fn latest(&self) -> Option<u64> {
+        self.delta.latest()
     }
 }
 

@@ -211,10 +211,15 @@ impl<S: Store> Replica<S> {
             return Ok(Presence::Evicted);
         }
         Ok(match self.view(kind, id)? {
+            None if self.is_partial && self.is_named(kind, id)? => Presence::Referenced,
             None => Presence::Absent,
             Some(view) if view.deleted => Presence::Deleted,
             Some(_) => Presence::Alive,
         })
+    }
+
+    fn is_named(&self, kind: &str, id: &str) -> Result<bool, StoreError> {
+        self.rules().map_or(Ok(false), |rules| self.reading().is_named(rules, kind, id))
     }
 
     pub(super) fn is_evicted(&self, kind: &str, id: &str) -> Result<bool, StoreError> {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::peers::cursor_key;
 use super::{
     Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count,
-    evict, judge,
+    evict, judge, leave,
 };
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
@@ -29,6 +30,15 @@ pub enum Trust {
     Peer,
     /// The authority: taken as it is, but the clock follows only as far as is believable.
     Authority,
+}
+
+/// How far another store is read with what is joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Follows<'c> {
+    /// The scope that is followed by name; none if the whole store is.
+    pub scope: Option<&'c str>,
+    /// Where that stands.
+    pub cursor: Cursor,
 }
 
 /// What a join did.
@@ -64,7 +74,23 @@ impl<S: Store> Replica<S> {
         trust: Trust,
         cursor: Option<Cursor>,
     ) -> Result<Joined, CommitError> {
-        self.join_as(Came::Unasked, now, page, from, trust, cursor)
+        let follows = cursor.map(|cursor| Follows { scope: None, cursor });
+        self.join_as(Came::Unasked, now, page, from, trust, follows)
+    }
+
+    /// As [`Replica::join`], of a page that may be of one scope.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed.
+    pub fn follow_page<D: Delta + ?Sized>(
+        &mut self,
+        now: Millis,
+        page: &D,
+        from: StoreId,
+        trust: Trust,
+        follows: Option<Follows<'_>>,
+    ) -> Result<Joined, CommitError> {
+        self.join_as(Came::Unasked, now, page, Some(from), trust, follows)
     }
 
     /// Joins entities that the authority has handed out whole: those that were evicted are at hand again.
@@ -87,7 +113,7 @@ impl<S: Store> Replica<S> {
         page: &D,
         from: Option<StoreId>,
         trust: Trust,
-        cursor: Option<Cursor>,
+        follows: Option<Follows<'_>>,
     ) -> Result<Joined, CommitError> {
         self.now = now;
         let (machine, now) = (now, self.clock.corrected(now));
@@ -107,7 +133,7 @@ impl<S: Store> Replica<S> {
         let store = self.identity.store;
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
-            if cursor.is_some() && self.identity.store != store {
+            if follows.is_some() && self.identity.store != store {
                 // Another process has found it to be a copy, which reads from zero.
                 return Err(CommitError::Stale);
             }
@@ -118,6 +144,10 @@ impl<S: Store> Replica<S> {
                 work.look_out(self.witness()?);
                 let mut newest = judge::Newest::new();
                 let notes = self.identity.is_authority;
+                let places = self.places(page, (from, follows))?;
+                if let Some(places) = &places {
+                    self.drop_stale(&mut work, places)?;
+                }
                 page.each(|part| {
                     if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
                         return Ok(());
@@ -147,6 +177,9 @@ impl<S: Store> Replica<S> {
                     work.join(at, life, &due)
                 })?;
                 judge::record_all(&self.store, newest, &mut records)?;
+                if let Some(places) = places {
+                    self.note_places(&mut work, places, &mut records)?;
+                }
                 work.finish()
             })?;
             let finished = match staged {
@@ -154,9 +187,11 @@ impl<S: Store> Replica<S> {
                 Err(CommitError::Stale) => continue,
                 Err(error) => return Err(error),
             };
-            if let (Some(cursor), Some(from)) = (cursor, from) {
-                records.push(RecordWrite::put(Table::Cursor, from.0.to_be_bytes(), cursor.encode()));
+            if let (Some(follows), Some(from)) = (follows, from) {
+                self.note_cursor(from, follows, &mut records);
             }
+            let notes = |record: &RecordWrite| record.table == Table::Leaving && record.value.is_some();
+            let notes_leaving = records.iter().any(notes);
             joined.changed = finished.changed().count();
             if let Some(time) = high_water {
                 self.clock.observe(time);
@@ -164,14 +199,12 @@ impl<S: Store> Replica<S> {
             let origin = from.map_or(Origin::Local, Origin::Remote);
             match self.commit(finished, records, Meanwhile::Any, origin) {
                 Ok(_) => {
+                    self.leaving |= notes_leaving;
                     if joined.quarantined > 0 {
                         self.events.push(Event::Quarantined { registers: joined.quarantined, from });
                     }
-                    if let Some(cursor) = cursor
-                        && from.is_some()
-                        && from == self.identity.authority.map(|a| a.store)
-                    {
-                        self.saw = Some(Saw { incarnation: cursor.incarnation, done: cursor.done });
+                    if let (Some(follows), Some(from)) = (follows, from) {
+                        self.has_read(from, follows)?;
                     }
                     self.restamp(machine, page);
                     #[cfg(feature = "canary")]
@@ -185,6 +218,31 @@ impl<S: Store> Replica<S> {
             }
         }
         Err(CommitError::Stale)
+    }
+
+    /// What a commit keeps of how far another store is read.
+    fn note_cursor(&self, from: StoreId, follows: Follows<'_>, records: &mut Vec<RecordWrite>) {
+        let key = cursor_key(from, follows.scope);
+        records.push(RecordWrite::put(Table::Cursor, key, follows.cursor.encode()));
+        if let Some(scope) = follows.scope {
+            self.note_partial(records);
+            if self.leaving {
+                records.push(RecordWrite::remove(Table::Leaving, leave::scope_key(scope)));
+            }
+        }
+    }
+
+    /// Takes over how far another store is read, which is committed.
+    fn has_read(&mut self, from: StoreId, follows: Follows<'_>) -> Result<(), StoreError> {
+        let Follows { scope, cursor } = follows;
+        if self.identity.authority.is_some_and(|authority| authority.store == from) {
+            let saw = Saw { incarnation: cursor.incarnation, done: cursor.done };
+            match scope {
+                None => self.saw = Some(saw),
+                Some(scope) => drop(self.saws.insert(scope.to_owned(), saw)),
+            }
+        }
+        if scope.is_some() { self.set_partial(true) } else { Ok(()) }
     }
 
     /// Joins the registers that were set aside and whose time has come, and says how many.

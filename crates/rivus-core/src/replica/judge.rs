@@ -12,7 +12,7 @@ use super::read::{each_entry, unsettled};
 use super::{
     Delta, Meanwhile, Origin, Part, Proposed, Refusal, Replica, STALE_RETRIES_MAX, Spot, unreadable,
 };
-use crate::address::{Parts, class};
+use crate::address::{LIFE, Parts, class};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Instant, Millis, Stamp};
 use crate::code::Code;
@@ -21,11 +21,9 @@ use crate::id::{ReplicaId, StoreId};
 use crate::identity::Peer;
 use crate::register::{REGISTER_BYTES_MAX, Register, Saw};
 use crate::row::{Change, Row};
+use crate::schema::Life;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
-
-/// The scope that every edit is in.
-const SCOPE: &str = "";
 
 /// What the sender of edits may do.
 #[derive(Clone, Debug)]
@@ -43,7 +41,8 @@ pub struct Principal<'g> {
 /// What is asked about each edit that is well made.
 #[derive(Clone, Copy)]
 pub struct Review<'g> {
-    /// Whether the sender may write into this scope.
+    /// Whether the sender may write into this scope. An edit needs all those in which its entities are, before it and
+    /// after it.
     pub may_write: Option<&'g dyn Fn(&str) -> bool>,
     /// Whether the application takes the edit.
     pub validate: Option<&'g dyn Fn(&Proposed<'_>) -> Result<(), Refusal>>,
@@ -278,7 +277,17 @@ impl<S: Store> Replica<S> {
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);
                 let life = || self.schema.kind(part.kind).map(|kind| kind.life);
-                work.join(at, life, part.changes)
+                work.join(at, life, part.changes)?;
+                let has = |address: &[u8]| part.changes.iter().any(|(a, _)| a.as_ref() == address);
+                if let Some(address) = self.scopes.address(part.kind)
+                    && has(LIFE)
+                    && !has(address)
+                    && life() != Some(Life::EditRevives)
+                {
+                    // Its author did not know it, and created it.
+                    work.note_unnamed(at);
+                }
+                Ok::<_, CommitError>(())
             })?;
             *known = greater(edit.stamp.instant(), *known);
             latest = latest.max(Some(edit.stamp.time));
@@ -297,6 +306,76 @@ impl<S: Store> Replica<S> {
         }
         let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
         Ok(Verdicts { seq, exceptions })
+    }
+
+    /// Why an edit may not be accepted that reaches into a scope where its author may not write. Before the edit an
+    /// entity is where it is with the accepted ones before it.
+    fn misplaced<D: Delta>(
+        &self,
+        work: &mut Work<'_, S>,
+        delta: &D,
+        may_write: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Verdict>, CommitError> {
+        let misplaced = self.entities_misplaced(work, delta, may_write)?;
+        Ok(misplaced.into_iter().next().map(|((kind, id), place)| {
+            let message = match place {
+                Misplaced::Nowhere => {
+                    return refused(Code::SCOPE, "writing is not granted to this account".to_owned());
+                }
+                // Where it is may be nobody's business who cannot write there.
+                Misplaced::Is => format!("{kind} `{id}` is in a scope where writing is not granted"),
+                Misplaced::Goes(scope) => {
+                    format!("{kind} `{id}` would be in the scope `{scope}`, where writing is not granted")
+                }
+            };
+            let spot = Some(Spot { kind, id, field: None });
+            Verdict::Refused { code: Code::SCOPE, message, spot }
+        }))
+    }
+
+    /// The entities of a page that are, or would be, in scopes of which `may` says no.
+    ///
+    /// # Errors
+    /// [`CommitError`] if the store cannot be read.
+    pub(crate) fn misplaced_in<D: Delta>(
+        &self,
+        page: &D,
+        may: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeSet<(String, String)>, CommitError> {
+        Ok(self.entities_misplaced(&mut self.placing(), page, may)?.into_keys().collect())
+    }
+
+    fn entities_misplaced<D: Delta>(
+        &self,
+        work: &mut Work<'_, S>,
+        delta: &D,
+        may: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeMap<(String, String), Misplaced>, CommitError> {
+        // By entity: it comes in several parts, one of which may say where it is to be.
+        let mut places: BTreeMap<(String, String), (Option<String>, Option<String>)> = BTreeMap::new();
+        delta.each(|part| {
+            let place = places.entry((part.kind.to_owned(), part.id.to_owned())).or_default();
+            if self.scopes.address(part.kind).is_none() {
+                return Ok(());
+            }
+            let at = work.entity(part.kind, part.id);
+            if work.is_held(at)? {
+                place.0 = Some(work.scope(at)?);
+            }
+            place.1 = self.scope_named(&part).or(place.1.take());
+            Ok::<_, CommitError>(())
+        })?;
+        let mut misplaced = BTreeMap::new();
+        for (name, (before, named)) in places {
+            let place = match (before, named) {
+                (None, None) if !may("") => Misplaced::Nowhere,
+                (Some(scope), _) if !may(&scope) => Misplaced::Is,
+                (_, Some(scope)) if !may(&scope) => Misplaced::Goes(scope),
+                _ => continue,
+            };
+            misplaced.insert(name, place);
+        }
+        Ok(misplaced)
     }
 
     /// Whether the edit would change nothing.
@@ -333,8 +412,10 @@ impl<S: Store> Replica<S> {
         review: Review<'_>,
         work: &mut Work<'_, S>,
     ) -> Result<Option<Verdict>, CommitError> {
-        if review.may_write.is_some_and(|may_write| !may_write(SCOPE)) {
-            return Ok(Some(refused(Code::SCOPE, "writing is not granted to this account".to_owned())));
+        if let Some(may_write) = review.may_write
+            && let Some(misplaced) = self.misplaced(work, &edit.delta, may_write)?
+        {
+            return Ok(Some(misplaced));
         }
         if let Some(too_large) = too_large(&edit.delta, review) {
             return Ok(Some(too_large));
@@ -449,6 +530,16 @@ impl<S: Store> Replica<S> {
         }
         Ok(())
     }
+}
+
+/// Why an entity may not be written.
+enum Misplaced {
+    /// Nothing says that it is in any scope.
+    Nowhere,
+    /// Where it is.
+    Is,
+    /// Where the edit puts it.
+    Goes(String),
 }
 
 /// Why the look whether an edit changes something ended early.

@@ -1,5 +1,6 @@
 //! What a replica knows of other stores: how far it has read them, what they told of themselves.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Replica, commit_records, unreadable};
@@ -18,14 +19,63 @@ impl<S: Store> Replica<S> {
         bytes.map(|bytes| Cursor::decode(&bytes).map_err(|_| unreadable("a cursor"))).transpose()
     }
 
-    /// Reads another store from the start next time.
+    /// How far this store has read a scope of another.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn cursor_in(&self, of: StoreId, scope: &str) -> Result<Option<Cursor>, StoreError> {
+        let bytes = self.store.record(Table::Cursor, &cursor_key(of, Some(scope)))?;
+        bytes.map(|bytes| Cursor::decode(&bytes).map_err(|_| unreadable("a cursor"))).transpose()
+    }
+
+    /// How far this store has read the scopes of another that it follows by name.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn cursors_in(&self, of: StoreId) -> Result<BTreeMap<String, Cursor>, StoreError> {
+        let (mut cursors, mut failed) = (BTreeMap::new(), false);
+        let from = cursor_key(of, Some(""));
+        self.store.records(Table::Cursor, &from, &mut |key, value| {
+            let Some(scope) = key.strip_prefix(from.as_slice()) else { return ControlFlow::Break(()) };
+            match (std::str::from_utf8(scope), Cursor::decode(value)) {
+                (Ok(scope), Ok(cursor)) => drop(cursors.insert(scope.to_owned(), cursor)),
+                _ => failed = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if failed { Err(unreadable("a cursor")) } else { Ok(cursors) }
+    }
+
+    /// Up to where this store has read another, be it of one scope alone; `None` if it has not begun.
+    pub(crate) fn read_up_to(&self, of: StoreId) -> Result<Option<u64>, StoreError> {
+        let cursors = self.cursor(of)?.into_iter().chain(self.cursors_in(of)?.into_values());
+        Ok(cursors.map(|cursor| cursor.at.max(cursor.done)).max())
+    }
+
+    /// Reads a scope of another store from the start next time.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub fn forget_cursor_in(&mut self, of: StoreId, scope: &str) -> Result<(), StoreError> {
+        let forget = RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope)));
+        commit_records(&mut self.store, vec![forget])?;
+        self.saws.remove(scope);
+        Ok(())
+    }
+
+    /// Reads another store from the start next time, each scope of it.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed.
     pub fn forget_cursor(&mut self, of: StoreId) -> Result<(), StoreError> {
-        commit_records(&mut self.store, vec![RecordWrite::remove(Table::Cursor, of.0.to_be_bytes())])?;
+        let mut records = vec![RecordWrite::remove(Table::Cursor, cursor_key(of, None))];
+        for scope in self.cursors_in(of)?.keys() {
+            records.push(RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))));
+        }
+        commit_records(&mut self.store, records)?;
         if self.identity.authority.is_some_and(|authority| authority.store == of) {
             self.saw = None;
+            self.saws.clear();
         }
         Ok(())
     }
@@ -84,4 +134,14 @@ impl<S: Store> Replica<S> {
 pub fn position_of(head: &Head) -> Position {
     let incarnation = head.incarnations.last().map(|(incarnation, _)| *incarnation).unwrap_or_default();
     Position { incarnation, seq: head.seq }
+}
+
+/// Under which key it is kept how far another store, or a scope of it, was read.
+pub(super) fn cursor_key(of: StoreId, scope: Option<&str>) -> Vec<u8> {
+    let mut key = of.0.to_be_bytes().to_vec();
+    if let Some(scope) = scope {
+        key.push(0);
+        key.extend_from_slice(scope.as_bytes());
+    }
+    key
 }

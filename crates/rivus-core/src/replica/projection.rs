@@ -139,7 +139,7 @@ impl<S: Store> Replica<S> {
 
     /// By what a table is made.
     fn fingerprint(&self, layout: &Layout) -> u128 {
-        let rules = self.rules().map_or(0, crate::rules::Rules::fingerprint);
+        let rules = self.rules().map_or(0, crate::rules::Rules::fingerprint) ^ u128::from(self.is_partial);
         xxh3_128([layout.fingerprint.to_be_bytes(), rules.to_be_bytes()].as_flattened())
     }
 
@@ -325,6 +325,9 @@ impl<S: Store> Replica<S> {
         if !derived.others.is_empty() {
             let marks = finished.swayed().filter(|(kind, _)| derived.others.contains(*kind));
             records.extend(marks.map(marked_anew));
+            // What is removed has no row from which they could tell.
+            let gone = finished.leaving().filter(|(kind, _)| derived.others.contains(*kind));
+            records.extend(gone.map(marked_anew));
         }
         if !derived.layouts.is_empty() || finished.asked_rules() {
             // Who takes a table over or begins one meanwhile has to be told, too.

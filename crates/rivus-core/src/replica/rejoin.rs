@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::collect::gone;
+use super::collect::{Marked, gone, mark};
 use super::lease::{put_names, read_names};
 use super::verdict::{Fallen, Rebuild, Waiting, rejected_records, renewed};
 use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, Verdict, unreadable};
@@ -93,10 +93,8 @@ impl<S: Store> Replica<S> {
         }
         let finished = work.finish()?;
         // What does not come again leaves nothing behind, as if it had been collected.
-        let mut mark = Vec::new();
-        put_names(&mut mark, names.iter());
-        let seq = since + finished.written();
-        records.push(RecordWrite::put(Table::Collected, seq.to_be_bytes(), mark));
+        let marked: Vec<_> = names.iter().map(|(kind, id)| Marked::of(kind, id)).collect();
+        records.push(mark(since + finished.written(), &marked));
         let old_clock = std::mem::replace(&mut self.clock, clock);
         // A new incarnation: what others remember of the old ones is not about this store.
         self.incarnation = Some(seeds.incarnation);

@@ -7,6 +7,7 @@ use super::read::unsettled;
 use super::{Event, Replica, STALE_RETRIES_MAX};
 use crate::rules::{COVER_KEY, Cover, Overlay, Rules};
 use crate::schema::Schema;
+use crate::scope::Scopes;
 use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
 use crate::work::{Derived, Finished, Ruled, Scratch, Work};
 
@@ -55,18 +56,22 @@ impl<S: Store> Replica<S> {
 
     /// The rules, if they are evaluated.
     pub(super) fn rules(&self) -> Option<&Rules> {
-        let rules = self.schema.rules();
-        (!rules.is_empty() && self.unresolved.is_none()).then_some(rules)
+        evaluated(&self.schema, self.unresolved)
     }
 
-    /// The rules for a commit that is being made.
+    /// The rules for a commit that is being made, what is kept beside the rows, and where scopes stand.
     pub(super) fn ruled(&self) -> Result<Ruled<'_>, StoreError> {
-        ruled(&self.store, &self.schema, self.unresolved, self.watching, &self.derived)
+        ruled(&self.store, self.rules(), self.watching, &self.derived, self.placed())
+    }
+
+    pub(super) fn placed(&self) -> Placed<'_> {
+        let (tells_left, is_partial) = (self.identity.is_authority, self.is_partial);
+        Placed { scopes: &self.scopes, tells_left, is_partial }
     }
 
     /// The rules for reading.
     pub(super) fn reading(&self) -> Work<'_, S> {
-        let ruled = Ruled { rules: self.rules(), ..Ruled::default() };
+        let ruled = Ruled { rules: self.rules(), is_partial: self.is_partial, ..Ruled::default() };
         Work::with(&self.store, ruled, Scratch::default())
     }
 
@@ -154,7 +159,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn catch_up_now(&mut self, mut found: Option<Vec<u8>>) -> Result<(), CommitError> {
-        let fingerprint = self.schema.rules().fingerprint();
+        // What shows of references depends on whether what is not held may be elsewhere, and with it other rules' index.
+        let fingerprint = self.schema.rules().fingerprint() ^ u128::from(self.is_partial);
         for _ in 0..STALE_RETRIES_MAX {
             let head = self.store.head()?.seq;
             let is_new = self.cover.fingerprint != fingerprint;
@@ -199,7 +205,8 @@ impl<S: Store> Replica<S> {
     /// What the next rows behind the index's cover change in it, and up to which row that is.
     fn index_rows(&self, head: u64, is_new: bool, tells: bool) -> Result<(Finished, u64), CommitError> {
         let rules = self.schema.rules();
-        let ruled = Ruled { rules: Some(rules), tells, since: head, derived: None };
+        let is_partial = self.is_partial;
+        let ruled = Ruled { rules: Some(rules), tells, since: head, is_partial, ..Ruled::default() };
         let mut work = Work::with(&self.store, ruled, Scratch::default());
         if is_new {
             // What is removed first is not there for those that are entered anew.
@@ -290,19 +297,33 @@ impl<S: Store> Replica<S> {
     }
 }
 
-/// The rules for a commit that is being made, and what is kept beside the rows.
+/// The rules for a commit that is being made, what is kept beside the rows, and where scopes stand.
 pub(super) fn ruled<'s, S: Store>(
     store: &S,
-    schema: &'s Schema,
-    unresolved: Option<Unresolved>,
+    rules: Option<&'s Rules>,
     tells: bool,
     derived: &'s Derived,
+    Placed { scopes, tells_left, is_partial }: Placed<'s>,
 ) -> Result<Ruled<'s>, StoreError> {
-    let rules = Some(schema.rules()).filter(|rules| !rules.is_empty() && unresolved.is_none());
     let derived = Some(derived).filter(|derived| !derived.is_empty());
+    let scopes = Some(scopes).filter(|scopes| !scopes.is_empty());
+    let tells_left = tells_left && scopes.is_some();
     if rules.is_none() && derived.is_none() {
-        return Ok(Ruled::default());
+        return Ok(Ruled { scopes, tells_left, is_partial, ..Ruled::default() });
     }
     let tells = tells || derived.is_some_and(Derived::projects);
-    Ok(Ruled { rules, tells, since: store.head()?.seq, derived })
+    Ok(Ruled { rules, tells, since: store.head()?.seq, derived, scopes, tells_left, is_partial })
+}
+
+/// Where entities are, and what is known of those that are not held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed<'s> {
+    pub(super) scopes: &'s Scopes,
+    pub(super) tells_left: bool,
+    pub(super) is_partial: bool,
+}
+
+/// The rules of a schema, if they are evaluated.
+pub(super) fn evaluated(schema: &Schema, unresolved: Option<Unresolved>) -> Option<&Rules> {
+    Some(schema.rules()).filter(|rules| !rules.is_empty() && unresolved.is_none())
 }

@@ -10,7 +10,7 @@ use super::Replica;
 use crate::register::Register;
 use crate::row::{Corrupt, Digested, Row};
 use crate::sketch::{Key, Sketch};
-use crate::store::{Changed, Store, StoreError};
+use crate::store::{Changed, ScopeChange, Store, StoreError};
 use crate::work::damaged;
 
 /// Addresses and registers of one entity, ascending.
@@ -25,8 +25,16 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn sketch(&self) -> Result<Sketch, StoreError> {
+        self.sketch_of(None)
+    }
+
+    /// The sketch of the confirmed registers in a scope, or of all.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub(crate) fn sketch_of(&self, scope: Option<&str>) -> Result<Sketch, StoreError> {
         let (mut sketch, mut failed, mut buffer) = (Sketch::default(), None, Vec::new());
-        self.store.changes(0, &mut |changed| match add(changed, &mut buffer, &mut sketch) {
+        self.rows_of(scope, 0, &mut |changed| match add(changed, &mut buffer, &mut sketch) {
             Ok(()) => ControlFlow::Continue(()),
             Err(corrupt) => {
                 failed = Some(damaged(changed.kind, changed.id, corrupt));
@@ -36,7 +44,22 @@ impl<S: Store> Replica<S> {
         failed.map_or(Ok(sketch), Err)
     }
 
-    /// Looks for confirmed registers with these keys in the rows with a seq above `after`, takes the keys that it finds
+    /// The rows of a scope, or all, with a seq above `after`.
+    fn rows_of(
+        &self,
+        scope: Option<&str>,
+        after: u64,
+        visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let Some(scope) = scope else { return self.store.changes(after, visit).map(drop) };
+        let rows = &mut |change: ScopeChange<'_>| match change {
+            ScopeChange::Row(changed) => visit(changed),
+            ScopeChange::Left { .. } => ControlFlow::Continue(()),
+        };
+        self.store.changes_in(scope, after, rows).map(drop)
+    }
+
+    /// Looks for confirmed registers with these keys in the rows of a scope, or in all, with a seq above `after`, takes the keys that it finds
     /// out, and hands what it finds to `visit`, row by row, until that breaks off. Says up to which seq it has looked
     /// then, and nothing if there is no more to look for. What is evicted is not found.
     ///
@@ -44,6 +67,7 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`] if the store cannot be read.
     pub(crate) fn find(
         &self,
+        scope: Option<&str>,
         keys: &mut BTreeSet<Key>,
         after: u64,
         visit: &mut Visit<'_>,
@@ -52,7 +76,7 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         let (mut at, mut failed, mut buffer) = (None, None, Vec::new());
-        self.store.changes(after, &mut |changed| {
+        self.rows_of(scope, after, &mut |changed| {
             let found = match matching(changed, &mut buffer, keys) {
                 Ok(found) => found,
                 Err(corrupt) => {

@@ -16,6 +16,7 @@ use crate::pending::Header;
 use crate::register::{Candidate, Register};
 use crate::row::{self, Change, Digested, Row};
 use crate::schema::{FieldType, Life, Schema, Slot, Writers};
+use crate::scope;
 use crate::store::{
     Batch, Chunk, CommitError, HighWater, RecordKey, RecordWrite, RowRead, RowWrite, Store, Table,
 };
@@ -47,6 +48,10 @@ impl<S: Store> Replica<S> {
         }
         scratch.address.clear();
         address::encode(&mut scratch.address, class::FIELD, name, &[]);
+        let scope_at = self.scopes.address(&op.kind);
+        if scope_at.is_some_and(|address| address == scratch.address) {
+            return Ok(None);
+        }
         scratch.value.clear();
         value.encode(&mut scratch.value);
         let load = |address| self.store.load(&op.kind, &op.id, address).map_err(CommitError::from);
@@ -58,6 +63,7 @@ impl<S: Store> Replica<S> {
         let other = if first_row.holds(&scratch.address) { None } else { load(&scratch.address)? };
         let chunk = other.as_ref().unwrap_or(&first);
         let row = Row::new(&chunk.bytes, chunk.seq).ok().filter(|row| row.holds(&scratch.address));
+        let Some(scope) = scope_of(scope_at, [Some(first_row), row]) else { return Ok(None) };
         let Some(spot) = row.and_then(|row| row::spot(row, &scratch.address)) else { return Ok(None) };
         if spot.shown.value == scratch.value {
             return Ok(Some(Edited::Nothing));
@@ -65,7 +71,11 @@ impl<S: Store> Replica<S> {
         if !spot.has_room(scratch.value.len()) {
             return Ok(None);
         }
-        let (rank, saw) = (self.rank(), self.saw()?);
+        let rank = self.rank();
+        let saw = match self.saws.get(&scope) {
+            Some(saw) if !self.identity.is_authority => Some(*saw),
+            _ => self.saw()?,
+        };
         let stamp = self.clock.tick(now, Some(spot.shown.stamp.instant()), Force::No)?;
         let register = Register::plain(Candidate { stamp, rank, saw, value: &scratch.value });
         let pends = self.identity.authority.is_some();
@@ -89,7 +99,8 @@ impl<S: Store> Replica<S> {
             seq: chunk.seq,
             place: chunk.place,
         };
-        let rows = [RowWrite { row: read(chunk), bytes: Cow::Borrowed(&scratch.packing) }];
+        let rows = [RowWrite { row: read(chunk), bytes: Cow::Borrowed(&scratch.packing), scope: &scope }];
+        let scopes = [(scope.as_str(), sums)];
         let reads: SmallVec<[_; 1]> = other.iter().map(|_| read(&first)).collect();
         let batch = Batch {
             head: None,
@@ -99,8 +110,9 @@ impl<S: Store> Replica<S> {
             records: Cow::Borrowed(records.as_ref().map_or(&[], |one| one.as_slice())),
             high_water: HighWater::AtLeast(self.clock.high_water()),
             sums,
+            scopes: Cow::Borrowed(if scope.is_empty() { &[] } else { &scopes }),
             incarnation: self.incarnation,
-            views: Cow::Borrowed(&[]),
+            ..Batch::default()
         };
         let seq = match self.store.commit(batch) {
             Ok(seq) => seq,
@@ -119,6 +131,13 @@ impl<S: Store> Replica<S> {
         }
         Ok(Some(Edited::Committed { stamp, registers: 1, seq }))
     }
+}
+
+/// The scope of an entity with these rows; `None` if they do not tell.
+fn scope_of(address: Option<&[u8]>, rows: [Option<Row<'_>>; 2]) -> Option<String> {
+    let Some(address) = address else { return Some(String::new()) };
+    let row = rows.into_iter().flatten().find(|row| row.holds(address))?;
+    scope::confirmed(row, address).ok()
 }
 
 /// The field and its value, if the operation is a put of one plain field.

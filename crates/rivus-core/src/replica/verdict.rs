@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::read::each_entry;
-use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, Verdicts, unreadable};
+use super::{
+    Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, Verdicts, saw_in, unreadable,
+};
 use crate::address::{Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::canary::{Canary, is_on};
@@ -261,7 +263,6 @@ impl<S: Store> Replica<S> {
             let author = if kept { author } else { clock.replica() };
             rebuilt.of_others |= author != clock.replica();
             let mut tx = Tx::new(work, &self.schema, author, true, self.writer());
-            let how = Finish { now, force: edit.header.force, rank: self.rank(), saw: self.saw };
             // What no longer fits (its entity is gone with the refused edit) falls whole: an edit is all or nothing.
             match edit.ops.iter().try_for_each(|op| tx.apply(op)) {
                 Ok(()) => {}
@@ -274,6 +275,12 @@ impl<S: Store> Replica<S> {
                     continue;
                 }
             }
+            let saw = match tx.scopes() {
+                _ if self.saws.is_empty() => self.saw,
+                Ok(scopes) => saw_in(&self.saws, self.saw, &scopes),
+                Err(_) => None,
+            };
+            let how = Finish { now, force: edit.header.force, rank: self.rank(), saw };
             let (next, made) = tx.finish(clock, how).map_err(|error| match error {
                 EditError::Commit(error) => error,
                 other => CommitError::Store(StoreError::Io(other.to_string())),
@@ -387,6 +394,7 @@ impl<S: Store> Replica<S> {
         self.events.push(Event::Copied { before: before.store, now: identity.store });
         self.identity = identity;
         self.saw = None;
+        self.saws.clear();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Whether what is kept beside the rows is what the rows say, and making it so again.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Replica, STALE_RETRIES_MAX};
@@ -16,6 +17,8 @@ pub struct Verification {
     pub kept: Digest,
     /// The digest of the rows as they are.
     pub made: Digest,
+    /// The scopes whose digest is another than that of their rows, sorted.
+    pub scopes: Vec<String>,
     /// How many entries of the rules' index are missing, wrong or too many. 0 without rules.
     pub index: usize,
 }
@@ -24,7 +27,7 @@ impl Verification {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.kept == self.made && self.index == 0
+        self.kept == self.made && self.scopes.is_empty() && self.index == 0
     }
 }
 
@@ -39,7 +42,8 @@ impl<S: Store> Replica<S> {
     pub fn verify(&self) -> Result<Verification, StoreError> {
         self.store.together(|| {
             let kept = self.store.head()?.digest;
-            Ok(Verification { kept, made: self.recompute_digest()?, index: self.wrong_entries()? })
+            let scopes = self.wrong_scopes()?.into_keys().collect();
+            Ok(Verification { kept, made: self.recompute_digest()?, scopes, index: self.wrong_entries()? })
         })?
     }
 
@@ -53,11 +57,9 @@ impl<S: Store> Replica<S> {
             self.refresh()?;
             let found = self.verify()?;
             let head = self.store.head()?.seq;
-            let sums = Sums {
-                shown: found.made.shown.wrapping_sub(found.kept.shown),
-                confirmed: found.made.confirmed.wrapping_sub(found.kept.confirmed),
-                count: found.made.count.wrapping_sub(found.kept.count).cast_signed(),
-            };
+            let sums = found.made.from(found.kept);
+            let wrong = self.wrong_scopes()?;
+            let scopes: Vec<_> = wrong.iter().map(|(scope, sums)| (scope.as_str(), *sums)).collect();
             let mut records = Vec::new();
             self.store.records(Table::Cursor, &[], &mut |key, _| {
                 records.push(RecordWrite::remove(Table::Cursor, key));
@@ -68,7 +70,8 @@ impl<S: Store> Replica<S> {
                 // Made anew by the opening that finds none.
                 records.push(RecordWrite::put(Table::Rule, COVER_KEY, Cover::default().encode()));
             }
-            let batch = Batch { head: Some(head), sums, records: records.into(), ..Batch::default() };
+            let (records, scopes) = (records.into(), scopes.into());
+            let batch = Batch { head: Some(head), sums, scopes, records, ..Batch::default() };
             match self.store.commit(batch) {
                 Ok(_) => {}
                 Err(CommitError::Stale) => continue,
@@ -79,6 +82,7 @@ impl<S: Store> Replica<S> {
                 self.update_authority(|authority| authority.met = false)?;
             }
             self.saw = None;
+            self.saws.clear();
             if found.index > 0 {
                 self.cover = Cover::default();
                 self.catch_up()?;
@@ -86,6 +90,16 @@ impl<S: Store> Replica<S> {
             return Ok(found);
         }
         Err(StoreError::Busy("others keep changing the store: stop them, and repair again".to_owned()))
+    }
+
+    /// What is to be added to the digests of scopes so that they are those of their rows.
+    fn wrong_scopes(&self) -> Result<BTreeMap<String, Sums>, StoreError> {
+        let kept: BTreeMap<_, _> = self.store.scopes()?.into_iter().collect();
+        let made = self.recompute_scopes()?;
+        let names = kept.keys().chain(made.keys());
+        let digest = |of: &BTreeMap<String, Digest>, name| of.get(name).copied().unwrap_or_default();
+        let sums = names.map(|name| (name.clone(), digest(&made, name).from(digest(&kept, name))));
+        Ok(sums.filter(|(_, sums)| *sums != Sums::default()).collect())
     }
 
     /// How many records of the index differ from those of an index made anew.
@@ -104,7 +118,12 @@ impl<S: Store> Replica<S> {
         let (mut at, mut more) = (0, true);
         while more {
             more = false;
-            let ruled = Ruled { rules: Some(rules), since: self.store.head()?.seq, ..Ruled::default() };
+            let ruled = Ruled {
+                rules: Some(rules),
+                since: self.store.head()?.seq,
+                is_partial: self.is_partial,
+                ..Ruled::default()
+            };
             let mut work = Work::with(&self.store, ruled, Scratch::default());
             let (mut left, mut rows) = (ENTITIES_AT_ONCE, Vec::new());
             self.store.changes(at, &mut |changed| {

@@ -89,6 +89,8 @@ pub struct Digested<'b> {
     pub(crate) losses: Vec<Loss>,
     /// What rules read of the entity's kind.
     pub(crate) watch: Option<&'b Watch>,
+    /// The address that names the entity's scope, if its kind has one.
+    pub(crate) scope: Option<&'b [u8]>,
 }
 
 /// Changes of a scope's digests and counts.
@@ -109,6 +111,16 @@ impl Sums {
         self.confirmed = self.confirmed.wrapping_add(other.confirmed);
         self.count += other.count;
     }
+
+    /// What is left without a part of it.
+    #[must_use]
+    pub fn minus(self, part: Self) -> Self {
+        Self {
+            shown: self.shown.wrapping_sub(part.shown),
+            confirmed: self.confirmed.wrapping_sub(part.confirmed),
+            count: self.count - part.count,
+        }
+    }
 }
 
 impl<'b> Digested<'b> {
@@ -121,14 +133,25 @@ impl<'b> Digested<'b> {
         }
         let prefix = buffer.len();
         let (sums, clashes, losses) = (Sums::default(), Vec::new(), Vec::new());
-        Self { buffer, prefix, address: prefix, sums, clashes, witness: None, losses, watch: None }
+        Self {
+            buffer,
+            prefix,
+            address: prefix,
+            sums,
+            clashes,
+            witness: None,
+            losses,
+            watch: None,
+            scope: None,
+        }
     }
 
-    /// Whether the register stays when the entity is evicted: what rules read of it.
+    /// Whether the register stays when the entity is evicted: what rules read of it, and its scope.
     pub(super) fn keeps(&self, address: &[u8]) -> bool {
         let always = [class::LIFE, class::CLAIM, class::ALIAS];
         address.first().is_some_and(|class| always.contains(class))
             || self.watch.is_some_and(|watch| watch.reads(address))
+            || self.scope == Some(address)
     }
 
     /// The register's summand of the digest.

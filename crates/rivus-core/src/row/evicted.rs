@@ -40,7 +40,7 @@ impl<'a> Row<'a> {
         shares.try_fold(false, |found, share| Ok(found || share?.0 == address))
     }
 
-    fn all_entries(&self) -> Entries<'a> {
+    pub(super) fn all_entries(&self) -> Entries<'a> {
         Entries { reader: Reader::new(self.entries), row_seq: self.seq, whole: false }
     }
 }
@@ -50,7 +50,7 @@ impl Entry<'_> {
         self.flags & flag::SHARE != 0
     }
 
-    fn share(&self) -> Result<u128, Corrupt> {
+    pub(super) fn share(&self) -> Result<u128, Corrupt> {
         Ok(u128::from_be_bytes(self.tail.try_into().map_err(|_| Corrupt)?))
     }
 }
@@ -166,7 +166,7 @@ fn without(share: u128) -> Sums {
     Sums { shown: sum, confirmed: sum, count: -1 }
 }
 
-fn begin(row: Row<'_>, version: u8) -> Vec<u8> {
+pub(super) fn begin(row: Row<'_>, version: u8) -> Vec<u8> {
     let mut bytes = vec![version];
     bytes.slice(row.end);
     bytes

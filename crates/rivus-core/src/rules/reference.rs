@@ -73,10 +73,11 @@ impl<S: Store> Work<'_, S> {
             _ if *value == Value::Null => Ok(None),
             OnGone::Nullify => {
                 let rival = target(value).map(str::to_owned);
-                if let Some(target) = &rival
-                    && self.rooted(rules, rule, to, target)?.is_there()
-                {
-                    return Ok(None);
+                if let Some(target) = &rival {
+                    let facts = self.rooted(rules, rule, to, target)?;
+                    if facts.is_there() || self.is_elsewhere(&facts) {
+                        return Ok(None);
+                    }
                 }
                 Ok(Some(Laid {
                     rule,
@@ -93,6 +94,22 @@ impl<S: Store> Work<'_, S> {
                 Ok(gone.map(|rival| Laid { rule, field: None, shown, hidden, rival, pins: false }))
             }
         }
+    }
+
+    /// Whether an entity may be in a scope that is not followed here: nothing is known of it.
+    fn is_elsewhere(&self, facts: &Facts) -> bool {
+        self.is_partial() && !facts.held
+    }
+
+    /// Whether a field that is a reference names an entity.
+    pub(crate) fn is_named(&self, rules: &Rules, kind: &str, id: &str) -> Result<bool, StoreError> {
+        for (rule, stratum) in rules.strata.iter().enumerate() {
+            let names = matches!(&stratum.what, What::Reference { to, .. } if to == kind);
+            if names && !self.referrers(rule, id)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is named, or who stands for it.
@@ -122,6 +139,9 @@ impl<S: Store> Work<'_, S> {
         let mut seen = BTreeSet::from([id.to_owned()]);
         loop {
             let facts = self.rooted(rules, rule, to, &next)?;
+            if self.is_elsewhere(&facts) {
+                return Ok(None);
+            }
             if !facts.is_there() {
                 return Ok(Some(rival));
             }

@@ -16,9 +16,6 @@ use crate::replica::{OwnError, Replica};
 use crate::store::Store;
 use crate::wire::{Auth, Bounds, Frame, tag};
 
-/// The one scope of this version.
-pub(super) const SCOPE: &str = "";
-
 /// What the grant of this connection is worth, and for how long.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Granted {
@@ -109,18 +106,37 @@ impl Session {
         &self.granted.subject
     }
 
-    /// Whether the other side may do this now.
-    pub(super) fn allows(&self, access: Access) -> bool {
-        self.gate().is_none_or(|gate| gate.allows(&self.granted.subject, access, SCOPE))
+    /// Whether the other side may do this in a scope now.
+    pub(super) fn allows(&self, access: Access, scope: &str) -> bool {
+        self.gate().is_none_or(|gate| gate.allows(&self.granted.subject, access, scope))
     }
 
-    /// Refuses to tell anything to who may not read.
-    pub(super) fn check_reads(&self) -> Result<(), SessionError> {
-        if self.allows(Access::Read) {
-            return Ok(());
+    /// Whether what the other side may do differs by scope.
+    pub(super) fn is_asking(&self) -> bool {
+        self.gate().is_some_and(|gate| gate.is_asking())
+    }
+
+    /// Whether the other side may be told what the subscription in hand is of.
+    pub(super) fn may_read<S: Store>(&self, replica: &Replica<S>) -> Result<bool, SessionError> {
+        match &self.scope {
+            Some(scope) if self.is_asking() => Ok(self.allows(Access::Read, scope)),
+            Some(_) => Ok(true),
+            None => self.reads_all(replica),
         }
-        let message = "reading is not granted to this account".to_owned();
-        Err(SessionError::Refused { code: Code::SCOPE, message })
+    }
+
+    /// Whether the other side may read every scope.
+    pub(super) fn reads_all<S: Store>(&self, replica: &Replica<S>) -> Result<bool, SessionError> {
+        let reads = |scope: &str| self.allows(Access::Read, scope);
+        Ok(!self.is_asking() || reads("") && replica.scopes()?.iter().all(|(scope, _)| reads(scope)))
+    }
+
+    /// Whether the other side may read anything at all.
+    pub(super) fn reads_anything<S: Store>(&self, replica: &Replica<S>) -> Result<bool, SessionError> {
+        if !self.is_asking() || self.allows(Access::Read, "") {
+            return Ok(true);
+        }
+        Ok(replica.scopes()?.iter().any(|(scope, _)| self.allows(Access::Read, scope)))
     }
 
     /// Ends a connection whose grant has ended.

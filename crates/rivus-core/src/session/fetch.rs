@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::{Session, SessionError, SessionEvent, Want, unexpected};
+use super::{Access, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::replica::{Delta, Replica};
@@ -54,7 +54,7 @@ impl Session {
 
     /// The next FETCH, if something is wanted and it is time.
     pub(super) fn next_fetch(&mut self) -> Result<Option<Vec<u8>>, SessionError> {
-        let is_time = self.options.want == Want::Nothing || self.reading.is_caught_up();
+        let is_time = self.options.want == Want::Nothing || self.is_caught_up();
         let drained = self.is_drained();
         if self.fetching.wanted.is_empty() || self.fetching.asked.is_some() || !is_time || !drained {
             return Ok(None);
@@ -128,7 +128,9 @@ impl Session {
         if !self.is_server() || !replica.identity().is_authority {
             return Err(unexpected("FETCH to a side that is no authority"));
         }
-        self.check_reads()?;
+        if !self.reads_anything(replica)? {
+            return self.deny();
+        }
         if self.giving.len() >= WAITING_MAX {
             return Err(unexpected("FETCH again before the answers to earlier ones"));
         }
@@ -141,13 +143,16 @@ impl Session {
         &mut self,
         replica: &Replica<S>,
     ) -> Result<Option<Vec<u8>>, SessionError> {
-        if !self.giving.is_empty() {
-            self.check_reads()?;
+        let Some(mut names) = self.giving.pop_front() else { return Ok(None) };
+        if !self.reads_anything(replica)? {
+            self.deny()?;
         }
-        let Some(names) = self.giving.front_mut() else { return Ok(None) };
         while !self.encoder.is_full()
             && let Some((kind, id)) = names.pop_front()
         {
+            if self.is_asking() && !self.allows(Access::Read, &replica.scope_of(&kind, &id)?) {
+                continue;
+            }
             let encoder = &mut self.encoder;
             replica.hand_out(&kind, &id, &mut |registers| {
                 encoder.entity(&kind, &id, registers.iter().map(|(address, register)| (*address, register)));
@@ -158,9 +163,9 @@ impl Session {
             }
         }
         let more = !names.is_empty();
-        // What is not held here goes unsaid.
-        if !more {
-            self.giving.pop_front();
+        // What is not held here, or may not be read, goes unsaid.
+        if more {
+            self.giving.push_front(names);
         }
         Ok(Some(self.encoder.finish_fetched(more)))
     }

@@ -16,7 +16,7 @@ use crate::clock::Millis;
 use crate::code::Code;
 use crate::edit::EDIT_BYTES_MAX;
 use crate::replica::{Proposed, Refusal};
-use crate::wire::{Bounds, FRAME_BYTES_MAX, PAGE_BYTES_AIM, page};
+use crate::wire::{Bounds, FRAME_BYTES_MAX, PAGE_BYTES_AIM, SCOPES_MAX, page};
 
 /// The longest name of a principal, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 255;
@@ -215,7 +215,8 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// The most registers of one edit, and of one push.
     pub registers_max: usize,
-    /// The most scopes of one connection.
+    /// The most scopes that one connection may follow by name; at most, and by default,
+    /// [`SCOPES_MAX`](crate::wire::SCOPES_MAX).
     pub scopes_max: usize,
     /// How many registers a principal may send in a second, all of its connections together; without one, any number.
     /// Every frame counts as one more. A tenth of a minute's worth may come at once.
@@ -263,9 +264,6 @@ impl Limits {
         }
     }
 }
-
-/// How many scopes a connection may have, unless told otherwise.
-const SCOPES_MAX: usize = 1024;
 
 /// What a server asks before it lets anybody do anything.
 #[derive(Debug)]
@@ -336,11 +334,17 @@ impl Gate {
     pub fn limits(self, limits: Limits) -> Self {
         let frame_bytes_max = limits.frame_bytes_max.clamp(FRAME_BYTES_LEAST, FRAME_BYTES_MAX);
         let registers_max = limits.registers_max.clamp(1, page::REGISTERS_MAX);
-        Self { limits: Limits { frame_bytes_max, registers_max, ..limits }, ..self }
+        let scopes_max = limits.scopes_max.min(SCOPES_MAX);
+        Self { limits: Limits { frame_bytes_max, registers_max, scopes_max, ..limits }, ..self }
     }
 
     pub(super) fn bounds(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether the application is asked what somebody may do, and may say otherwise of each scope.
+    pub(super) fn is_asking(&self) -> bool {
+        self.authorizer.is_some()
     }
 
     pub(super) fn allows(&self, subject: &str, access: Access, scope: &str) -> bool {

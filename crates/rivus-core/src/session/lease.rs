@@ -1,12 +1,11 @@
 //! Leases on the wire: how far everybody is, what was collected, and who has missed that.
 
-use std::collections::VecDeque;
-
-use super::{Known, Session, SessionError, SessionEvent, Want, unexpected};
+use super::read::Reading;
+use super::{Access, Known, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::identity::Cursor;
-use crate::replica::{Marks, Replica};
+use crate::replica::{Marked, Marks, Replica, position_of};
 use crate::store::Store;
 use crate::wire::{COLLECTED_MAX, Frame, Leases, capability};
 
@@ -19,8 +18,8 @@ pub(super) struct Leasing {
     rejoins: bool,
     /// Up to which mark the subscriber was told.
     marked: u64,
-    /// Frames that go before anything else: what was collected, then the page that goes past it.
-    ahead: VecDeque<Vec<u8>>,
+    /// Up to where marks were removed already when it was greeted: it has gone on from there.
+    floor: u64,
     /// The greatest head at which an edit of the subscriber was accepted on this connection.
     accepted: u64,
     /// The cut that the subscriber was told last; none before it has caught up.
@@ -46,21 +45,6 @@ impl Leasing {
         self.due = self.cut.is_some_and(|cut| cut < self.accepted);
     }
 
-    /// What has to go before anything else.
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
-        self.ahead.pop_front()
-    }
-
-    /// Sends these first, and the page that goes past them after them; gives what is next.
-    pub(super) fn before(&mut self, collected: Vec<Vec<u8>>, page: Vec<u8>) -> Vec<u8> {
-        if collected.is_empty() {
-            return page;
-        }
-        self.ahead.extend(collected);
-        self.ahead.push_back(page);
-        self.ahead.pop_front().unwrap_or_default()
-    }
-
     /// Notes that edits of the subscriber were accepted.
     pub(super) fn note_accepted(&mut self, seq: u64) {
         self.accepted = self.accepted.max(seq);
@@ -70,7 +54,7 @@ impl Leasing {
 impl Session {
     /// What an authority tells a store that it greets, after it has renewed its lease.
     pub(super) fn tell_leases<S: Store>(
-        &self,
+        &mut self,
         replica: &mut Replica<S>,
         store: crate::id::StoreId,
         now: Millis,
@@ -83,6 +67,7 @@ impl Session {
         if !replica.has_lapsed(store, now, floor)? {
             replica.renew_lease(store, now)?;
         }
+        self.leasing.floor = floor;
         let some = |seq: u64| (seq > 0).then_some(seq);
         Ok(Some(Leases { lasts_ms: replica.lease_ms(), newest: some(newest), floor: some(floor) }))
     }
@@ -92,13 +77,12 @@ impl Session {
         &mut self,
         replica: &mut Replica<S>,
         peer: &Known,
-        cursor: Option<Cursor>,
         now: Millis,
     ) -> Result<(), SessionError> {
         self.leasing.rejoins = replica.is_rejoining()?;
         let Some(Leases { newest, floor, .. }) = self.leasing.told else { return Ok(()) };
-        let has_missed = match cursor {
-            Some(cursor) => cursor.at.max(cursor.done) < floor.unwrap_or(0),
+        let has_missed = match replica.read_up_to(peer.store)? {
+            Some(read) => read < floor.unwrap_or(0),
             // What it has is of some time; where it is not on its way back, nothing says of which.
             None if self.leasing.rejoins => false,
             None => {
@@ -124,7 +108,7 @@ impl Session {
         }
         replica.update_authority(|authority| authority.met = true)?;
         let want = if self.options.want == Want::Nothing { Want::Once } else { self.options.want };
-        self.reading.plan(want);
+        self.plan_reading(want);
         Ok(true)
     }
 
@@ -134,7 +118,7 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<(), SessionError> {
-        if self.leasing.rejoins && self.reading.is_caught_up() {
+        if self.leasing.rejoins && self.is_caught_up() {
             replica.rejoined(now)?;
             self.leasing.rejoins = false;
             self.begin_pushing(replica)?;
@@ -151,8 +135,20 @@ impl Session {
         if !replica.identity().is_authority {
             return Ok(());
         }
-        self.check_floor(replica, cursor.at)?;
-        self.leasing.marked = cursor.at;
+        let (floor, told) = (replica.marks()?.floor, self.leasing.floor);
+        if self.scope.is_none() {
+            if (1..floor).contains(&cursor.at) {
+                return Err(is_gone());
+            }
+            self.leasing.marked = cursor.at.max(floor);
+        } else if !self.lanes.are_read() {
+            // Of several scopes any position will do: whoever has read one of them up to there was told of what was
+            // collected until then in all that it may read. Its greatest was not below the floor of the greeting.
+            if floor > told {
+                return Err(is_gone());
+            }
+            self.leasing.marked = cursor.at.max(told);
+        }
         Ok(replica.renew_lease(self.peer()?.store, self.leasing.now)?)
     }
 
@@ -164,13 +160,18 @@ impl Session {
         Ok(())
     }
 
-    fn check_floor<S: Store>(&self, replica: &Replica<S>, at: u64) -> Result<(), SessionError> {
-        if at == 0 || at >= replica.marks()?.floor {
-            return Ok(());
+    /// As [`Session::lease_synced`], of one of several scopes: of them all the store has what it has of each.
+    pub(super) fn lease_followed<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
+        let peer = self.peer()?;
+        let here = self.peer_synced.unwrap_or(0);
+        let seq = self.lanes.synced().map_or(here, |others| others.min(here));
+        let mut remembered = peer.remembered(replica.peer(peer.store)?);
+        if seq > remembered.read.done {
+            let incarnation = position_of(&replica.head()?).incarnation;
+            remembered.read = Cursor { incarnation, done: seq, at: seq };
+            replica.remember(peer.store, &remembered)?;
         }
-        let message =
-            "what was collected since cannot be told any more: connect again, and read everything".to_owned();
-        Err(SessionError::Refused { code: Code::FENCED, message })
+        self.lease_synced(replica)
     }
 
     /// Frames that tell of what was collected up to `until`, as far as that was not told.
@@ -182,11 +183,22 @@ impl Session {
         if !replica.identity().is_authority || !self.hears_of_leases() || until <= self.leasing.marked {
             return Ok(Vec::new());
         }
-        self.check_floor(replica, self.leasing.marked)?;
+        if self.leasing.marked < replica.marks()?.floor {
+            return Err(is_gone());
+        }
         let marks = replica.marks_after(self.leasing.marked, until, usize::MAX)?;
         self.leasing.marked = until;
-        let names: Vec<_> = marks.into_iter().flat_map(|(_, names)| names).collect();
-        Ok(names.chunks(COLLECTED_MAX).map(|names| Frame::Collected(names.to_vec()).encode()).collect())
+        // Also of scopes that are not followed now: what was read of them before may still be there.
+        let may_read = |marked: &Marked| {
+            !self.is_asking() || marked.scopes.iter().any(|scope| self.allows(Access::Read, scope))
+        };
+        let mut frames = Vec::new();
+        for (seq, marked) in marks {
+            let names: Vec<_> = marked.into_iter().filter(may_read).map(|marked| marked.name).collect();
+            let parts = names.chunks(COLLECTED_MAX);
+            frames.extend(parts.map(|part| Frame::Collected { seq, entities: part.to_vec() }.encode()));
+        }
+        Ok(frames)
     }
 
     fn hears_of_leases(&self) -> bool {
@@ -233,12 +245,17 @@ impl Session {
     pub(super) fn handle_collected<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
+        seq: u64,
         names: &[(String, String)],
         now: Millis,
     ) -> Result<(), SessionError> {
         let store = self.check_authority("LEASE")?;
-        if !self.reading.is_subscribed() {
+        if !self.any_reading(Reading::is_subscribed) {
             return Err(unexpected("what was collected, though nobody asked"));
+        }
+        // Done when a subscription was read so far, be it of another scope: what is here of these has come since.
+        if replica.read_up_to(store)?.is_some_and(|read| read >= seq) {
+            return Ok(());
         }
         let refused = replica.follow_collection(now, store, names)?;
         if refused > 0
@@ -258,4 +275,10 @@ impl Session {
         }
         Ok(peer.store)
     }
+}
+
+fn is_gone() -> SessionError {
+    let message =
+        "what was collected since cannot be told any more: connect again, and read everything".to_owned();
+    SessionError::Refused { code: Code::FENCED, message }
 }

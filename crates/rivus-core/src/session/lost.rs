@@ -45,18 +45,39 @@ impl Session {
         }
         let marker = replica.losses_marker();
         // They tell what the winners wrote.
-        if self.telling.looked == Some(marker) || !self.allows(Access::Read) {
+        if self.telling.looked == Some(marker) || !self.reads_anything(replica)? {
             return Ok(None);
         }
         for author in self.peer()?.about.replicas() {
-            let told = self.telling.told.entry(author).or_default();
-            if let Some(losses) = replica.losses_of(author, *told, PAGE_BYTES_AIM)? {
-                *told = losses.last;
+            let told = self.telling.told.get(&author).copied().unwrap_or(0);
+            if let Some(mut losses) = replica.losses_of(author, told, PAGE_BYTES_AIM)? {
+                self.telling.told.insert(author, losses.last);
+                self.keep_readable(replica, &mut losses)?;
                 return Ok(Some(Frame::Lost(losses).encode()));
             }
         }
         self.telling.looked = Some(marker);
         Ok(None)
+    }
+
+    /// Leaves out what was lost in scopes that the author may not read any more: it would be told the winner.
+    fn keep_readable<S: Store>(&self, replica: &Replica<S>, losses: &mut Losses) -> Result<(), SessionError> {
+        if !self.is_asking() {
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        for conflict in losses.conflicts.drain(..) {
+            // Of what was collected nobody knows any more where it was.
+            let may_read = match replica.place_of(&conflict.kind, &conflict.id)? {
+                Some(scope) => self.allows(Access::Read, &scope),
+                None => self.reads_all(replica)?,
+            };
+            if may_read {
+                kept.push(conflict);
+            }
+        }
+        losses.conflicts = kept;
+        Ok(())
     }
 
     pub(super) fn handle_lost<S: Store>(

@@ -184,6 +184,7 @@ impl Session {
         self.hear_bounds(welcome.bounds, now);
         self.hear_end(welcome.expires_in_ms, now);
         self.leasing.hear(welcome.leases);
+        self.check_scopes()?;
         self.opened(replica, peer, now)?;
         // Nothing binds this store to another whose schema has not been found to agree.
         if self.schema_due { Ok(()) } else { self.settle(replica, now) }
@@ -199,19 +200,27 @@ impl Session {
         let store = peer.store;
         let cursor = replica.cursor(store)?;
         let told = replica.peer(store)?.unwrap_or_default();
-        let read = cursor.map(|c| c.position());
+        // Of everything, or of the scopes that are followed by name.
+        let cursors: Vec<_> = cursor.into_iter().chain(replica.cursors_in(store)?.into_values()).collect();
+        let read = cursors.iter().map(|c| c.position());
         // What it accepted may be further on than what was read since.
         let acked = replica.identity().authority.filter(|authority| authority.store == store);
         let acked = acked.map(|a| Position { seq: a.acked, ..told.position }).filter(|at| at.seq > peer.head);
         // A peer that was set back is another store from then on: what this one has had from it and lost the cursor to,
         // or never read, would not be sent to it again. An authority keeps its id and takes an upload.
-        let before = Some(told.position).filter(|_| !peer.is_authority);
+        // Who follows no scope at the moment has no cursor that could tell.
+        let follows_none = self.lanes.are_named() && cursors.is_empty();
+        let before = Some(told.position).filter(|_| !peer.is_authority || follows_none);
         let mut positions = before.into_iter().chain(read).chain(acked);
         let lost = positions.find(|at| !knows(&peer.history, peer.head, *at));
         if peer.is_authority {
             self.meet(replica, &peer, now)?;
         }
         tracing::debug!(%store, head = peer.head, reset = lost.is_some(), "connected");
+        if self.lanes.are_named() && !peer.is_authority {
+            let message = "scopes are had by name from an authority alone: follow everything".to_owned();
+            return Err(SessionError::Refused { code: Code::SCOPE, message });
+        }
         if let Some(position) = lost.filter(|_| !peer.is_authority) {
             // Until the peer has heard it, what it once told stays remembered. If the position is only older than what
             // its greeting could tell, it goes on.
@@ -220,7 +229,7 @@ impl Session {
             return Ok(());
         }
         if peer.is_authority && lost.is_none() {
-            self.check_fence(replica, &peer, cursor, now)?;
+            self.check_fence(replica, &peer, now)?;
         }
         replica.remember(store, &peer.remembered(Some(told.clone())))?;
         if !peer.is_authority {
@@ -231,7 +240,8 @@ impl Session {
             return Ok(());
         }
         // Without a cursor nothing tells whether the authority has been restored since they met.
-        let met = cursor.is_some() && replica.identity().authority.is_some_and(|authority| authority.met);
+        let met = (follows_none || !cursors.is_empty())
+            && replica.identity().authority.is_some_and(|authority| authority.met);
         if !met || lost.is_some() {
             // What is evicted cannot be brought, and may be lost there or be otherwise.
             replica.forget_evicted()?;
@@ -243,6 +253,7 @@ impl Session {
                 authority.acked = 0;
             })?;
             let position = lost.unwrap_or_default();
+            self.uploaded = true;
             self.send(&Frame::Reset(Reset::new(position, &told.history)));
             return Ok(());
         }
@@ -251,7 +262,10 @@ impl Session {
             replica.forget_cursor(store)?;
         }
         if wants_all {
-            self.reading.want_everything();
+            self.each_slot(|session| {
+                session.reading.want_everything();
+                Ok(())
+            })?;
         }
         self.start_pushing(replica)
     }
@@ -260,7 +274,7 @@ impl Session {
     pub(super) fn start_pushing<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
         replica.update_authority(|authority| authority.met = true)?;
         self.begin_pushing(replica)?;
-        self.reading.plan(self.options.want);
+        self.plan_reading(self.options.want);
         Ok(())
     }
 
@@ -345,6 +359,7 @@ impl Session {
             if std::mem::replace(&mut self.uploaded, true) {
                 return Err(unexpected("a second RESET on one connection"));
             }
+            self.upload_from = Some(head.seq);
             self.reading.upload();
             return Ok(());
         }

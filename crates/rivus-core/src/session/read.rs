@@ -9,8 +9,8 @@ use crate::clock::Millis;
 use crate::code::Code;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Delta, Incoming, Joined, Replica, Trust};
-use crate::store::Store;
+use crate::replica::{Delta, Follows, Incoming, Joined, Replica, Trust};
+use crate::store::{Digest, Store};
 use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
 
@@ -106,6 +106,11 @@ impl Reading {
         self.cursor
     }
 
+    /// Whether everything up to this seq is here.
+    pub(super) fn is_past(&self, seq: u64) -> bool {
+        self.is_caught_up() && self.cursor.done >= seq
+    }
+
     pub(super) fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,
@@ -123,8 +128,21 @@ impl Session {
             return Ok(());
         }
         let peer = self.peer()?;
-        let everything = self.reading.everything;
-        let cursor = if everything { None } else { replica.cursor(peer.store)? };
+        let mut everything = self.reading.everything;
+        let cursor = match &self.scope {
+            _ if everything => None,
+            None => replica.cursor(peer.store)?,
+            Some(scope) => replica.cursor_in(peer.store, scope)?,
+        };
+        if let Some(scope) = &self.scope
+            && cursor.is_none_or(|cursor| cursor.at == 0)
+            && !everything
+            && !self.uploaded
+        {
+            replica.note_members(scope)?;
+        }
+        // What came from here may not be here any more: not before a first pass has ended.
+        everything |= self.scope.is_some() && cursor.is_none_or(|cursor| cursor.done == 0);
         let named = cursor.and_then(|cursor| {
             let at =
                 peer.history.iter().rev().position(|(incarnation, _)| *incarnation == cursor.incarnation)?;
@@ -134,7 +152,7 @@ impl Session {
             Some((cursor, at)) => (cursor, Some(at)),
             None => (Cursor::default(), None),
         };
-        let digest = replica.head()?.digest;
+        let digest = self.digest(replica)?;
         let digest = if peer.is_authority { digest.confirmed } else { digest.shown };
         // An upload is asked for because something may be missing on the asking side: never cut it short.
         let digest = if everything { None } else { Some(low(digest)) };
@@ -145,10 +163,21 @@ impl Session {
             told: None,
             awaits_start: true,
             window: window::Incoming::default(),
+            everything,
             ..self.reading
         };
-        self.send(&Frame::Subscribe(subscribe));
+        let frame = Frame::Subscribe(subscribe).encode();
+        let scope = self.scope.clone().unwrap_or_default();
+        self.control.push_back(self.in_envelope(frame, &scope));
         Ok(())
+    }
+
+    /// The digest of what the subscription in hand is of.
+    pub(super) fn digest<S: Store>(&self, replica: &Replica<S>) -> Result<Digest, SessionError> {
+        Ok(match &self.scope {
+            None => replica.head()?.digest,
+            Some(scope) => replica.digest_of(scope)?,
+        })
     }
 
     pub(super) fn handle_page<S: Store>(
@@ -167,7 +196,7 @@ impl Session {
         if self.is_server() {
             self.debit(registers(&page.rows), now);
         }
-        self.check_brings(&page.rows)?;
+        self.check_brings(replica, &page.rows)?;
         if !self.reading.awaits_start || page.header.start {
             self.take_page(bytes.len());
         }
@@ -178,8 +207,17 @@ impl Session {
     }
 
     /// Refuses registers of a peer that may not write. What is brought to an authority is judged, or a right of its own.
-    pub(super) fn check_brings(&self, rows: &impl Delta) -> Result<(), SessionError> {
-        if self.reading.is_upload || rows.latest().is_none() || self.allows(Access::Write) {
+    pub(super) fn check_brings<S: Store>(
+        &self,
+        replica: &Replica<S>,
+        rows: &impl Delta,
+    ) -> Result<(), SessionError> {
+        if self.reading.is_upload || rows.latest().is_none() {
+            return Ok(());
+        }
+        let may = |scope: &str| self.allows(Access::Write, scope);
+        let may_all = if self.is_asking() { replica.misplaced_in(rows, &may)?.is_empty() } else { may("") };
+        if may_all {
             return Ok(());
         }
         let message = "writing is not granted to this account".to_owned();
@@ -197,10 +235,10 @@ impl Session {
         let trust = if is_authority { Trust::Authority } else { Trust::Peer };
         if self.reading.awaits_start && !header.start {
             // It belongs to an earlier subscription: worth joining, but no position.
-            if self.is_judged() {
-                self.judge_upload(replica, &page.rows, now)?;
+            if self.reading.is_upload {
+                self.join_upload(replica, &page.rows, None, now)?;
             } else {
-                replica.join(now, &page.rows, Some(store), trust, None)?;
+                replica.follow_page(now, &page.rows, store, trust, None)?;
             }
             self.heard_of(header.incarnation, header.at)?;
             return Ok(());
@@ -216,11 +254,13 @@ impl Session {
             header.at
         };
         let cursor = Cursor { incarnation, done, at: header.at };
-        let joined = if self.is_judged() {
-            self.judge_upload(replica, &page.rows, now)?;
-            replica.join::<[Incoming<'_>]>(now, &[], Some(store), trust, Some(cursor))?
+        // The scope stays in hand while it is lent.
+        let scope = self.scope.clone();
+        let follows = Some(Follows { scope: scope.as_deref(), cursor });
+        let joined = if self.reading.is_upload {
+            self.join_upload(replica, &page.rows, follows, now)?
         } else {
-            replica.join(now, &page.rows, Some(store), trust, Some(cursor))?
+            replica.follow_page(now, &page.rows, store, trust, follows)?
         };
         self.note_echoes(replica, &page.rows, joined.registers)?;
         self.reading.cursor = cursor;
@@ -270,12 +310,18 @@ impl Session {
         }
         let incarnation = self.heard_of(incarnation, seq)?;
         let cursor = Cursor { incarnation, done: seq, at: seq };
-        if replica.cursor(store)? != Some(cursor) {
-            replica.join::<[Incoming<'_>]>(now, &[], Some(store), Trust::Peer, Some(cursor))?;
+        let known = match &self.scope {
+            None => replica.cursor(store)?,
+            Some(scope) => replica.cursor_in(store, scope)?,
+        };
+        if known != Some(cursor) {
+            let follows = Some(Follows { scope: self.scope.as_deref(), cursor });
+            replica.follow_page::<[Incoming<'_>]>(now, &[], store, Trust::Peer, follows)?;
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
-        let digest = replica.head()?.digest;
+        self.has_everything(replica)?;
+        let digest = self.digest(replica)?;
         self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
         self.caught_up();
         Ok(())
@@ -283,14 +329,23 @@ impl Session {
 
     /// Notes the end of a pass that has brought everything, whoever sent it.
     fn has_everything<S: Store>(&self, replica: &mut Replica<S>) -> Result<(), SessionError> {
-        if self.reading.everything && !self.reading.is_upload {
+        if self.scope.is_none() && !self.is_server() {
+            replica.note_whole(self.peer()?.store)?;
+        }
+        // The last of several subscriptions brings the last of it.
+        let others_have = self.lanes.are_caught_up();
+        if self.reading.everything && !self.reading.is_upload && others_have {
             replica.has_all()?;
         }
         Ok(())
     }
 
     /// Takes over the other's newest incarnation and head from a frame, and says which incarnation is newest.
-    fn heard_of(&mut self, incarnation: Option<Incarnation>, seq: u64) -> Result<Incarnation, SessionError> {
+    pub(super) fn heard_of(
+        &mut self,
+        incarnation: Option<Incarnation>,
+        seq: u64,
+    ) -> Result<Incarnation, SessionError> {
         let peer = self.peer.as_mut().ok_or_else(|| unexpected("a page before the greeting"))?;
         peer.advance(incarnation, seq);
         Ok(peer.incarnation())
@@ -301,7 +356,9 @@ impl Session {
             self.reading.state = State::CaughtUp(want);
             self.reading.everything = false;
             self.tell_synced();
-            self.events.push_back(SessionEvent::CaughtUp);
+            if self.lanes.are_caught_up() {
+                self.events.push_back(SessionEvent::CaughtUp);
+            }
         }
     }
 
@@ -336,10 +393,12 @@ impl Session {
         }
         // In this order: another process may be pushing, and hear verdicts, on a connection of its own.
         let pending = replica.pending_count()?;
-        let head = replica.head()?;
+        let (head, digest) = (replica.head()?, self.digest(replica)?);
         replica.refresh()?;
         let is_authority = self.peer()?.is_authority;
         let comparable = match (is_authority, checkpoint.read) {
+            // What has left is to be taken out first.
+            (true, _) if replica.is_to_leave() => false,
             (true, _) => {
                 let acked = replica.identity().authority.map_or(0, |authority| authority.acked);
                 let quiet = self.pushing.as_ref().is_none_or(|pushing| pushing.is_quiet(false));
@@ -357,7 +416,7 @@ impl Session {
         if !comparable || replica.others() != self.others {
             return Ok(());
         }
-        let ours = if is_authority { head.digest.confirmed } else { head.digest.shown };
+        let ours = if is_authority { digest.confirmed } else { digest.shown };
         if ours == checkpoint.digest {
             self.events.push_back(SessionEvent::Verified { seq: checkpoint.seq, digest: ours });
             return Ok(());

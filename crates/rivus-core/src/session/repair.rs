@@ -6,6 +6,9 @@
 //! everything is read again from the start; an authority takes what it lacks by the upload of the next connection
 //! alone, since that is what it grants trust for.
 //!
+//! Each subscription is compared by itself: a sketch of a scope is of that scope's rows alone, and so are the registers
+//! that its keys find. Who may not read a scope learns nothing of it.
+//!
 //! A sketch is that of one moment, and pages that are due go before it. What changes meanwhile is at worst found to
 //! differ, and joined once more.
 
@@ -18,7 +21,7 @@ use crate::replica::{Delta, Joined, Replica, Trust};
 use crate::sketch::{Key, SYMBOLS_MAX, Sketch, Symbol, difference};
 use crate::store::Store;
 use crate::wire::page::RowEncoder;
-use crate::wire::{FRAME_BYTES_MAX, Frame, capability, tag};
+use crate::wire::{FRAME_BYTES_MAX, Frame, SCOPES_MAX, capability, tag};
 
 /// How many symbols are asked for first: nearly always enough for 20 registers, in about 900 bytes.
 const SYMBOLS_FIRST: usize = 64;
@@ -29,6 +32,8 @@ pub(super) enum Repairing {
     /// Nothing was found to differ.
     #[default]
     NotYet,
+    /// Another subscription of this connection is at it.
+    Waiting,
     /// The difference is being looked for.
     Locating(Locating),
     /// It is known, and being mended.
@@ -71,7 +76,7 @@ struct Cost {
 
 impl Repairing {
     pub(super) fn is_under_way(&self) -> bool {
-        matches!(self, Self::Locating(_) | Self::Mending(_))
+        matches!(self, Self::Waiting | Self::Locating(_) | Self::Mending(_))
     }
 }
 
@@ -114,9 +119,8 @@ impl Session {
         let (is_authority, tells) = (peer.is_authority, peer.capabilities & capability::SKETCH != 0);
         match &self.repairing {
             Repairing::NotYet if tells => {
-                let (theirs, cost) = (Vec::new(), Cost::default());
                 self.reading.await_repair();
-                self.ask_sketch(Locating { ours: None, theirs, asked: SYMBOLS_FIRST, cost });
+                self.repairing = Repairing::Waiting;
                 Ok(())
             }
             Repairing::Mended { ours } if is_authority && *ours > 0 => self.owe_upload(replica),
@@ -153,12 +157,31 @@ impl Session {
         self.owe_upload(replica)?;
         self.repairing = Repairing::ReadingAll;
         replica.forget_evicted()?;
-        self.reading.plan_repair(self.options.want);
+        let want = self.options.want;
+        self.reading.plan_repair(want);
+        if replica.wants_all()? {
+            // What was evicted was of all of them.
+            self.each_other_slot(|session| {
+                if session.reading.is_subscribed() {
+                    session.reading.plan_repair(want);
+                }
+                Ok(())
+            })?;
+        }
         Ok(())
     }
 
+    /// Begins to look for the difference, unless another subscription is at it.
+    fn begin_locating(&mut self) {
+        if matches!(self.repairing, Repairing::Waiting) && self.lanes.compares.is_none() {
+            self.lanes.compares = Some(self.slot);
+            let (theirs, cost) = (Vec::new(), Cost::default());
+            self.ask_sketch(Locating { ours: None, theirs, asked: SYMBOLS_FIRST, cost });
+        }
+    }
+
     fn ask_sketch(&mut self, mut locating: Locating) {
-        let frame = Frame::AskSketch { count: locating.asked }.encode();
+        let frame = self.in_envelope(Frame::AskSketch { count: locating.asked }.encode(), "");
         locating.cost.bytes += frame.len();
         locating.cost.rounds += 1;
         self.control.push_back(frame);
@@ -180,10 +203,11 @@ impl Session {
         locating.theirs.extend_from_slice(symbols);
         let ours = match locating.ours.take() {
             Some(ours) => ours,
-            None => replica.sketch()?,
+            None => replica.sketch_of(self.scope.as_deref())?,
         };
         if let Some(found) = difference(ours.symbols(), &locating.theirs) {
             tracing::warn!(ours = found.ours.len(), theirs = found.theirs.len(), "registers differ");
+            self.lanes.compares = None;
             let gives = self.writing.is_some() && !self.peer()?.is_authority;
             self.repairing = Repairing::Mending(Mending {
                 ours: found.ours.len(),
@@ -198,6 +222,7 @@ impl Session {
         let have = locating.theirs.len();
         if have >= SYMBOLS_MAX {
             tracing::warn!(symbols = have, "too many registers differ to tell them apart");
+            self.lanes.compares = None;
             return self.read_all(replica);
         }
         // Half as many at first: a few more often do.
@@ -208,18 +233,30 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn handle_ask_sketch(&mut self, count: usize) -> Result<(), SessionError> {
+    pub(super) fn handle_ask_sketch<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        count: usize,
+    ) -> Result<(), SessionError> {
         if !self.is_server() || self.writing.is_none() {
             return Err(unexpected("SKETCH to a side that is not read"));
         }
-        self.check_reads()?;
+        if !self.may_read(replica)? {
+            return self.deny();
+        }
         // What this side has found itself was told then.
         if matches!(self.helping, Helping::NotYet) {
             self.events.push_back(SessionEvent::AskedToCompare);
         }
         match &mut self.helping {
             Helping::NotYet | Helping::Asking | Helping::Asked => {
-                self.helping = Helping::Telling { sketch: None, sent: 0, due: count }
+                // Each is a pass over the rows, and is kept: one at a time, and no more than there are subscriptions.
+                if self.lanes.compares.is_some() || self.lanes.sketches > SCOPES_MAX {
+                    return Err(unexpected("SKETCH of several scopes at a time, or of too many"));
+                }
+                self.lanes.compares = Some(self.slot);
+                self.lanes.sketches += 1;
+                self.helping = Helping::Telling { sketch: None, sent: 0, due: count };
             }
             Helping::Telling { sent, due, .. } if *due == 0 && *sent + count <= SYMBOLS_MAX => *due = count,
             _ => return Err(unexpected("SKETCH once more, or for more symbols than there are")),
@@ -228,10 +265,17 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn handle_lacks(&mut self, keys: Vec<Key>) -> Result<(), SessionError> {
-        self.check_reads()?;
+    pub(super) fn handle_lacks<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        keys: Vec<Key>,
+    ) -> Result<(), SessionError> {
+        if !self.may_read(replica)? {
+            return self.deny();
+        }
         match &self.helping {
             Helping::Telling { sent, due: 0, .. } if *sent > 0 => {
+                self.lanes.compares = None;
                 self.helping = Helping::Giving { keys: keys.into_iter().collect(), after: 0 };
                 Ok(())
             }
@@ -239,16 +283,40 @@ impl Session {
         }
     }
 
-    /// The next frame of a repair, if it is this side's turn.
+    /// The next frame of a repair of the subscription in hand, if it is this side's turn.
     pub(super) fn next_repair<S: Store>(
         &mut self,
         replica: &Replica<S>,
     ) -> Result<Option<Vec<u8>>, SessionError> {
+        // It would overtake pages.
+        if self.is_window_full() {
+            return Ok(None);
+        }
+        let tells = matches!(&self.helping, Helping::Telling { due, .. } if *due > 0);
+        if (tells || matches!(self.helping, Helping::Giving { .. })) && !self.may_read(replica)? {
+            self.deny()?;
+            return Ok(self.control.pop_front());
+        }
+        if matches!(self.helping, Helping::Asking) {
+            // The page and the CHECKPOINT are out.
+            self.helping = Helping::Asked;
+            self.tell_synced();
+        }
+        self.begin_locating();
+        if let Some(frame) = self.control.pop_front() {
+            return Ok(Some(frame));
+        }
+        let frame = self.fill_repair(replica)?;
+        Ok(frame.map(|frame| self.in_envelope(frame, "")))
+    }
+
+    fn fill_repair<S: Store>(&mut self, replica: &Replica<S>) -> Result<Option<Vec<u8>>, SessionError> {
+        let scope = self.scope.as_deref();
         if let Repairing::Mending(mending) = &mut self.repairing
             && !mending.asked
         {
             if !mending.giving.is_empty() {
-                let next = fill(&mut self.encoder, replica, &mut mending.giving, mending.after)?;
+                let next = fill(&mut self.encoder, replica, scope, &mut mending.giving, mending.after)?;
                 match next {
                     Some(at) => mending.after = at,
                     // What is not found has changed meanwhile, and goes out as a change.
@@ -264,20 +332,11 @@ impl Session {
             mending.cost.rounds += 1;
             return Ok(Some(frame));
         }
-        if matches!(&self.helping, Helping::Telling { due: 1.., .. } | Helping::Giving { .. }) {
-            self.check_reads()?;
-        }
         match &mut self.helping {
-            // The page and the CHECKPOINT are out.
-            Helping::Asking => {
-                self.helping = Helping::Asked;
-                self.tell_synced();
-                Ok(self.control.pop_front())
-            }
             Helping::Telling { sketch, sent, due } if *due > 0 => {
                 let told = match sketch.take() {
                     Some(told) => told,
-                    None => replica.sketch()?,
+                    None => replica.sketch_of(scope)?,
                 };
                 let symbols = told.symbols().iter().skip(*sent).take(*due).copied().collect();
                 *sketch = Some(told);
@@ -286,7 +345,7 @@ impl Session {
                 Ok(Some(Frame::Sketch(symbols).encode()))
             }
             Helping::Giving { keys, after } => {
-                let next = fill(&mut self.encoder, replica, keys, *after)?;
+                let next = fill(&mut self.encoder, replica, scope, keys, *after)?;
                 match next {
                     Some(at) => *after = at,
                     None => {
@@ -321,7 +380,7 @@ impl Session {
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let repair = decoder.repair(bytes, store)?;
-        self.check_brings(&repair.rows)?;
+        self.check_brings(replica, &repair.rows)?;
         if repair.more && repair.rows.latest().is_none() {
             return Err(unexpected("a REPAIR that says nothing and is not the last"));
         }
@@ -352,15 +411,17 @@ impl Session {
     }
 }
 
-/// Fills a frame with the registers of these keys in rows above a seq; says where to go on, if there may be more.
+/// Fills a frame with the registers of these keys in rows of a scope above a seq; says where to go on, if there may be
+/// more.
 fn fill<S: Store>(
     encoder: &mut RowEncoder,
     replica: &Replica<S>,
+    scope: Option<&str>,
     keys: &mut BTreeSet<Key>,
     after: u64,
 ) -> Result<Option<u64>, SessionError> {
     let mut too_long = None;
-    let next = replica.find(keys, after, &mut |kind, id, registers| {
+    let next = replica.find(scope, keys, after, &mut |kind, id, registers| {
         let registers = || registers.iter().map(|(address, register)| (*address, register));
         encoder.entity(kind, id, registers());
         if encoder.len() > FRAME_BYTES_MAX {

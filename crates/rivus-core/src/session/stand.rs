@@ -1,5 +1,6 @@
 //! How far a session is, for whoever watches it.
 
+use super::read::Reading;
 use super::{Phase, Session, Want};
 
 /// What a session is about.
@@ -41,10 +42,25 @@ impl Session {
     /// How far the session is.
     #[must_use]
     pub fn stand(&self) -> Stand {
-        let cursor = self.reading.cursor();
         let head = self.peer.as_ref().map_or(0, |peer| peer.head);
-        let done = cursor.at.max(cursor.done);
+        let done = self.read_up_to(head);
         Stand { doing: self.doing(), read: Progress { done, total: head.max(done) }, awaits: self.awaits() }
+    }
+
+    /// Up to where everything that is wanted has been read: where several scopes are followed, where the last of them
+    /// is. One that is caught up lacks nothing, wherever its own last change was.
+    fn read_up_to(&self, head: u64) -> u64 {
+        let at = |reading: &Reading| reading.cursor().at.max(reading.cursor().done);
+        if !self.lanes.are_named() {
+            return at(&self.reading);
+        }
+        let behind = self.lanes.readings().filter(|reading| !reading.is_caught_up()).map(at).min();
+        behind.unwrap_or(head)
+    }
+
+    /// Whether something holds in a subscription, be it to everything or to a scope.
+    pub(super) fn any_reading(&self, holds: impl Fn(&Reading) -> bool) -> bool {
+        holds(&self.reading) || self.lanes.readings().any(holds)
     }
 
     fn doing(&self) -> Doing {
@@ -57,7 +73,9 @@ impl Session {
             {
                 Doing::Pushing
             }
-            Phase::Open if self.reading.is_awaited() || self.reading.is_planned() => Doing::Pulling,
+            Phase::Open if self.any_reading(|reading| reading.is_awaited() || reading.is_planned()) => {
+                Doing::Pulling
+            }
             Phase::Open => Doing::Idle,
         }
     }
@@ -79,7 +97,7 @@ impl Session {
                 let uploads = !self.is_server() && self.gives() && self.pushing.is_none();
                 let received = self.options.want != Want::Live && !self.gives() && !self.is_server();
                 self.pushing.as_ref().is_some_and(super::push::Pushing::is_awaited)
-                    || self.reading.is_awaited()
+                    || self.any_reading(Reading::is_awaited)
                     || self.fetching.is_awaited()
                     || uploads
                     || received

@@ -25,6 +25,7 @@ mod refusals;
 mod repair;
 mod review;
 mod rings;
+mod scopes;
 mod window;
 
 type Device = Replica<MemoryStore>;

@@ -3,17 +3,23 @@
 //! An upload is made of registers, not of edits. Those that bear one stamp of the sender's are taken for the edit that
 //! they once were, and judged as if that was pushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::fetch::Name;
 use super::push::Asked;
 use super::{Access, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::{Millis, Stamp};
 use crate::register::{Alive, Candidate, Register, Saw, Seen};
-use crate::replica::{Delta, Incoming, Principal, Pushed, Replica, Taint};
+use crate::replica::{
+    Delta, Follows, Incoming, Joined, Only, Principal, Pushed, Replica, Taint, Trust, Without,
+};
 use crate::row::Change;
 use crate::store::Store;
+
+/// How many uploaded entities are remembered that are elsewhere by now.
+const ELSEWHERE_MAX: usize = 10_000;
 
 /// One register with a single candidate, of which nothing is borrowed.
 struct Kept {
@@ -43,14 +49,60 @@ impl Kept {
 }
 
 impl Session {
-    /// Whether what comes is an upload of somebody who may not bring back what others wrote.
-    pub(super) fn is_judged(&self) -> bool {
-        self.reading.is_upload() && !self.allows(Access::Restore)
+    /// Joins a page of an upload. What is in scopes where the sender may not bring back what others wrote is judged.
+    pub(super) fn join_upload<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        rows: &impl Delta,
+        follows: Option<Follows<'_>>,
+        now: Millis,
+    ) -> Result<Joined, SessionError> {
+        let store = self.peer()?.store;
+        let is_open = !self.is_asking() && self.allows(Access::Restore, "");
+        let may = |scope: &str| self.allows(Access::Restore, scope);
+        let judged = if is_open { BTreeSet::new() } else { replica.misplaced_in(rows, &may)? };
+        if judged.is_empty() {
+            return Ok(replica.follow_page(now, rows, store, Trust::Peer, follows)?);
+        }
+        let of_judged = Only { delta: rows, entities: &judged };
+        self.judge_upload(replica, &of_judged, now)?;
+        self.note_elsewhere(replica, &of_judged)?;
+        let rest = Without { delta: rows, entities: judged };
+        Ok(replica.follow_page(now, &rest, store, Trust::Peer, follows)?)
+    }
+
+    /// Notes of uploaded entities that they are not where the sender has them: it missed that they have left, and is told
+    /// once it reads that scope. What was taken of them leaves its mark in the order of changes, what was not does not.
+    fn note_elsewhere<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        rows: &impl Delta,
+    ) -> Result<(), SessionError> {
+        let elsewhere = &mut self.elsewhere;
+        rows.each(|part| {
+            if elsewhere.len() < ELSEWHERE_MAX
+                && let Some(scope) = replica.scope_left(&part)?
+            {
+                elsewhere.insert((scope, (part.kind.to_owned(), part.id.to_owned())));
+            }
+            Ok(())
+        })
+    }
+
+    /// What is not in the scope in hand, though its reader has brought it as such.
+    pub(super) fn take_elsewhere(&mut self) -> Vec<Name> {
+        let Some(scope) = self.scope.clone().filter(|_| !self.elsewhere.is_empty()) else {
+            return Vec::new();
+        };
+        let (here, rest) = std::mem::take(&mut self.elsewhere).into_iter().partition(|(of, _)| *of == scope);
+        self.elsewhere = rest;
+        let here: BTreeSet<(String, Name)> = here;
+        here.into_iter().map(|(_, name)| name).collect()
     }
 
     /// Judges a page of such an upload. What is refused, and what others wrote, is passed over: the sender hears of it
     /// by the digest alone.
-    pub(super) fn judge_upload<S: Store>(
+    fn judge_upload<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
         rows: &impl Delta,

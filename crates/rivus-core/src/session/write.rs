@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::echo::Echoes;
+use super::fetch::Name;
 use super::read::low;
 use super::window::Outgoing;
 use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
@@ -15,9 +16,9 @@ use crate::register::Register;
 use crate::replica::{Replica, position_of};
 use crate::row::{Corrupt, Digested, Row};
 use crate::sketch::Key;
-use crate::store::{Changed, Head, Store};
+use crate::store::{Changed, Head, ScopeChange, Store};
 use crate::wire::page::{PageHeader, RowEncoder};
-use crate::wire::{Checkpoint, FRAME_BYTES_MAX, Frame, PAGE_BYTES_AIM, Subscribe};
+use crate::wire::{Checkpoint, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, Frame, PAGE_BYTES_AIM, Subscribe};
 use crate::work::damaged;
 
 /// The other side's subscription.
@@ -36,6 +37,8 @@ pub(super) struct Writing {
     part: (u64, usize),
     /// Where the last page with anything in it ended.
     content_at: u64,
+    /// Where the store stood when a subscription from the start began: what had left before was never there.
+    born: u64,
     /// Something was passed over or sent since the last checkpoint.
     checkpoint_due: bool,
     /// A quiet second has passed: send what is due even if it is empty.
@@ -89,7 +92,9 @@ impl Session {
         {
             return Err(not_authority(authority.store));
         }
-        self.check_reads()?;
+        if !self.may_read(replica)? {
+            return self.deny();
+        }
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
             None => Cursor::default(),
@@ -105,7 +110,9 @@ impl Session {
             return Err(unexpected("SUBSCRIBE from a position that was never told"));
         }
         self.lease_subscribed(replica, cursor)?;
-        let equal = subscribe.digest.is_some_and(|digest| digest == low(head.digest.confirmed));
+        let own = self.digest(replica)?;
+        let equal = subscribe.digest.is_some_and(|digest| digest == low(own.confirmed))
+            && !self.has_left_since(replica, cursor.at)?;
         let at = if equal { head.seq } else { cursor.at };
         self.writing = Some(Writing {
             from: cursor.done,
@@ -117,17 +124,30 @@ impl Session {
             start: !equal,
             part: (0, 0),
             content_at: 0,
+            born: if subscribe.everything && at == 0 { self.upload_from.unwrap_or(head.seq) } else { 0 },
             checkpoint_due: false,
             quiet: false,
             window: Outgoing::default(),
         });
         if equal {
+            let collected = self.collected_until(replica, head.seq)?;
             let cut = self.first_cut(replica)?;
-            self.control.extend(cut);
+            self.control.extend(collected.into_iter().chain(cut));
             let incarnation = self.tell_incarnation(&head);
             self.send(&Frame::Equal { seq: head.seq, incarnation });
         }
         Ok(())
+    }
+
+    /// Whether anything has left the scope in hand since. It came and went: nothing is to be told of it but where it is
+    /// now, which another subscription may have been told too early to know.
+    fn has_left_since<S: Store>(&self, replica: &Replica<S>, after: u64) -> Result<bool, SessionError> {
+        let (Some(scope), mut left) = (&self.scope, false) else { return Ok(false) };
+        replica.store().changes_in(scope, after, &mut |change| {
+            left = matches!(change, ScopeChange::Left { .. });
+            if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(left)
     }
 
     /// The newest incarnation if the other does not know it yet.
@@ -150,20 +170,36 @@ impl Session {
         if writing.caught_up && !writing.live {
             return Ok(None);
         }
+        // Who follows a scope hears at once that it may not be read any more, and of everything with the next page.
+        if self.scope.is_some() && !self.may_read(replica)? {
+            self.deny()?;
+            return Ok(self.control.pop_front());
+        }
+        if !writing.window.is_open() {
+            return Ok(None);
+        }
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
             return Ok(None);
         }
-        self.check_reads()?;
-        let bytes_max = self.limits().frame_bytes_max;
-        let aim = self.page_aim;
-        let filled = fill(&mut self.encoder, replica, writing, store, &self.echoes, (bytes_max, aim))?;
+        if self.scope.is_none() && !self.may_read(replica)? {
+            self.deny()?;
+        }
+        let bytes_max = self.page_bytes_max();
+        let bounds = (bytes_max, self.page_aim);
+        let scope = self.scope.as_deref();
+        let mut filled = fill(&mut self.encoder, replica, writing, store, scope, &self.echoes, bounds)?;
         if !filled.more {
             self.echoes.clear();
         }
+        let mut left = std::mem::take(&mut filled.left);
+        if writing.start {
+            left.extend(self.take_elsewhere());
+        }
+        let left = self.leave_out(replica, left, bytes_max)?;
         let own = position_of(&filled.head);
         // Read after the page: what is collected later is not in it.
-        let mut collected = self.collected_until(replica, filled.head.seq)?;
-        let is_empty = self.encoder.is_empty() && collected.is_empty();
+        let mut before = self.collected_until(replica, filled.head.seq)?;
+        let is_empty = self.encoder.is_empty() && before.is_empty() && left.is_empty();
         if writing.caught_up && !writing.quiet && !filled.more && is_empty {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
             writing.checkpoint_due |= filled.at > writing.at;
@@ -177,10 +213,10 @@ impl Session {
         }
         writing.checkpoint_due = true;
         if !filled.more {
-            collected.extend(self.first_cut(replica)?);
+            before.extend(self.first_cut(replica)?);
         }
         let start = std::mem::take(&mut writing.start);
-        let mut checkpoint = false;
+        let mut closing = None;
         if !filled.more {
             writing.done = filled.at;
             if !writing.caught_up || writing.quiet {
@@ -193,9 +229,8 @@ impl Session {
                 };
                 if !differs {
                     let read = if replica.identity().is_authority { None } else { replica.cursor(store)? };
-                    checkpoint = true;
                     let digest = filled.head.digest;
-                    self.send(&Frame::Checkpoint(Checkpoint {
+                    closing = Some(Frame::Checkpoint(Checkpoint {
                         seq: own.seq,
                         digest: digest.confirmed,
                         count: digest.count,
@@ -209,12 +244,21 @@ impl Session {
             writing.everything = false;
         }
         let incarnation = self.tell_incarnation(&filled.head);
+        let checkpoint = closing.is_some();
         let header = PageHeader { at: filled.at, more: filled.more, incarnation, start, checkpoint };
         self.events.push_back(SessionEvent::Sent { registers: filled.registers });
         let page = self.encoder.finish_page(header);
         writing.window.send(page.len());
         self.writing = Some(writing);
-        Ok(Some(self.leasing.before(collected, page)))
+        // Before the page: its position says that this is done, too.
+        self.control.extend(before);
+        left.chunks(FETCH_ENTITIES_MAX).for_each(|entities| self.send(&Frame::Left(entities.to_vec())));
+        let page = self.in_envelope(page, "");
+        self.control.push_back(page);
+        if let Some(checkpoint) = closing {
+            self.send(&checkpoint);
+        }
+        Ok(self.control.pop_front())
     }
 
     pub(super) fn handle_synced<S: Store>(
@@ -229,6 +273,10 @@ impl Session {
         let uploads = !self.is_server() && peer.is_authority && self.pushing.is_none();
         if self.writing.is_none() && !uploads || seq > head.seq {
             return Err(unexpected("SYNCED beyond what was sent"));
+        }
+        if self.scope.is_some() {
+            self.peer_synced = self.peer_synced.max(Some(seq));
+            return self.lease_followed(replica);
         }
         let incarnation = position_of(&head).incarnation;
         let mut remembered = peer.remembered(replica.peer(store)?);
@@ -270,7 +318,12 @@ struct Filled {
     registers: usize,
     /// What comes next, if the last row was sent in part.
     part: (u64, usize),
+    /// What has left the scope.
+    left: Vec<Name>,
 }
+
+/// How many entities that have left are told of at a time.
+const LEFT_AT_ONCE: usize = 10_000;
 
 /// Fills a page with the rows after the subscription's position.
 fn fill<S: Store>(
@@ -278,39 +331,55 @@ fn fill<S: Store>(
     replica: &Replica<S>,
     writing: Writing,
     receiver: StoreId,
+    scope: Option<&str>,
     echoes: &Echoes,
     (bytes_max, aim): (usize, PageAim),
 ) -> Result<Filled, SessionError> {
     let (mut at, mut more, mut failed): (_, _, Option<SessionError>) = (writing.at, false, None);
-    let (mut registers, mut rows, mut part) = (0, 0, (0, 0));
+    let (mut registers, mut rows, mut part, mut left) = (0, 0, (0, 0), Vec::new());
     let most = bytes_max.min(FRAME_BYTES_MAX);
-    let head = replica.store().changes(writing.at, &mut |changed| {
-        if encoder.is_full() || encoder.len() >= aim.bytes || rows >= aim.rows {
+    let mut visit = |change: ScopeChange<'_>| {
+        let is_enough =
+            encoder.is_full() || encoder.len() >= aim.bytes || rows >= aim.rows || left.len() >= LEFT_AT_ONCE;
+        // What one commit has moved shares a seq, which is not passed before all of it is told.
+        if is_enough && change.seq() > at {
             more = true;
             return ControlFlow::Break(());
         }
-        match add(encoder, writing, receiver, echoes, changed) {
-            Ok(Added { registers: added, next: None }) => registers += added,
-            Ok(Added { registers: added, next: Some(next) }) => {
-                (registers, part, more) = (registers + added, (changed.seq, next), true);
-                return ControlFlow::Break(());
+        match change {
+            ScopeChange::Row(changed) => {
+                match add(encoder, writing, receiver, echoes, changed) {
+                    Ok(Added { registers: added, next: None }) => registers += added,
+                    Ok(Added { registers: added, next: Some(next) }) => {
+                        (registers, part, more) = (registers + added, (changed.seq, next), true);
+                        return ControlFlow::Break(());
+                    }
+                    Err(corrupt) => {
+                        failed = Some(damaged(changed.kind, changed.id, corrupt).into());
+                        return ControlFlow::Break(());
+                    }
+                }
+                if encoder.len() > most {
+                    failed = Some(longer_than_a_frame(changed));
+                    return ControlFlow::Break(());
+                }
             }
-            Err(corrupt) => {
-                failed = Some(damaged(changed.kind, changed.id, corrupt).into());
-                return ControlFlow::Break(());
+            ScopeChange::Left { kind, id, seq } if seq > writing.born => {
+                left.push((kind.to_owned(), id.to_owned()));
             }
+            ScopeChange::Left { .. } => {}
         }
-        if encoder.len() > most {
-            failed = Some(longer_than_a_frame(changed));
-            return ControlFlow::Break(());
-        }
-        at = changed.seq;
+        at = change.seq();
         rows += 1;
         ControlFlow::Continue(())
-    })?;
+    };
+    let head = match scope {
+        None => replica.store().changes(writing.at, &mut |changed| visit(ScopeChange::Row(changed)))?,
+        Some(scope) => replica.store().changes_in(scope, writing.at, &mut visit)?,
+    };
     match failed {
         Some(error) => Err(error),
-        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers, part }),
+        None => Ok(Filled { at: if more { at } else { head.seq }, more, head, registers, part, left }),
     }
 }
 

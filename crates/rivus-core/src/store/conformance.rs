@@ -9,6 +9,7 @@
 mod model;
 mod records;
 mod rows;
+mod scopes;
 mod shared;
 
 use std::ops::ControlFlow;
@@ -39,11 +40,15 @@ pub fn run<S: Store>(mut open: impl FnMut() -> S) {
         records::the_clock_follows_the_batch,
         records::digest_sums_wrap,
         records::an_incarnation_comes_with_rows,
+        scopes::each_scope_has_its_changes_and_digest,
+        scopes::what_moves_has_left,
+        scopes::a_removed_row_is_gone,
     ] {
         check(&mut open());
     }
     for seed in 1..=SEEDS {
         model::a_random_workload_matches_a_map(&mut open(), seed);
+        scopes::readers_of_scopes_follow(&mut open(), seed);
     }
 }
 
@@ -78,7 +83,7 @@ fn read<'b>(kind: &'b str, id: &'b str, start: &[u8], seq: u64) -> RowRead<'b> {
 }
 
 fn write<'b>(kind: &'b str, id: &'b str, start: &[u8], seq: u64, bytes: &[u8]) -> RowWrite<'b> {
-    RowWrite { row: read(kind, id, start, seq), bytes: bytes.to_vec().into() }
+    RowWrite { row: read(kind, id, start, seq), bytes: bytes.to_vec().into(), scope: "" }
 }
 
 /// A row of [`KIND`] that is one chunk.

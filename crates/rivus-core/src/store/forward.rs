@@ -54,6 +54,23 @@ macro_rules! forward_reads {
             $inner!(self, store => store.changes(after, visit))
         }
 
+        fn changes_in(
+            &self,
+            scope: &str,
+            after: u64,
+            visit: &mut dyn FnMut($crate::store::ScopeChange<'_>) -> ::std::ops::ControlFlow<()>,
+        ) -> Result<$crate::store::Head, $crate::store::StoreError> {
+            $inner!(self, store => store.changes_in(scope, after, visit))
+        }
+
+        fn scopes(&self) -> Result<Vec<(String, $crate::store::Digest)>, $crate::store::StoreError> {
+            $inner!(self, store => store.scopes())
+        }
+
+        fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, $crate::store::StoreError> {
+            $inner!(self, store => store.left_by(kind, id))
+        }
+
         fn kinds(&self) -> Result<Vec<String>, $crate::store::StoreError> {
             $inner!(self, store => store.kinds())
         }

@@ -1,6 +1,7 @@
 //! A store in memory: for tests, the simulator, and replicas that need no disk.
 
 mod records;
+mod scopes;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,10 +13,11 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use records::Records;
+use scopes::Scopes;
 
 use super::{
-    Batch, Changed, Chunk, CommitError, Head, HighWater, Place, Record, RecordKey, RecordRead, RowRead,
-    Store, StoreError, Table,
+    Batch, Changed, Chunk, CommitError, Digest, Head, HighWater, Place, Record, RecordKey, RecordRead,
+    RowRead, ScopeChange, Store, StoreError, Table,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up by key only, never iterated; its keys are hashes")]
@@ -38,6 +40,7 @@ pub struct MemoryStore {
     free: Vec<u32>,
     /// (seq, row) of every write, ascending; one whose row has moved on since is stale and skipped.
     log: Vec<(u64, u32)>,
+    scopes: Scopes,
     /// By table.
     records: [Records; Table::ALL.len()],
 }
@@ -45,8 +48,10 @@ pub struct MemoryStore {
 /// A row.
 #[derive(Clone, Debug)]
 struct Slot {
+    /// 0 if it was removed.
     seq: u64,
     kind: u32,
+    scope: u32,
     id_len: u32,
     start_len: u32,
     /// Id, start and packed row in one piece: who compares the id needs the row next.
@@ -54,11 +59,11 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(seq: u64, kind: u32, row: &RowRead<'_>, packed: &[u8]) -> Self {
+    fn new(seq: u64, kind: u32, scope: u32, row: &RowRead<'_>, packed: &[u8]) -> Self {
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let (id_len, start_len) = (len(row.id.as_bytes()), len(&row.start));
         let bytes = [row.id.as_bytes(), &row.start, packed].concat();
-        Self { seq, kind, id_len, start_len, bytes }
+        Self { seq, kind, scope, id_len, start_len, bytes }
     }
 
     fn id(&self) -> &[u8] {
@@ -119,12 +124,13 @@ impl MemoryStore {
             rows: self.rows.clone(),
             free: self.free.clone(),
             log: self.log.clone(),
+            scopes: self.scopes.clone(),
             records: self.records.clone(),
         }
     }
 
     fn slot(&self, row: u32) -> &Slot {
-        #[expect(clippy::expect_used, reason = "indexes are made by this store and rows are never removed")]
+        #[expect(clippy::expect_used, reason = "indexes are made by this store, and places stay")]
         self.rows.get(row as usize).expect("a row index is valid")
     }
 
@@ -163,7 +169,7 @@ impl MemoryStore {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "memory ends long before 2^32 rows or kinds")]
-    fn insert(&mut self, row: &RowRead<'_>, seq: u64, packed: &[u8]) -> u32 {
+    fn insert(&mut self, row: &RowRead<'_>, seq: u64, scope: u32, packed: &[u8]) -> u32 {
         let free = self.free.pop();
         let at = free.unwrap_or(self.rows.len() as u32);
         let next = self.kinds.len() as u32;
@@ -171,7 +177,7 @@ impl MemoryStore {
             Some(kind) => *kind,
             None => *self.kinds.entry(row.kind.into()).or_insert(next),
         };
-        let slot = Slot::new(seq, kind, row, packed);
+        let slot = Slot::new(seq, kind, scope, row, packed);
         let (rows, chunks) = (&self.rows, self.index.entry(hash(kind, row.id)).or_default());
         let is_before = |at: &u32| rows.get(*at as usize).is_some_and(|other| other.key() < slot.key());
         let place = chunks.partition_point(is_before);
@@ -194,11 +200,38 @@ impl MemoryStore {
             }
         }
         if let Some(slot) = self.rows.get_mut(at as usize) {
-            slot.seq = 0;
-            slot.bytes = Vec::new();
-            (slot.id_len, slot.start_len) = (0, 0);
+            *slot = Slot { seq: 0, kind: slot.kind, scope: 0, id_len: 0, start_len: 0, bytes: Vec::new() };
             self.free.push(at);
         }
+    }
+
+    /// The names of the kinds, by number.
+    fn kind_names(&self) -> Vec<&str> {
+        let mut kinds = vec![""; self.kinds.len()];
+        for (name, kind) in &self.kinds {
+            if let Some(place) = kinds.get_mut(*kind as usize) {
+                *place = name;
+            }
+        }
+        kinds
+    }
+
+    /// The rows above a seq, ascending, each with the number of its scope.
+    fn rows_after<'s>(
+        &'s self,
+        after: u64,
+        kinds: &'s [&'s str],
+    ) -> impl Iterator<Item = (u32, Changed<'s>)> + 's {
+        let first = self.log.partition_point(|(seq, _)| *seq <= after);
+        self.log.iter().skip(first).filter_map(|(seq, row)| {
+            let slot = self.slot(*row);
+            if slot.seq != *seq {
+                return None;
+            }
+            let kind = kinds.get(slot.kind as usize).copied().unwrap_or_default();
+            let id = std::str::from_utf8(slot.id()).unwrap_or_default();
+            Some((slot.scope, Changed { kind, id, seq: *seq, bytes: slot.packed() }))
+        })
     }
 
     fn compact_log(&mut self) {
@@ -243,25 +276,46 @@ impl Store for MemoryStore {
         after: u64,
         visit: &mut dyn FnMut(Changed<'_>) -> ControlFlow<()>,
     ) -> Result<Head, StoreError> {
-        let mut kinds = vec![""; self.kinds.len()];
-        for (name, kind) in &self.kinds {
-            if let Some(place) = kinds.get_mut(*kind as usize) {
-                *place = name;
-            }
-        }
-        let first = self.log.partition_point(|(seq, _)| *seq <= after);
-        for (seq, row) in self.log.iter().skip(first) {
-            let slot = self.slot(*row);
-            if slot.seq != *seq {
-                continue;
-            }
-            let kind = kinds.get(slot.kind as usize).copied().unwrap_or_default();
-            let id = std::str::from_utf8(slot.id()).unwrap_or_default();
-            if visit(Changed { kind, id, seq: *seq, bytes: slot.packed() }).is_break() {
+        let kinds = self.kind_names();
+        for (_, changed) in self.rows_after(after, &kinds) {
+            if visit(changed).is_break() {
                 break;
             }
         }
         Ok(self.head.clone())
+    }
+
+    fn changes_in(
+        &self,
+        scope: &str,
+        after: u64,
+        visit: &mut dyn FnMut(ScopeChange<'_>) -> ControlFlow<()>,
+    ) -> Result<Head, StoreError> {
+        let head = Head { digest: self.scopes.digest(scope, self.head.digest), ..self.head.clone() };
+        let Some(number) = self.scopes.number(scope) else { return Ok(head) };
+        let kinds = self.kind_names();
+        let rows = self.rows_after(after, &kinds).filter(|(scope, _)| *scope == number);
+        let mut rows = rows.map(|(_, changed)| ScopeChange::Row(changed)).peekable();
+        let mut gone = self.scopes.left_after(number, after).peekable();
+        loop {
+            let next = match (rows.peek(), gone.peek()) {
+                (Some(row), Some(left)) if left.seq() < row.seq() => gone.next(),
+                (Some(_), _) => rows.next(),
+                (None, _) => gone.next(),
+            };
+            let Some(next) = next else { return Ok(head) };
+            if visit(next).is_break() {
+                return Ok(head);
+            }
+        }
+    }
+
+    fn scopes(&self) -> Result<Vec<(String, Digest)>, StoreError> {
+        Ok(self.scopes.named())
+    }
+
+    fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, StoreError> {
+        Ok(self.scopes.left_by(kind, id))
     }
 
     fn kinds(&self) -> Result<Vec<String>, StoreError> {
@@ -320,11 +374,13 @@ impl Store for MemoryStore {
                 place.into_iter().for_each(|at| self.remove(&write.row, at));
                 continue;
             }
+            let scope = self.scopes.enter(write.scope);
             let at = match place {
-                None => self.insert(&write.row, seq, &write.bytes),
+                None => self.insert(&write.row, seq, scope, &write.bytes),
                 Some(at) => {
                     if let Some(slot) = self.rows.get_mut(at as usize) {
                         slot.seq = seq;
+                        slot.scope = scope;
                         slot.put(&write.bytes);
                     }
                     at
@@ -332,6 +388,7 @@ impl Store for MemoryStore {
             };
             self.log.push((seq, at));
         }
+        self.scopes.commit(&batch, self.head.seq);
         self.compact_log();
         self.write_records(&batch);
         self.head.high_water = match batch.high_water {
@@ -401,7 +458,7 @@ mod tests {
         let write = |seq, bytes: &[u8]| {
             let row =
                 RowRead { kind: "task", id: "a", start: Cow::Borrowed(&[]), seq, place: Place::default() };
-            let row = crate::store::RowWrite { row, bytes: bytes.to_vec().into() };
+            let row = crate::store::RowWrite { row, bytes: bytes.to_vec().into(), scope: "" };
             Batch { rows: vec![row].into(), ..Batch::default() }
         };
         let mut store = MemoryStore::new();

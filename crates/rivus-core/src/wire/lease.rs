@@ -1,7 +1,7 @@
 //! LEASE: how far everybody is, and what was collected.
 
+use super::fetch::{put_names, read_names};
 use super::{COLLECTED_MAX, Frame, tag};
-use crate::address::{ID_BYTES_MAX, KIND_BYTES_MAX};
 use crate::bytes::{Cut, Put, Reader};
 
 const CUT: u8 = 0;
@@ -12,32 +12,18 @@ pub(super) fn put_cut(seq: u64, out: &mut Vec<u8>) {
     out.varint(seq);
 }
 
-pub(super) fn put_collected(entities: &[(String, String)], out: &mut Vec<u8>) {
+pub(super) fn put_collected(seq: u64, entities: &[(String, String)], out: &mut Vec<u8>) {
     out.extend([tag::LEASE, COLLECTED]);
-    out.varint(entities.len() as u64);
-    for (kind, id) in entities {
-        out.slice(kind.as_bytes());
-        out.slice(id.as_bytes());
-    }
+    out.varint(seq);
+    put_names(entities, out);
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<Frame, Cut> {
     match reader.u8()? {
         CUT => Ok(Frame::Cut { seq: reader.varint()? }),
         COLLECTED => {
-            let count = reader.count(2)?;
-            if count == 0 || count > COLLECTED_MAX {
-                return Err(Cut);
-            }
-            let mut entities = Vec::with_capacity(count);
-            for _ in 0..count {
-                let (kind, id) = (reader.str()?, reader.str()?);
-                if kind.len() > KIND_BYTES_MAX || id.len() > ID_BYTES_MAX {
-                    return Err(Cut);
-                }
-                entities.push((kind.to_owned(), id.to_owned()));
-            }
-            Ok(Frame::Collected(entities))
+            let (seq, entities) = (reader.varint()?, read_names(reader, COLLECTED_MAX)?);
+            Ok(Frame::Collected { seq, entities })
         }
         _ => Err(Cut),
     }

@@ -109,11 +109,14 @@ impl<S: Store> Work<'_, S> {
         watch: Option<&Watch>,
         mut make: impl FnMut(Row<'_>, &mut Digested<'_>) -> Result<Option<Vec<u8>>, Corrupt>,
     ) -> Result<Option<usize>, CommitError> {
+        self.note_scope(at)?;
         self.rows(at)?;
+        let scopes = self.rules.scopes;
         let mut scratch = std::mem::take(&mut self.scratch);
         let staged = self.staged_mut(at);
         let mut digested = Digested::new(&mut scratch.hashing, staged.kind(), staged.id());
         digested.watch = watch;
+        digested.scope = scopes.and_then(|scopes| scopes.address(staged.kind()));
         let rows = staged.chunks.iter().map(StagedChunk::row);
         let made: Result<Option<Vec<_>>, Corrupt> = rows.map(|row| make(row?, &mut digested)).collect();
         let sums = digested.sums;
@@ -129,6 +132,9 @@ impl<S: Store> Work<'_, S> {
         self.scratch = scratch;
         if done.is_some() {
             self.sums.add(sums);
+            if let Some(scope) = &mut self.staged_mut(at).scope {
+                scope.sums.add(sums);
+            }
         }
         Ok(done)
     }

@@ -1,5 +1,5 @@
-//! What a file of format 1 holds, as SQL, in `tests/golden/store.sql`: tables, indexes and one row or more of each. It
-//! is for ever: such files are in use.
+//! What a file holds, as SQL: tables, indexes and one row or more of each. `tests/golden/store.sql` is of format 1 and
+//! `tests/golden/store-2.sql` of format 2. They are for ever: such files are in use.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -20,8 +20,9 @@ use super::*;
 const HUB: StoreId = StoreId(9);
 const CURSOR: Cursor = Cursor { incarnation: Incarnation(7), done: 299, at: 300 };
 
-fn golden() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/golden/store.sql"].iter().collect()
+fn golden(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect();
+    fs::read_to_string(path).unwrap()
 }
 
 /// What a file holds, as the statements that make another one that holds it. Lines that begin with `--` are left out.
@@ -91,22 +92,28 @@ fn lived_in(store: SqliteStore) -> Replica<SqliteStore> {
 }
 
 #[test]
-fn a_file_has_the_content_of_format_1() {
+fn a_file_has_the_content_of_format_2() {
     let folder = folder();
     let path = folder.path().join("new.rivus");
     drop(lived_in(open(&path)));
     let found = dump(&Connection::open(&path).unwrap());
-    let kept = fs::read_to_string(golden()).unwrap();
+    let kept = golden("store-2.sql");
     let kept: Vec<_> = kept.lines().filter(|line| !line.starts_with("--")).collect();
     assert!(found.lines().eq(kept), "the file holds something else:\n{found}");
 }
 
 #[test]
-fn a_file_of_format_1_is_read_and_written() {
+fn a_file_of_each_format_is_read_and_written() {
+    for name in ["store.sql", "store-2.sql"] {
+        is_read_and_written(&golden(name));
+    }
+}
+
+fn is_read_and_written(kept: &str) {
     let folder = folder();
     let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
     let conn = Connection::open(&old).unwrap();
-    conn.execute_batch(&fs::read_to_string(golden()).unwrap()).unwrap();
+    conn.execute_batch(kept).unwrap();
     drop(conn);
     let (mut old, new) = (open_replica(open(&old)), lived_in(open(&new)));
     assert_eq!((old.identity(), old.head()), (new.identity(), new.head()));

@@ -5,7 +5,9 @@ use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::{Cursor, Position};
 use rivus_core::sketch::{Key, SYMBOLS_MAX};
 use rivus_core::wire::page::RowEncoder;
-use rivus_core::wire::{About, Ack, Checkpoint, Exception, Frame, Hello, Reset, Subscribe, VERSION, Welcome};
+use rivus_core::wire::{
+    About, Ack, Checkpoint, Exception, Frame, Hello, Reset, Scoped, Subscribe, VERSION, Welcome, WireError,
+};
 
 use super::parts::slice;
 use super::rows::{edit, entity, field};
@@ -19,6 +21,7 @@ pub(super) fn add(all: &mut Vec<BadFrame>) {
     fetching(all);
     repairing(all);
     leasing(all);
+    scopes(all);
     pushing(all);
 }
 
@@ -44,6 +47,9 @@ fn each_type() -> Vec<(&'static str, Vec<u8>)> {
         ("REPAIR", RowEncoder::default().finish_repair(false)),
         ("LEASE tells a cut", Frame::Cut { seq: 5 }.encode()),
         ("LEASE tells of a collection", collected()),
+        ("LEFT", left()),
+        ("DENIED", Frame::Denied { slot: 1 }.encode()),
+        ("SCOPED", scoped(1, "", &Frame::Equal { seq: 5, incarnation: None }.encode())),
     ]
 }
 
@@ -52,11 +58,19 @@ fn fetch() -> Vec<u8> {
 }
 
 fn collected() -> Vec<u8> {
-    Frame::Collected(vec![("task".to_owned(), "t".to_owned())]).encode()
+    Frame::Collected { seq: 5, entities: vec![("task".to_owned(), "t".to_owned())] }.encode()
 }
 
 fn ask(count: usize) -> Vec<u8> {
     Frame::AskSketch { count }.encode()
+}
+
+fn left() -> Vec<u8> {
+    Frame::Left(vec![("task".to_owned(), "t".to_owned())]).encode()
+}
+
+fn scoped(slot: u32, scope: &str, frame: &[u8]) -> Vec<u8> {
+    Scoped { slot, scope, frame }.encode()
 }
 
 fn subscribe(incarnation: Option<u64>, done: u64, at: u64) -> Vec<u8> {
@@ -87,7 +101,7 @@ fn before_the_greeting(all: &mut Vec<BadFrame>) {
     ];
     for (state, who, awaited) in waiting {
         for (frame, bytes) in each_type().into_iter().filter(|(frame, _)| *frame != awaited) {
-            let words = if ["DELTA", "PUSH", "FETCHED", "REPAIR"].contains(&frame) {
+            let words = if ["DELTA", "PUSH", "FETCHED", "REPAIR", "SCOPED"].contains(&frame) {
                 "before the handshake"
             } else {
                 "out of order"
@@ -236,6 +250,40 @@ fn leasing(all: &mut Vec<BadFrame>) {
         bad(&format!("LEASE tells of a collection, {state:?}"), state, collected(), "no authority");
     }
     bad("LEASE tells of a collection, ClientPushed", State::ClientPushed, collected(), "nobody asked");
+}
+
+fn scopes(all: &mut Vec<BadFrame>) {
+    let mut bad = |name: &str, state: State, bytes: Vec<u8>, words: &'static str| {
+        let expect = Expect::Refused(Code::UNEXPECTED, words);
+        all.push(BadFrame { name: format!("{name}, {state:?}"), state, bytes, expect });
+    };
+    let equal = Frame::Equal { seq: 5, incarnation: None }.encode();
+    let ask = subscribe(None, 0, 0);
+    for state in [State::AuthorityOpen, State::ServerOpen, State::ClientOpen, State::ClientQuiet] {
+        bad("LEFT", state, left(), "LEFT of a scope that nobody follows");
+        bad("DENIED in slot 1", state, Frame::Denied { slot: 1 }.encode(), "that there is not");
+        bad("EQUAL in slot 1", state, scoped(1, "", &equal), "that there is not");
+        bad("a page in slot 1", state, scoped(1, "", &page(5)), "that there is not");
+    }
+    bad("SUBSCRIBE to a scope", State::ServerOpen, scoped(1, "a", &ask), "no authority");
+    bad("SUBSCRIBE to a scope", State::ClientQuiet, scoped(1, "a", &ask), "that there is not");
+    let past = scoped(1, "a", &subscribe(Some(0), 9, 9));
+    bad("SUBSCRIBE to a scope from a position past the end", State::AuthorityOpen, past, "never told");
+    for (name, bytes) in [
+        ("slot 0", scoped(0, "a", &ask)),
+        ("a name before EQUAL", scoped(1, "a", &equal)),
+        ("ACK in it", scoped(1, "", &ack(None))),
+        ("nothing in it", scoped(1, "", &[])),
+        ("a name of 256 bytes", scoped(1, &"x".repeat(256), &ask)),
+    ] {
+        let expect = Expect::Wire(WireError::Malformed { frame: "SCOPED" });
+        all.push(BadFrame {
+            name: format!("SCOPED with {name}"),
+            state: State::AuthorityOpen,
+            bytes,
+            expect,
+        });
+    }
 }
 
 fn reading(all: &mut Vec<BadFrame>) {

@@ -74,6 +74,10 @@ impl Connection {
         &self.asks
     }
 
+    pub(super) fn db(&self) -> &Db {
+        &self.db
+    }
+
     /// Ends the connection in order and waits until it has ended.
     pub async fn close(mut self) {
         self.stop.send_replace(true);
@@ -114,7 +118,7 @@ impl Db {
     pub fn connect(&self, remote: Remote) -> Connection {
         let (state, states) = watch::channel(SyncState { phase: Phase::Connecting, ..SyncState::default() });
         let (stop, stopped) = stop_never();
-        let asks: Arc<Asks> = Arc::default();
+        let asks = Arc::new(Asks::following(remote.scopes_wanted()));
         let keeper = Keeper::new(self.clone(), remote.clone(), state, Arc::clone(&asks), stopped);
         let task = tokio::spawn(keeper.run());
         Connection { db: self.clone(), remote, state: states, stop, asks, task }
@@ -226,7 +230,11 @@ impl Db {
         };
         let wakes = Wakes { changes: self.shared.changes.subscribe(), stop, asks: Arc::clone(asks) };
         let host: Arc<Shared> = Arc::clone(&self.shared);
-        Pump::new(host, remote.session(want), listen)
+        let session = match remote.session(want, asks.follow()) {
+            Ok(session) => session,
+            Err(error) => return (SyncReport::default(), Err(error)),
+        };
+        Pump::new(host, session, listen)
             .within(bounds, gate)
             .renewing(Renewal::new(remote, &self.shared))
             .run(socket, wakes)

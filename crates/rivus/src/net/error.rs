@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rivus_core::code::Code;
-use rivus_core::session::SessionError;
+use rivus_core::session::{SessionError, TooManyScopes};
 
 use super::reaction::Reaction;
 
@@ -104,6 +104,12 @@ pub enum SyncError {
         "the other side hands out no entities: it is no hub that judges edits, or an older one: update it"
     )]
     CannotFetch,
+    /// More scopes were asked for by name than one connection follows, or a name that is too long.
+    #[error(transparent)]
+    TooManyScopes(#[from] TooManyScopes),
+    /// The connection follows everything, not scopes by name.
+    #[error("this connection follows everything: say with `Remote::scopes` that it follows scopes by name")]
+    FollowsEverything,
     /// The database was called from inside one of its own edits.
     #[error("the database was called from inside one of its own edits")]
     Reentrant,

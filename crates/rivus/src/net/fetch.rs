@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::client::{Connection, stop_never};
 use super::rounds::Wanted;
+use super::scopes::Followed;
 use super::{Remote, SyncError};
 use crate::evict::{Fetched, named};
 use crate::{Db, Error};
@@ -23,12 +24,13 @@ pub(crate) struct Ask {
 pub(crate) struct Asks {
     /// `None` once no session will come.
     waiting: Mutex<Option<VecDeque<Ask>>>,
+    pub(super) scopes: Mutex<Followed>,
     pub(crate) notify: Notify,
 }
 
 impl Default for Asks {
     fn default() -> Self {
-        Self { waiting: Mutex::new(Some(VecDeque::new())), notify: Notify::new() }
+        Self { waiting: Mutex::new(Some(VecDeque::new())), scopes: Mutex::default(), notify: Notify::new() }
     }
 }
 
@@ -87,7 +89,7 @@ impl Db {
             return Ok(Fetched::default());
         }
         let (_running, stop) = stop_never();
-        let asks = Arc::new(Asks::default());
+        let asks = Arc::new(Asks::following(remote.scopes_wanted()));
         let answered = asks.ask(entities);
         self.attempts(remote, Wanted::ALL, &asks, stop).await.ok()?;
         asks.close();

@@ -72,7 +72,7 @@ pub(super) async fn turn(
 
 /// A place in the queue; `None` if there is none, so that nobody is waited for.
 async fn lead(db: Db, remote: &Remote) -> Option<Lead> {
-    let task = format!("sync-{:016x}", xxh3_64(remote.url().as_bytes()));
+    let task = format!("sync-{:016x}", xxh3_64(remote.place().as_bytes()));
     let queue = move || match db.lock().ok()?.store() {
         AnyStore::Sqlite(store, _) => match store.lead(&task) {
             Ok(lead) => lead,

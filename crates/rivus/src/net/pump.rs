@@ -24,6 +24,7 @@ use super::client::pending;
 use super::fetch::{Ask, Asks};
 use super::levers::Gate;
 use super::renewal::Renewal;
+use super::scopes::Change;
 use super::turns::{Size, Turn};
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
@@ -285,6 +286,7 @@ impl<H: Host> Pump<H> {
         let mut failed: Option<SyncError> = None;
         loop {
             self.ask(&wakes.asks);
+            self.follow(&wakes.asks).await?;
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
             // for each other with full buffers.
             while let Some(frame) = self.next(&mut failed).await? {
@@ -415,6 +417,20 @@ impl<H: Host> Pump<H> {
             session.fetch(ask.entities.iter().cloned());
             self.asked = Some(ask);
         }
+    }
+
+    /// Has the session follow what is wanted since it began.
+    async fn follow(&mut self, asks: &Asks) -> Result<(), SyncError> {
+        while let Some(Change { scope, kept }) = asks.next_change() {
+            let change = move |session: &mut Session, replica: &mut Replica<H::Store>, _, ()| match kept {
+                None => session.subscribe(&scope).map_err(SyncError::from),
+                Some(kept) => session
+                    .unsubscribe(replica, &scope, kept)
+                    .map_err(|error| SessionError::from(error).into()),
+            };
+            self.blocking(Work::UNKNOWN, (|| Ok(()), |done| done), change).await??;
+        }
+        Ok(())
     }
 
     /// Tells who asked what came of it.
@@ -697,6 +713,7 @@ fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEvent) {
         SessionEvent::CaughtUp => report.pulled.more = false,
         SessionEvent::Offering { edits } => report.pushed.offered = *edits,
         SessionEvent::Answered(answered) => count(report, answered),
+        SessionEvent::Denied { scope } => report.denied.push(scope.clone()),
         SessionEvent::Diverged { .. } => report.diverged = true,
         SessionEvent::Repaired { registers, .. } => report.repaired += registers,
         SessionEvent::Verified { .. } => report.verified = true,

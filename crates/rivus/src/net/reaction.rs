@@ -111,7 +111,11 @@ impl SyncError {
             Self::TurnedAway { code, .. } => of_code(*code),
             Self::BadCertificate { .. } | Self::BadKeys { .. } => ErrorClass::Misuse,
             Self::Stalled => ErrorClass::Server,
-            Self::BadAddress { .. } | Self::Listen { .. } | Self::Reentrant => ErrorClass::Misuse,
+            Self::BadAddress { .. }
+            | Self::Listen { .. }
+            | Self::TooManyScopes(_)
+            | Self::FollowsEverything
+            | Self::Reentrant => ErrorClass::Misuse,
             Self::Packing => ErrorClass::Protocol,
             Self::CannotFetch => ErrorClass::Incompatible,
             Self::Paused => ErrorClass::Paused,

@@ -1,5 +1,6 @@
 //! Where another store is, and what grants access to it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,8 @@ pub struct Remote {
     source: Option<Source>,
     asking: Arc<tokio::sync::Mutex<()>>,
     ca: Option<Arc<[u8]>>,
+    /// What is followed by name; everything if there is none.
+    scopes: Option<BTreeSet<String>>,
 }
 
 /// How long a source of tokens may take.
@@ -36,7 +39,14 @@ type Source = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>
 impl Remote {
     /// The store at `url`, for example `wss://example.org:7171`, or `ws://127.0.0.1:7171` without encryption.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), token: Arc::default(), source: None, asking: Arc::default(), ca: None }
+        Self {
+            url: url.into(),
+            token: Arc::default(),
+            source: None,
+            asking: Arc::default(),
+            ca: None,
+            scopes: None,
+        }
     }
 
     /// Shows this token to the other side. It goes in the first frame, never in the address.
@@ -76,6 +86,40 @@ impl Remote {
     pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca = Some(pem.into().into());
         self
+    }
+
+    /// Follows these scopes, at most 64, and not everything; the scope without a name is empty. Only a hub that judges
+    /// edits has scopes.
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// let schema = || Schema::builder().kind("note", |k| k.value("list").scope("list").value("text")).build();
+    /// let (phone, hub) = (Db::memory(schema()?)?, Db::memory(schema()?)?);
+    /// let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// hub.put("note", "n1", [("list", "home".into()), ("text", "milk".into())])?;
+    /// hub.put("note", "n2", [("list", "work".into()), ("text", "stamps".into())])?;
+    /// let home = rivus::Remote::new(served.url()).scopes(["home"]);
+    /// phone.sync(&home).await?;
+    /// assert!(phone.view("note", "n1")?.is_some());
+    /// assert!(phone.view("note", "n2")?.is_none());
+    /// // To move an entity is to write its scope field. It leaves where it is not followed; nothing is deleted.
+    /// phone.put("note", "n1", [("list", "work".into())])?;
+    /// phone.sync(&home).await?;
+    /// assert!(phone.view("note", "n1")?.is_none());
+    /// assert!(hub.view("note", "n1")?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn scopes<T: Into<String>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
+        self.scopes = Some(scopes.into_iter().map(Into::into).collect());
+        self
+    }
+
+    pub(super) fn scopes_wanted(&self) -> Option<BTreeSet<String>> {
+        self.scopes.clone()
     }
 
     #[cfg(feature = "tls")]
@@ -127,24 +171,36 @@ impl Remote {
             Some(source) => format!("{:p}", Arc::as_ptr(source)),
             None => self.shown().unwrap_or_default(),
         };
-        format!("{}\n{who}", self.url)
+        format!("{}\n{who}", self.place())
     }
 
-    pub(super) fn session(&self, want: Want) -> Session {
-        Session::new(SessionOptions {
+    /// What makes two remotes one, whoever asks: where, and of what.
+    pub(super) fn place(&self) -> String {
+        let scopes = self.scopes.iter().flatten().map(|scope| format!("\n{}:{scope}", scope.len()));
+        let named = if self.scopes.is_some() { "\nby name" } else { "" };
+        format!("{}{named}{}", self.url, scopes.collect::<String>())
+    }
+
+    /// A session that follows these scopes, or everything.
+    pub(super) fn session(&self, want: Want, scopes: Option<BTreeSet<String>>) -> Result<Session, SyncError> {
+        let mut session = Session::new(SessionOptions {
             role: Role::Client { token: self.shown() },
             want,
             offers: true,
             seeds: seeds(),
             capabilities: capability::ZSTD,
-        })
+        });
+        if let Some(scopes) = scopes {
+            session.follow_scopes(scopes)?;
+        }
+        Ok(session)
     }
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token is a secret.
-        f.debug_struct("Remote").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Remote").field("url", &self.url).field("scopes", &self.scopes).finish_non_exhaustive()
     }
 }
 

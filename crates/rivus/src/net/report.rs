@@ -41,6 +41,8 @@ pub struct SyncReport {
     /// Registers that were exchanged because they did. Where those could not be told apart, everything was read again
     /// and is counted as received.
     pub repaired: usize,
+    /// The scopes that were asked for by name and may not be read.
+    pub denied: Vec<String>,
     /// Bytes sent, after compression, without the framing of WebSocket.
     pub bytes_sent: u64,
     /// Bytes received.
@@ -186,6 +188,9 @@ impl SyncReport {
         pulled.set_aside += earlier.set_aside;
         pulled.changed += earlier.changed;
         self.diverged |= before.diverged;
+        self.denied.extend(
+            before.denied.into_iter().filter(|scope| !self.denied.contains(scope)).collect::<Vec<_>>(),
+        );
         self.bytes_sent += before.bytes_sent;
         self.bytes_received += before.bytes_received;
         self

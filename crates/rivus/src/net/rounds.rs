@@ -237,8 +237,8 @@ impl Db {
         let cleared = Cleared { db: &self, key: &key };
         loop {
             let (stop, stopped) = watch::channel(false);
-            let none = Arc::default();
-            let mut round = std::pin::pin!(self.attempts(&remote, wanted, &none, stopped));
+            let asks = Arc::new(Asks::following(remote.scopes_wanted()));
+            let mut round = std::pin::pin!(self.attempts(&remote, wanted, &asks, stopped));
             let done = tokio::select! {
                 done = &mut round => done,
                 // Nobody waits any more: it ends in order, and what was exchanged is kept.

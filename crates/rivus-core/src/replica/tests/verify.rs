@@ -102,7 +102,7 @@ fn after_a_repair_the_next_sync_brings_back_what_the_disk_has_lost() {
     let chunk = device.store().load("task", "t", &[]).unwrap().unwrap();
     let row = RowRead { kind: "task", id: "t", start: b"".into(), seq: chunk.seq, place: chunk.place };
     drop(chunk.bytes);
-    let rows = vec![RowWrite { row, bytes: old.into() }];
+    let rows = vec![RowWrite { row, bytes: old.into(), scope: "" }];
     device.store_mut().commit(Batch { rows: rows.into(), ..Batch::default() }).unwrap();
     assert!(!device.verify().unwrap().is_sound());
     device.repair().unwrap();

@@ -25,7 +25,7 @@ impl Random {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fault {
+pub(super) enum Fault {
     /// The register is gone.
     Drop,
     /// An older value is there.
@@ -42,10 +42,20 @@ fn older() -> Register<'static> {
 
 /// Damages registers of one entity of kind `task` as a fault in the engine would: the digest is that of the rows.
 fn damage(device: &mut Device, id: &str, faults: &BTreeMap<Vec<u8>, Fault>) {
-    let chunk = device.store().load("task", id, &[]).unwrap().unwrap();
+    damage_in(device, "", ("task", id), faults);
+}
+
+/// Damages registers of one entity, which is in this scope and in one row.
+pub(super) fn damage_in(
+    device: &mut Device,
+    scope: &str,
+    (kind, id): (&str, &str),
+    faults: &BTreeMap<Vec<u8>, Fault>,
+) {
+    let chunk = device.store().load(kind, id, &[]).unwrap().unwrap();
     let (bytes, seq, place) = (chunk.bytes.to_vec(), chunk.seq, chunk.place);
     let mut buffer = Vec::new();
-    let mut digested = Digested::new(&mut buffer, "task", id);
+    let mut digested = Digested::new(&mut buffer, kind, id);
     let (mut held, mut sums) = (BTreeMap::new(), Sums::default());
     for entry in Row::new(&bytes, seq).unwrap().entries() {
         let entry = entry.unwrap();
@@ -68,9 +78,12 @@ fn damage(device: &mut Device, id: &str, faults: &BTreeMap<Vec<u8>, Fault>) {
     sums.add(digested.sums);
     let (_, bytes) = &applied.rows[0];
     assert_eq!(applied.rows.len(), 1);
-    let row = RowRead { kind: "task", id, start: (&[]).into(), seq, place: Place(place.0) };
-    let write = RowWrite { row, bytes: bytes.into() };
-    device.store_mut().commit(Batch { rows: vec![write].into(), sums, ..Batch::default() }).unwrap();
+    let row = RowRead { kind, id, start: (&[]).into(), seq, place: Place(place.0) };
+    let write = RowWrite { row, bytes: bytes.into(), scope };
+    let named = [(scope, sums)];
+    let scopes = if scope.is_empty() { &[][..] } else { &named };
+    let batch = Batch { rows: vec![write].into(), sums, scopes: scopes.into(), ..Batch::default() };
+    device.store_mut().commit(batch).unwrap();
     assert_eq!(device.head().unwrap().digest, device.recompute_digest().unwrap());
 }
 
@@ -389,8 +402,10 @@ fn a_wrong_share_of_an_evicted_register_is_mended_and_stays_a_share() {
     *bytes.last_mut().unwrap() ^= 1;
     let off = if bytes.last().unwrap() & 1 == 1 { 1 } else { u128::MAX };
     let row = RowRead { kind: "task", id: "t4", start: (&[]).into(), seq, place };
-    let (rows, sums) =
-        (vec![RowWrite { row, bytes: bytes.into() }], Sums { shown: off, confirmed: off, count: 0 });
+    let (rows, sums) = (
+        vec![RowWrite { row, bytes: bytes.into(), scope: "" }],
+        Sums { shown: off, confirmed: off, count: 0 },
+    );
     device.store_mut().commit(Batch { rows: rows.into(), sums, ..Batch::default() }).unwrap();
     damage(&mut device, "t9", &[(address::field("f1"), Fault::Drop)].into());
     let taken = connect(&mut device, &mut hub);

@@ -326,11 +326,11 @@ fn types_that_may_be_ignored_are_and_others_are_refused() {
     for first in 0..=255_u8 {
         let read = Frame::decode(&[first, 1, 2, 3]);
         match first {
-            tag::LOST | tag::HEARD | tag::WINDOW | tag::SKETCH | tag::LEASE => {
+            tag::LEFT | tag::DENIED | tag::LOST | tag::HEARD | tag::WINDOW | tag::SKETCH | tag::LEASE => {
                 assert!(read.is_err(), "{first}")
             }
             tag::OPTIONAL.. => assert_eq!(read, Ok(Frame::Ignored)),
-            tag::COMPRESSED | tag::DELTA | tag::PUSH | tag::FETCHED | 15 | 17.. => {
+            tag::COMPRESSED | tag::DELTA | tag::PUSH | tag::FETCHED | 17.. => {
                 assert_eq!(read, Err(WireError::UnknownFrame { tag: first }));
             }
             _ => assert!(read.is_err(), "{first}"),

@@ -121,8 +121,13 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("lease_cut", Frame::Cut { seq: 300 }),
         (
             "lease_collected",
-            Frame::Collected(vec![("task".to_owned(), "t1".to_owned()), ("note".to_owned(), "ü".to_owned())]),
+            Frame::Collected {
+                seq: 300,
+                entities: vec![("task".to_owned(), "t1".to_owned()), ("note".to_owned(), "ü".to_owned())],
+            },
         ),
+        ("left", Frame::Left(vec![("task".to_owned(), "t1".to_owned()), ("".to_owned(), "ü".to_owned())])),
+        ("denied", Frame::Denied { slot: 300 }),
         ("lost", Frame::Lost(losses())),
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("ignored", Frame::Ignored),
@@ -158,6 +163,7 @@ const PAGES: [&str; 2] = ["page", "page_after_a_page"];
 const PUSH: &str = "push";
 const FETCHED: &str = "fetched";
 const REPAIR: &str = "repair";
+const SCOPED: &str = "scoped";
 
 /// The bytes that the file of this name holds.
 fn golden(name: &str) -> Vec<u8> {
@@ -237,13 +243,21 @@ fn registers_that_mend_have_the_bytes_of_version_1() {
     assert_rows(&repair.rows, &[(kind, id, registers)]);
 }
 
+#[test]
+fn an_envelope_has_the_bytes_of_version_1() {
+    let (subscribe, golden) = (golden("subscribe"), golden(SCOPED));
+    let scoped = Scoped { slot: 300, scope: "home", frame: &subscribe };
+    assert_eq!(hex(&scoped.encode()), hex(&golden));
+    assert_eq!(Scoped::decode(&golden), Ok(scoped));
+}
+
 /// No file is left that nothing reads.
 #[test]
 fn each_golden_file_is_compared() {
     let files = std::fs::read_dir(path("frames")).unwrap();
     let found = files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
     let control = control().into_iter().map(|(name, _)| name);
-    let compared = control.chain(PAGES).chain([PUSH, FETCHED, REPAIR]).map(str::to_owned);
+    let compared = control.chain(PAGES).chain([PUSH, FETCHED, REPAIR, SCOPED]).map(str::to_owned);
     let sorted = |names: Vec<String>| names.into_iter().collect::<std::collections::BTreeSet<_>>();
     assert_eq!(sorted(found.collect()), sorted(compared.collect()));
 }

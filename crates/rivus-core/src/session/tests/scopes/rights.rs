@@ -1,0 +1,274 @@
+//! Who may read and write which scope, and what becomes of what a device had when that ends.
+
+use super::*;
+
+#[test]
+fn lost_access_takes_out_what_was_synced_and_keeps_unsent_edits() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut hub, &[("note", "y", note("b", "Y"))]).unwrap();
+    rights.grant_all("member 2", &["a", "b"]);
+    let mut one = Member::new(2, &["a", "b"]);
+    one.sync(&mut hub, &rights);
+    edit(&mut one.device, &[("note", "x", field("title", "unsent"))]).unwrap();
+    edit(&mut one.device, &[("note", "new", note("a", "unsent, too"))]).unwrap();
+    rights.revoke_all("member 2", "a");
+    one.device.poll_events();
+    let events = one.sync(&mut hub, &rights);
+    assert!(events.contains(&SessionEvent::Denied { scope: "a".to_owned() }), "{events:?}");
+    assert_holds(&one.device, &hub, &["b"]);
+    assert_eq!(held(&one.device).into_keys().collect::<Vec<_>>(), ["b"]);
+    let told = one.device.poll_events();
+    assert!(told.contains(&Event::Revoked { scope: "a".to_owned(), entities: 1 }), "{told:?}");
+    let rejected = one.device.rejected().unwrap();
+    let kept: Vec<_> = rejected.iter().map(|rejected| (rejected.code, &rejected.ops[0].action)).collect();
+    assert_eq!(kept, [(Code::SCOPE, &field("title", "unsent")), (Code::SCOPE, &note("a", "unsent, too"))]);
+    assert_eq!(title(&hub, "x").as_deref(), Some("X"));
+    // Granted again it comes back whole.
+    rights.grant_all("member 2", &["a"]);
+    one.sync(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a", "b"]);
+}
+
+#[test]
+fn a_right_that_is_taken_away_ends_a_live_subscription() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    rights.grant_all("member 2", &["a", "b"]);
+    let mut one = Member::new(2, &["a", "b"]);
+    one.connect(&rights);
+    one.settle(&mut hub, &rights);
+    rights.revoke("member 2", Access::Read, "a");
+    edit(&mut hub, &[("note", "x", field("title", "secret"))]).unwrap();
+    one.settle(&mut hub, &rights);
+    assert_eq!((held(&one.device).len(), one.follows()), (0, vec!["b".to_owned()]));
+    rights.grant("member 2", Access::Read, "a");
+    one.subscribe("a");
+    one.settle(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a", "b"]);
+}
+
+#[test]
+fn a_move_needs_the_right_to_write_where_it_comes_from_and_where_it_goes() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    rights.grant_all("member 2", &["a"]);
+    rights.grant("member 2", Access::Read, "b");
+    let mut one = Member::new(2, &["a", "b"]);
+    one.sync(&mut hub, &rights);
+    edit(&mut one.device, &[("note", "x", field("list", "b"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    assert_eq!((hub.scope_of("note", "x").unwrap().as_str(), one.device.rejected().unwrap().len()), ("a", 1));
+    assert_eq!(one.device.scope_of("note", "x").unwrap(), "a", "it is back where it was");
+    rights.grant("member 2", Access::Write, "b");
+    rights.revoke("member 2", Access::Write, "a");
+    edit(&mut one.device, &[("note", "x", field("list", "b"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    assert_eq!(hub.scope_of("note", "x").unwrap(), "a");
+    rights.grant("member 2", Access::Write, "a");
+    edit(&mut one.device, &[("note", "x", field("list", "b"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    assert_eq!(hub.scope_of("note", "x").unwrap(), "b");
+    assert_holds(&one.device, &hub, &["a", "b"]);
+}
+
+#[test]
+fn who_may_not_read_everything_is_told_to_follow_by_name() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    rights.grant_all("member 2", &["", "b"]);
+    let all = |rights: &Rights, hub: &mut Device, device: &mut Device| {
+        let (mut a, mut b) = (named("member 2", Want::Once), guarded(rights));
+        let mut ends = (
+            End { replica: device, session: &mut a, now: NOW },
+            End { replica: hub, session: &mut b, now: NOW },
+        );
+        run(&mut ends.0, &mut ends.1, usize::MAX)
+    };
+    let mut device = notes_device(2);
+    let error = all(&rights, &mut hub, &mut device).unwrap_err();
+    assert!(matches!(&error, SessionError::Refused { code: Code::SCOPE, .. }), "{error}");
+    assert_eq!(held(&device).len(), 0);
+    rights.grant_all("member 2", &["a"]);
+    all(&rights, &mut hub, &mut device).unwrap();
+    assert_holds(&device, &hub, &["a", ""]);
+}
+
+#[test]
+fn what_may_not_be_read_is_not_fetched() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut hub, &[("note", "y", note("b", "Y"))]).unwrap();
+    rights.grant_all("member 2", &["b", "c"]);
+    let mut one = Member::new(2, &["c"]);
+    one.connect(&rights);
+    one.settle(&mut hub, &rights);
+    let name = |id: &str| ("note".to_owned(), id.to_owned());
+    one.wire.as_mut().unwrap().client.fetch([name("x"), name("y")]);
+    let events = one.settle(&mut hub, &rights);
+    let missing = vec![name("x")];
+    assert!(events.iter().any(
+        |event| matches!(event, SessionEvent::Fetched { entities: 1, missing: m, .. } if *m == missing)
+    ));
+    assert_eq!((title(&one.device, "x"), title(&one.device, "y").as_deref()), (None, Some("Y")));
+}
+
+#[test]
+fn nobody_is_told_what_has_left_before_they_came() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut hub, &[("note", "x", field("list", "b"))]).unwrap();
+    rights.grant_all("member 2", &["a"]);
+    let mut one = Member::new(2, &["a"]);
+    one.connect(&rights);
+    let wire = one.wire.as_mut().unwrap();
+    loop {
+        let up = wire.client.poll_transmit(&mut one.device, NOW).unwrap();
+        if let Some(frame) = &up {
+            wire.server.handle(&mut hub, frame, NOW).unwrap();
+        }
+        let down = wire.server.poll_transmit(&mut hub, NOW).unwrap();
+        if let Some(frame) = &down {
+            assert!(frame[0] != tag::SCOPED || Scoped::decode(frame).unwrap().frame[0] != tag::LEFT);
+            wire.client.handle(&mut one.device, frame, NOW).unwrap();
+        }
+        if up.is_none() && down.is_none() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn who_brings_back_what_was_lost_does_so_where_it_may_write() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    rights.grant("member 2", Access::Read, "b");
+    let mut one = Member::new(2, &["a", "b"]);
+    // Made before it met the hub, and so confirmed by nobody but itself.
+    edit(&mut one.device, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut one.device, &[("note", "y", note("b", "Y"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    assert_eq!((title(&hub, "x").as_deref(), title(&hub, "y")), (Some("X"), None));
+}
+
+#[test]
+fn more_scopes_than_a_connection_holds_are_refused() {
+    let mut session = client(Want::Live);
+    session.follow_scopes((0..64).map(|n| n.to_string())).unwrap();
+    assert_eq!(session.subscribe("one more"), Err(TooManyScopes { most: 64 }));
+    assert_eq!(session.subscribe("3"), Ok(()), "it is followed already");
+    session.unsubscribe(&mut notes_device(2), "3", Kept::Yes).unwrap();
+    assert_eq!(session.subscribe(&"x".repeat(256)), Err(TooManyScopes { most: 64 }));
+    session.subscribe("one more").unwrap();
+}
+
+#[test]
+fn what_is_not_wanted_any_more_leaves_or_stays_as_it_is() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a", "b", "c"]);
+    for list in ["a", "b", "c"] {
+        edit(&mut hub, &[("note", list, note(list, "1"))]).unwrap();
+    }
+    let mut one = Member::new(2, &["a", "b", "c"]);
+    one.connect(&rights);
+    one.settle(&mut hub, &rights);
+    one.unsubscribe("a", Kept::No);
+    one.unsubscribe("b", Kept::Yes);
+    one.settle(&mut hub, &rights);
+    for list in ["a", "b", "c"] {
+        edit(&mut hub, &[("note", list, field("title", "2"))]).unwrap();
+    }
+    one.settle(&mut hub, &rights);
+    let titles = ["a", "b", "c"].map(|id| title(&one.device, id));
+    assert_eq!(titles, [None, Some("1".to_owned()), Some("2".to_owned())]);
+    one.subscribe("a");
+    one.subscribe("b");
+    one.settle(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a", "b", "c"]);
+}
+
+#[test]
+fn who_follows_nothing_for_a_while_need_not_bring_everything_again() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    let mut one = Member::new(2, &["a"]);
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    one.unsubscribe("a", Kept::Yes);
+    one.sync(&mut hub, &rights);
+    // What it has kept has moved to where it may not even write.
+    edit(&mut hub, &[("note", "x", field("list", "b"))]).unwrap();
+    one.subscribe("a");
+    one.sync(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a"]);
+    assert_eq!(held(&one.device).len(), 0);
+}
+
+#[test]
+fn a_hub_says_how_many_scopes_it_takes_and_takes_no_more() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a", "b", "c"]);
+    let limits = Limits { scopes_max: 2, ..Limits::default() };
+    let greet = |hub: &mut Device, wants: &[&str]| {
+        let (mut device, mut client, mut server) =
+            (notes_device(2), named("member 2", Want::Live), bounded(&rights, limits));
+        client.follow_scopes(wants.iter().map(|scope| (*scope).to_owned())).unwrap();
+        let mut ends = (
+            End { replica: &mut device, session: &mut client, now: NOW },
+            End { replica: hub, session: &mut server, now: NOW },
+        );
+        run(&mut ends.0, &mut ends.1, usize::MAX).map(|_| (client, server))
+    };
+    let error = greet(&mut hub, &["a", "b", "c"]).unwrap_err();
+    assert_eq!(error.code(), Some(Code::TOO_LARGE), "{error}");
+    let (mut client, mut server) = greet(&mut hub, &["a", "b"]).unwrap();
+    assert_eq!(client.subscribe("c"), Err(TooManyScopes { most: 2 }));
+    // Who does not care is told so by the hub.
+    let subscribe = crate::wire::Subscribe {
+        cursor: crate::identity::Cursor::default(),
+        incarnation: None,
+        live: true,
+        everything: true,
+        digest: None,
+    };
+    let frame = Scoped { slot: 3, scope: "c", frame: &Frame::Subscribe(subscribe).encode() }.encode();
+    let error = server.handle(&mut hub, &frame, NOW).unwrap_err();
+    assert_eq!(error.code(), Some(Code::TOO_LARGE), "{error}");
+}
+
+#[test]
+fn a_refusal_does_not_tell_where_an_entity_is_that_may_not_be_read() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    edit(&mut hub, &[("note", "x", note("secret project", "X"))]).unwrap();
+    let mut one = Member::new(2, &["a"]);
+    one.sync(&mut hub, &rights);
+    edit(&mut one.device, &[("note", "x", note("a", "mine"))]).unwrap();
+    edit(&mut one.device, &[("note", "y", note("b", "mine"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    let rejected = one.device.rejected().unwrap();
+    let told: Vec<_> = rejected.iter().map(|rejected| rejected.message.as_str()).collect();
+    assert!(!told[0].contains("secret") && told[1].contains("`b`"), "{told:?}");
+}
+
+#[test]
+fn who_missed_a_move_while_a_hub_was_set_back_hears_of_it_and_keeps_what_the_hub_has_lost() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a"]);
+    let mut one = Member::new(2, &["a"]);
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    let backup = hub.store().copy();
+    edit(&mut hub, &[("note", "lost", note("a", "after the backup"))]).unwrap();
+    one.sync(&mut hub, &rights);
+    let options = OpenOptions {
+        seeds: Seeds { incarnation: Incarnation(77), ..seeds(1) },
+        slot: 0,
+        admission: Admission::Refuse { drift_ms_max: 60_000 },
+        rank: 0,
+    };
+    let mut restored = Replica::open(backup, notes(), options).unwrap();
+    edit(&mut restored, &[("note", "x", field("list", "b"))]).unwrap();
+    one.sync(&mut restored, &rights);
+    assert_eq!(title(&one.device, "x"), None, "it is in another scope now");
+    assert_eq!(title(&one.device, "lost").as_deref(), Some("after the backup"), "nobody else has it");
+}

@@ -1,0 +1,109 @@
+//! Which scopes a connection follows: said before, and changed while it is up or down.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{MutexGuard, PoisonError};
+
+use rivus_core::replica::Kept;
+use rivus_core::scope::SCOPE_BYTES_MAX;
+use rivus_core::session::TooManyScopes;
+use rivus_core::wire::SCOPES_MAX;
+
+use super::SyncError;
+use super::client::Connection;
+use super::fetch::Asks;
+use crate::Error;
+
+/// What an application wants followed.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    /// By name; none if everything is.
+    wanted: Option<BTreeSet<String>>,
+    /// What the running session has yet to hear.
+    changes: VecDeque<Change>,
+}
+
+/// One scope more or less.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Change {
+    pub(crate) scope: String,
+    /// None: it is to be followed.
+    pub(crate) kept: Option<Kept>,
+}
+
+impl Asks {
+    /// For a connection that follows these scopes, or everything.
+    pub(crate) fn following(scopes: Option<BTreeSet<String>>) -> Self {
+        let asks = Self::default();
+        asks.followed().wanted = scopes;
+        asks
+    }
+
+    /// What a new session follows.
+    pub(crate) fn follow(&self) -> Option<BTreeSet<String>> {
+        let mut followed = self.followed();
+        followed.changes.clear();
+        followed.wanted.clone()
+    }
+
+    /// What the running session has yet to hear, one thing after the other.
+    pub(crate) fn next_change(&self) -> Option<Change> {
+        self.followed().changes.pop_front()
+    }
+
+    fn change(&self, scope: &str, kept: Option<Kept>) -> Result<(), SyncError> {
+        let mut followed = self.followed();
+        let Some(wanted) = &mut followed.wanted else { return Err(SyncError::FollowsEverything) };
+        if kept.is_none() {
+            let is_new = !wanted.contains(scope);
+            if is_new && wanted.len() >= SCOPES_MAX || scope.len() > SCOPE_BYTES_MAX {
+                return Err(TooManyScopes { most: SCOPES_MAX }.into());
+            }
+            wanted.insert(scope.to_owned());
+        } else {
+            wanted.remove(scope);
+        }
+        followed.changes.push_back(Change { scope: scope.to_owned(), kept });
+        drop(followed);
+        self.notify.notify_one();
+        Ok(())
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Followed> {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Follows one scope more, from now on. A scope that was denied may be asked for again like this.
+    ///
+    /// # Errors
+    /// [`Error::Sync`] if the connection follows everything, or as many scopes as it can; it is as it was.
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Kept, Remote, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// # let schema = || Schema::builder().kind("note", |k| k.value("list").scope("list").value("text")).build();
+    /// # let (phone, hub) = (Db::memory(schema()?)?, Db::memory(schema()?)?);
+    /// # let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// let connection = phone.connect(Remote::new(served.url()).scopes(["home"]));
+    /// connection.subscribe("work")?;
+    /// connection.unsubscribe("home", Kept::No)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn subscribe(&self, scope: &str) -> Result<(), Error> {
+        Ok(self.asks().change(scope, None)?)
+    }
+
+    /// Follows a scope no more. What is here of it stays as it is, or leaves this database once the hub has judged the
+    /// pending edits of it; nothing is deleted anywhere. Followed again, the scope is read from the start.
+    ///
+    /// # Errors
+    /// [`Error::Sync`] if the connection follows everything, [`Error::Store`] if the database cannot be written.
+    pub fn unsubscribe(&self, scope: &str, kept: Kept) -> Result<(), Error> {
+        self.asks().change(scope, Some(kept))?;
+        self.db().lock()?.unfollow(scope, kept)?;
+        Ok(())
+    }
+}
