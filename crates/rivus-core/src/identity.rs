@@ -37,6 +37,9 @@ pub struct Authority {
     /// How often pending edits were stamped anew in a way that other processes of this store must know of before
     /// they stamp again. Edits that they have under way fail as stale.
     pub restamped: u64,
+    /// Whether it may have accepted an edit that was then made anew, or taken back, before its answer was heard. What
+    /// only the former version wrote comes in no page: the authority takes this store for its source.
+    pub unheard: bool,
 }
 
 /// Who a store is.
@@ -75,8 +78,11 @@ impl Identity {
             out.push(authority.rank);
             out.varint(authority.acked);
             out.extend_from_slice(&authority.correction_ms.to_be_bytes());
-            if authority.restamped > 0 {
+            if authority.restamped > 0 || authority.unheard {
                 out.varint(authority.restamped);
+            }
+            if authority.unheard {
+                out.push(1);
             }
         }
         out
@@ -108,6 +114,7 @@ impl Identity {
                 acked: reader.varint()?,
                 correction_ms: i64::from_be_bytes(reader.array()?),
                 restamped: if reader.is_empty() { 0 } else { reader.varint()? },
+                unheard: !reader.is_empty() && reader.u8()? != 0,
             })
         };
         Ok(Self { store, replicas, former, is_authority, authority })
@@ -270,12 +277,15 @@ mod tests {
                 acked: 9,
                 correction_ms: -5,
                 restamped: 0,
+                unheard: false,
             }),
         };
         assert_eq!(Identity::decode(&identity.encode()).as_ref(), Ok(&identity));
-        let authority = identity.authority.map(|authority| Authority { restamped: 300, ..authority });
-        let identity = Identity { authority, ..identity };
-        assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
+        for (restamped, unheard) in [(300, false), (0, true), (300, true)] {
+            let authority = identity.authority.map(|before| Authority { restamped, unheard, ..before });
+            let identity = Identity { authority, ..identity.clone() };
+            assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
+        }
         assert!(Identity::decode(&[9]).is_err());
         let peer = Peer {
             position: Position { incarnation: A, seq: 300 },

@@ -39,6 +39,10 @@ pub struct Follows<'c> {
     pub scope: Option<&'c str>,
     /// Where that stands.
     pub cursor: Cursor,
+    /// Whether it is read from the start, with what came from here.
+    pub everything: bool,
+    /// Whether the other store has ever collected anything.
+    pub collects: bool,
 }
 
 /// What a join did.
@@ -74,7 +78,8 @@ impl<S: Store> Replica<S> {
         trust: Trust,
         cursor: Option<Cursor>,
     ) -> Result<Joined, CommitError> {
-        let follows = cursor.map(|cursor| Follows { scope: None, cursor });
+        let follows =
+            cursor.map(|cursor| Follows { scope: None, cursor, everything: false, collects: false });
         self.join_as(Came::Unasked, now, page, from, trust, follows)
     }
 
@@ -106,6 +111,28 @@ impl<S: Store> Replica<S> {
         self.join_as(Came::Fetched, now, entities, Some(from), Trust::Authority, None)
     }
 
+    /// Above which time registers are set aside, and up to which the clock follows them.
+    fn latest_of(&self, trust: Trust, now: Millis) -> (u64, u64) {
+        let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
+        match trust {
+            Trust::Peer => (own_limit, own_limit),
+            // The clock follows its authority's, even where its own machine's is slow.
+            Trust::Authority => {
+                let theirs = Millis(now.0.saturating_add(self.ahead_ms.max(0)));
+                (u64::MAX, self.admission.latest(theirs).unwrap_or(u64::MAX))
+            }
+        }
+    }
+
+    /// Notes that the authority may have something from here that is not here any more; says whether that was news.
+    fn begin_unheard(&mut self) -> Result<bool, StoreError> {
+        if self.identity.authority.is_none_or(|authority| authority.unheard) {
+            return Ok(false);
+        }
+        self.update_authority(|authority| authority.unheard = true)?;
+        Ok(true)
+    }
+
     fn join_as<D: Delta + ?Sized>(
         &mut self,
         came: Came,
@@ -117,15 +144,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<Joined, CommitError> {
         self.now = now;
         let (machine, now) = (now, self.clock.corrected(now));
-        let own_limit = self.admission.latest(now).unwrap_or(u64::MAX);
-        let (aside, limit) = match trust {
-            Trust::Peer => (own_limit, own_limit),
-            // The clock follows its authority's, even where its own machine's is slow.
-            Trust::Authority => {
-                let theirs = Millis(now.0.saturating_add(self.ahead_ms.max(0)));
-                (u64::MAX, self.admission.latest(theirs).unwrap_or(u64::MAX))
-            }
-        };
+        let (aside, limit) = self.latest_of(trust, now);
         let latest = page.latest();
         let future = latest.is_some_and(|latest| latest > aside);
         let high_water =
@@ -138,15 +157,15 @@ impl<S: Store> Replica<S> {
                 return Err(CommitError::Stale);
             }
             let mut joined = Joined::default();
-            let mut records = Vec::new();
+            let (mut records, mut dropped) = (Vec::new(), false);
             let staged = self.store.together(|| {
                 let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
                 work.look_out(self.witness()?);
                 let mut newest = judge::Newest::new();
                 let notes = self.identity.is_authority;
                 let places = self.places(page, (from, follows))?;
-                if let Some(places) = &places {
-                    self.drop_stale(&mut work, places)?;
+                if let (Some(places), Some(follows)) = (&places, follows.filter(|follows| follows.collects)) {
+                    dropped = self.drop_stale(&mut work, places, follows)?;
                 }
                 page.each(|part| {
                     if is_on(Canary::UnknownDropped) && self.schema.kind(part.kind).is_none() {
@@ -187,6 +206,9 @@ impl<S: Store> Replica<S> {
                 Err(CommitError::Stale) => continue,
                 Err(error) => return Err(error),
             };
+            if dropped && self.begin_unheard()? {
+                continue;
+            }
             if let (Some(follows), Some(from)) = (follows, from) {
                 self.note_cursor(from, follows, &mut records);
             }
@@ -234,7 +256,7 @@ impl<S: Store> Replica<S> {
 
     /// Takes over how far another store is read, which is committed.
     fn has_read(&mut self, from: StoreId, follows: Follows<'_>) -> Result<(), StoreError> {
-        let Follows { scope, cursor } = follows;
+        let Follows { scope, cursor, .. } = follows;
         if self.identity.authority.is_some_and(|authority| authority.store == from) {
             let saw = Saw { incarnation: cursor.incarnation, done: cursor.done };
             match scope {

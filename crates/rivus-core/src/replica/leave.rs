@@ -157,24 +157,32 @@ impl<S: Store> Replica<S> {
         Ok(Some(Places { names, scope: scope.map(str::to_owned), followed }))
     }
 
-    /// Drops what is held of entities that come whole, because they were about to leave, or were in a scope that is not
-    /// followed: they may have been collected there since, and be made anew.
-    pub(super) fn drop_stale(&self, work: &mut Work<'_, S>, places: &Places) -> Result<(), CommitError> {
-        for (kind, id) in &places.names {
-            let leaves = self.leaving && self.store.record(Table::Leaving, &key(kind, id))?.is_some();
+    /// Drops what is held of entities in scopes that are not followed, or were not until now: they come whole, and may have
+    /// been collected there, which nobody was told, and made anew since. Says whether anything was dropped: of what comes
+    /// whole the authority leaves out what it has from here.
+    pub(super) fn drop_stale(
+        &self,
+        work: &mut Work<'_, S>,
+        Places { names, scope, followed }: &Places,
+        follows: Follows<'_>,
+    ) -> Result<bool, CommitError> {
+        let mut dropped = false;
+        for (kind, id) in names {
             let at = work.entity(kind, id);
-            let is_stale = leaves
-                || places.scope.is_some() && {
-                    let named = work.named_scope(at)?;
-                    named.is_some_and(|here| {
-                        places.scope != Some(here.clone()) && !places.followed.contains(&here)
-                    })
-                };
-            if is_stale && !work.is_evicted(at)? {
-                work.wipe(at, Drop::Confirmed)?;
+            let here = work.named_scope(at)?;
+            // Of one that comes in several pages the first takes back that it was to leave.
+            let is_stale = match here {
+                _ if follows.everything && self.store.record(Table::Leaving, &key(kind, id))?.is_some() => {
+                    true
+                }
+                Some(here) => scope.as_ref().is_some_and(|scope| *scope != here && !followed.contains(&here)),
+                None => false,
+            };
+            if is_stale && work.is_held(at)? && !work.is_evicted(at)? {
+                dropped |= work.wipe(at, Drop::Confirmed)?;
             }
         }
-        Ok(())
+        Ok(dropped)
     }
 
     /// Notes of the entities in a page whether they stay. One that is sent again does; one that has come in the pages of

@@ -53,7 +53,8 @@ impl<S: Store> Replica<S> {
         {
             return Err(RoleError::OtherAuthority { known: known.store, met: store });
         }
-        let fresh = Authority { store, met: false, rank, acked: 0, correction_ms: 0, restamped: 0 };
+        let fresh =
+            Authority { store, met: false, rank, acked: 0, correction_ms: 0, restamped: 0, unheard: false };
         let after = Authority { rank, ..before.unwrap_or(fresh) };
         self.swap_identity(|identity| identity.authority = Some(after))?;
         self.refresh_saw()?;

@@ -138,10 +138,11 @@ impl<S: Store> Replica<S> {
                 high_water = Some(clock.high_water());
             }
             meanwhile = Meanwhile::Nothing { since, high_water };
-            if let Some(authority) = &mut identity.authority
-                && (skewed || rebuilt.of_others)
-            {
-                authority.restamped += 1;
+            // An answer that was made here, and not heard, is of seq 0.
+            let is_heard = |key| answer.verdicts.seq > 0 && exceptions.contains_key(key);
+            if let Some(authority) = &mut identity.authority {
+                authority.restamped += u64::from(skewed || rebuilt.of_others);
+                authority.unheard |= !rebuilt.anew.iter().all(is_heard);
             }
         }
         if let Some(authority) = &mut identity.authority {
@@ -291,6 +292,7 @@ impl<S: Store> Replica<S> {
                 None => RecordWrite::remove(Table::Outbox, edit.key.to_be_bytes()),
             });
         }
+        rebuilt.anew = anew;
         Ok((work, rebuilt))
     }
 
@@ -480,6 +482,8 @@ struct Judged {
 pub(super) struct Rebuilt {
     /// Those that no longer fit.
     pub(super) fallen: Vec<Fallen>,
+    /// Those that are not as they were, by their keys.
+    anew: BTreeSet<u64>,
     /// Whether stamps of other processes' replicas were used.
     of_others: bool,
 }

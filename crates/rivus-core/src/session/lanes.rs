@@ -58,6 +58,10 @@ impl Lanes {
         self.lanes.values().all(|lane| lane.reading.is_caught_up())
     }
 
+    pub(super) fn are_verified(&self) -> bool {
+        self.lanes.values().all(|lane| lane.reading.is_verified())
+    }
+
     pub(super) fn are_repairing(&self) -> bool {
         self.lanes.values().any(|lane| lane.repairing.is_under_way())
     }
@@ -71,6 +75,11 @@ impl Lanes {
     /// Whether the store is to be gone through for any.
     pub(super) fn are_helping(&self) -> bool {
         self.lanes.values().any(|lane| lane.helping.is_work())
+    }
+
+    /// Whether the other side reads this scope, as far as it knows.
+    pub(super) fn tell(&self, scope: &str) -> bool {
+        self.lanes.values().any(|lane| lane.writing.is_some() && lane.scope.as_deref() == Some(scope))
     }
 
     /// Whether the other side reads any.
@@ -404,6 +413,16 @@ impl Session {
         };
         if is_past && self.pushing.as_ref().is_some_and(Pushing::is_drained) {
             replica.leave(now)?;
+            // Until then no digests were compared.
+            if !replica.is_to_leave() && self.has_unheard(replica)? {
+                let want = self.options.want;
+                self.each_slot(|session| {
+                    if session.reading.is_caught_up() {
+                        session.reading.plan(want);
+                    }
+                    Ok(())
+                })?;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! Leases on the wire: how far everybody is, what was collected, and who has missed that.
 
-use super::read::Reading;
 use super::{Access, Known, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
@@ -39,6 +38,11 @@ impl Leasing {
     /// Takes over what the authority told in its greeting.
     pub(super) fn hear(&mut self, told: Option<Leases>) {
         self.told = told;
+    }
+
+    /// Whether the authority has ever collected anything, as far as it has told.
+    pub(super) fn collects(&self) -> bool {
+        self.told.is_some_and(|told| told.newest.is_some())
     }
 
     pub(super) fn handle_quiet(&mut self) {
@@ -188,17 +192,30 @@ impl Session {
         }
         let marks = replica.marks_after(self.leasing.marked, until, usize::MAX)?;
         self.leasing.marked = until;
-        // Also of scopes that are not followed now: what was read of them before may still be there.
-        let may_read = |marked: &Marked| {
-            !self.is_asking() || marked.scopes.iter().any(|scope| self.allows(Access::Read, scope))
-        };
         let mut frames = Vec::new();
         for (seq, marked) in marks {
-            let names: Vec<_> = marked.into_iter().filter(may_read).map(|marked| marked.name).collect();
+            let mut names = Vec::with_capacity(marked.len());
+            for marked in marked {
+                if self.may_be_told(replica, &marked)? {
+                    names.push(marked.name);
+                }
+            }
             let parts = names.chunks(COLLECTED_MAX);
             frames.extend(parts.map(|part| Frame::Collected { seq, entities: part.to_vec() }.encode()));
         }
         Ok(frames)
+    }
+
+    /// Whether the other side may read where a collected entity was, be that followed now or not, or where it is by now:
+    /// what was read of it before may still be there. So is what it was told of until now.
+    fn may_be_told<S: Store>(&self, replica: &Replica<S>, marked: &Marked) -> Result<bool, SessionError> {
+        let reads = |scope: &String| self.allows(Access::Read, scope);
+        let told = |scope: &String| self.lanes.tell(scope) || self.scope.as_ref() == Some(scope);
+        if !self.is_asking() || marked.scopes.iter().any(|scope| reads(scope) || told(scope)) {
+            return Ok(true);
+        }
+        let (kind, id) = &marked.name;
+        Ok(replica.place_of(kind, id)?.is_some_and(|scope| reads(&scope)))
     }
 
     fn hears_of_leases(&self) -> bool {
@@ -250,8 +267,12 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let store = self.check_authority("LEASE")?;
-        if !self.any_reading(Reading::is_subscribed) {
+        // Whoever asked by name may have thought better of it.
+        if !self.reading.is_subscribed() && !self.lanes.are_named() {
             return Err(unexpected("what was collected, though nobody asked"));
+        }
+        if let Some(told) = &mut self.leasing.told {
+            told.newest = told.newest.max(Some(seq));
         }
         // Done when a subscription was read so far, be it of another scope: what is here of these has come since.
         if replica.read_up_to(store)?.is_some_and(|read| read >= seq) {

@@ -29,6 +29,8 @@ pub(super) struct Reading {
     awaits_checkpoint: bool,
     /// Whether the pages are what the other has confirmed and this store has lost, or never had.
     is_upload: bool,
+    /// Whether the digests were equal once.
+    verified: bool,
     pub(super) window: window::Incoming,
 }
 
@@ -82,6 +84,10 @@ impl Reading {
     /// The next subscription starts over and includes what came from here.
     pub(super) fn want_everything(&mut self) {
         self.everything = true;
+    }
+
+    pub(super) fn is_verified(&self) -> bool {
+        self.verified
     }
 
     pub(super) fn is_upload(&self) -> bool {
@@ -256,7 +262,12 @@ impl Session {
         let cursor = Cursor { incarnation, done, at: header.at };
         // The scope stays in hand while it is lent.
         let scope = self.scope.clone();
-        let follows = Some(Follows { scope: scope.as_deref(), cursor });
+        let follows = Some(Follows {
+            scope: scope.as_deref(),
+            cursor,
+            everything: self.reading.everything,
+            collects: self.leasing.collects(),
+        });
         let joined = if self.reading.is_upload {
             self.join_upload(replica, &page.rows, follows, now)?
         } else {
@@ -315,16 +326,38 @@ impl Session {
             Some(scope) => replica.cursor_in(store, scope)?,
         };
         if known != Some(cursor) {
-            let follows = Some(Follows { scope: self.scope.as_deref(), cursor });
+            let follows =
+                Some(Follows { scope: self.scope.as_deref(), cursor, everything: false, collects: false });
             replica.follow_page::<[Incoming<'_>]>(now, &[], store, Trust::Peer, follows)?;
         }
         self.reading.cursor = cursor;
         self.reading.awaits_start = false;
         self.has_everything(replica)?;
         let digest = self.digest(replica)?;
-        self.events.push_back(SessionEvent::Verified { seq, digest: digest.confirmed });
+        self.verified(replica, seq, digest.confirmed)?;
         self.caught_up();
         Ok(())
+    }
+
+    /// The digests are equal: whatever the authority has accepted is here.
+    fn verified<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        seq: u64,
+        digest: u128,
+    ) -> Result<(), SessionError> {
+        self.reading.verified = true;
+        if self.lanes.are_verified() && self.has_unheard(replica)? {
+            replica.update_authority(|authority| authority.unheard = false)?;
+        }
+        self.events.push_back(SessionEvent::Verified { seq, digest });
+        Ok(())
+    }
+
+    /// Whether the other is this store's authority, and may have accepted what it sends in no page.
+    pub(super) fn has_unheard<S: Store>(&self, replica: &Replica<S>) -> Result<bool, SessionError> {
+        let unheard = replica.identity().authority.is_some_and(|authority| authority.unheard);
+        Ok(unheard && self.peer()?.is_authority)
     }
 
     /// Notes the end of a pass that has brought everything, whoever sent it.
@@ -418,8 +451,12 @@ impl Session {
         }
         let ours = if is_authority { digest.confirmed } else { digest.shown };
         if ours == checkpoint.digest {
-            self.events.push_back(SessionEvent::Verified { seq: checkpoint.seq, digest: ours });
-            return Ok(());
+            return self.verified(replica, checkpoint.seq, ours);
+        }
+        // Then a difference is no fault. One that is left once it is mended is.
+        if self.repairing.is_at_rest() && self.has_unheard(replica)? {
+            tracing::info!(seq = checkpoint.seq, "the authority accepted what was made anew unheard");
+            return self.handle_difference(replica);
         }
         tracing::error!(
             ours,

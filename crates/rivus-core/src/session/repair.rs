@@ -75,6 +75,10 @@ struct Cost {
 }
 
 impl Repairing {
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self, Self::NotYet)
+    }
+
     pub(super) fn is_under_way(&self) -> bool {
         matches!(self, Self::Waiting | Self::Locating(_) | Self::Mending(_))
     }

@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// Whether something holds in a subscription, be it to everything or to a scope.
-    pub(super) fn any_reading(&self, holds: impl Fn(&Reading) -> bool) -> bool {
+    fn any_reading(&self, holds: impl Fn(&Reading) -> bool) -> bool {
         holds(&self.reading) || self.lanes.readings().any(holds)
     }
 

@@ -23,9 +23,17 @@ fn identity(authority: Option<Authority>) -> Identity {
     }
 }
 
-const AUTHORITY: Authority =
-    Authority { store: StoreId(9), met: true, rank: 3, acked: 300, correction_ms: -5, restamped: 0 };
+const AUTHORITY: Authority = Authority {
+    store: StoreId(9),
+    met: true,
+    rank: 3,
+    acked: 300,
+    correction_ms: -5,
+    restamped: 0,
+    unheard: false,
+};
 const STAMPED_ANEW: Authority = Authority { restamped: 300, ..AUTHORITY };
+const UNHEARD: Authority = Authority { unheard: true, ..AUTHORITY };
 const CURSOR: Cursor = Cursor { incarnation: Incarnation(7), done: 299, at: 300 };
 
 fn peer() -> Peer {
@@ -186,6 +194,7 @@ fn written() -> Vec<(String, Vec<u8>)> {
         ("identity_of_an_authority", identity(None).encode()),
         ("identity_under_an_authority", identity(Some(AUTHORITY)).encode()),
         ("identity_stamped_anew", identity(Some(STAMPED_ANEW)).encode()),
+        ("identity_unheard", identity(Some(UNHEARD)).encode()),
         ("cursor", CURSOR.encode()),
         ("peer", peer().encode()),
         ("edit", record_of(&waiting(), Table::Outbox).1),
@@ -226,6 +235,7 @@ fn who_a_store_was_to_version_1_it_is_today() {
     assert_eq!(read("identity_of_an_authority"), identity(None));
     assert_eq!(read("identity_under_an_authority"), identity(Some(AUTHORITY)));
     assert_eq!(read("identity_stamped_anew"), identity(Some(STAMPED_ANEW)));
+    assert_eq!(read("identity_unheard"), identity(Some(UNHEARD)));
     assert_eq!(Cursor::decode(&kept["cursor"]), Ok(CURSOR));
     assert_eq!(Peer::decode(&kept["peer"]), Ok(peer()));
     assert_eq!(Reader::new(&kept["newest"]).instant(), Ok(early().newest().stamp.instant()));

@@ -285,3 +285,89 @@ fn a_rejection_is_cleared_once_each_of_its_fields_is_written_anew() {
     assert_eq!((shows(&h, "u", "title"), shows(&h, "t", "note")), (text("x"), text("z")));
     assert_same(&[&a, &h]);
 }
+
+/// Time entries, of which one runs for each user, in projects.
+fn timing(n: u64, admission: Admission) -> Device {
+    let schema = Schema::builder().kind("project", |k| k.open().value("name")).kind("entry", |k| {
+        let fields = ["text", "user", "project", "start", "stop"].into_iter();
+        fields
+            .fold(k.open(), crate::schema::KindBuilder::value)
+            .reference("in", "project", "project", OnGone::Nullify)
+            .at_most_one("one running", ["user"], "stop", "start")
+    });
+    let options = OpenOptions { seeds: seeds(n), slot: 0, admission, rank: 0 };
+    Replica::open(MemoryStore::new(), Arc::new(schema.build().unwrap()), options).unwrap()
+}
+
+fn timing_device_and_hub() -> (Device, Device) {
+    let mut a = timing(1, Admission::Quarantine { drift_ms_max: 60_000 });
+    let mut h = timing(9, Admission::Refuse { drift_ms_max: 60_000 });
+    h.become_authority().unwrap();
+    sync(&mut a, &mut h);
+    (a, h)
+}
+
+/// The entry of a user who starts it now.
+fn starts(id: &str, now: i64) -> Op {
+    let fields = [("user", "u".into()), ("start", now.into()), ("stop", Value::Null)];
+    Op::new("entry", id, Action::Put(fields.map(|(name, value)| (name.to_owned(), value)).into()))
+}
+
+fn is_unheard(device: &Device) -> bool {
+    device.identity().authority.unwrap().unheard
+}
+
+/// The digests became equal, without the alarm of a fault.
+fn assert_equal_without_alarm(events: &[SessionEvent]) {
+    let alarm = events.iter().find(|event| matches!(event, SessionEvent::Diverged { .. }));
+    assert_eq!(alarm, None, "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, SessionEvent::Verified { .. })), "{events:?}");
+}
+
+#[test]
+fn a_claim_that_was_accepted_unheard_is_had_back_when_its_edit_is_made_anew_without_it() {
+    let (mut a, mut h) = timing_device_and_hub();
+    let project = Action::Put(vec![("project".to_owned(), "p".into())]);
+    a.edit(Millis(1000), &[starts("e", 1000), Op::new("entry", "e", project)]).unwrap();
+    // HELLO, WELCOME, PUSH.
+    round(&mut a, &mut h, client(Want::Once), 3, |_, _| {});
+    // From here on no edit of the device takes a claim; and the entry's waits for that of its project.
+    a.hear_epoch(2).unwrap();
+    let name = Action::Put(vec![("name".to_owned(), "garden".into())]);
+    a.edit(Millis(2000), &[Op::new("project", "p", name)]).unwrap();
+    // HELLO, WELCOME, and twice PUSH and ACK: it is to be had back by whoever connects next.
+    let (passed, _) = round(&mut a, &mut h, client(Want::Once), 6, |_, _| {});
+    assert_eq!(passed[2..], [tag::PUSH, tag::ACK, tag::PUSH, tag::ACK]);
+    assert_eq!((a.pending_count().unwrap(), is_unheard(&a)), (0, true));
+    let (_, events) = round(&mut a, &mut h, client(Want::Once), usize::MAX, |_, _| {});
+    assert_equal_without_alarm(&events);
+    assert_eq!((a.pending_count().unwrap(), is_unheard(&a)), (0, false));
+    assert_eq!(a.head().unwrap().digest.confirmed, h.head().unwrap().digest.confirmed);
+}
+
+#[test]
+fn an_end_that_was_accepted_before_its_edit_was_made_anew_without_it_is_no_fault() {
+    let (mut a, mut h) = timing_device_and_hub();
+    a.edit(Millis(1000), &[starts("e", 1000)]).unwrap();
+    round(&mut a, &mut h, boss(), usize::MAX, |_, _| {});
+    // It claims a rank that it will not be granted.
+    a.edit(Millis(2000), &[starts("rival", 2000)]).unwrap();
+    let mut held = client(Want::Once);
+    held.hold_pushes(true);
+    round(&mut a, &mut h, held, usize::MAX, |_, _| {});
+    // The user goes on from the end that shows on account of the rival.
+    let text = Action::Put(vec![("text".to_owned(), "dig".into())]);
+    a.edit(Millis(3000), &[Op::new("entry", "e", text)]).unwrap();
+    // Both are under way before the first is answered.
+    let mut small = client(Want::Once);
+    small.set_push_edits_max(1);
+    let (_, events) = round(&mut a, &mut h, small, usize::MAX, |_, _| {});
+    assert_equal_without_alarm(&events);
+    assert_eq!(a.rejected().unwrap().iter().map(|r| r.code).collect::<Vec<_>>(), [Code::RANK]);
+    assert_eq!((a.pending_count().unwrap(), is_unheard(&a)), (0, false));
+    for device in [&a, &h] {
+        let view = device.view("entry", "e").unwrap().unwrap();
+        assert_eq!(view.fields["stop"], Shown::Value(2000.into()), "the authority has taken it");
+    }
+    assert_same(&[&a, &h]);
+}

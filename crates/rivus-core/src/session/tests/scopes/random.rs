@@ -42,6 +42,9 @@ struct World {
     collections: usize,
     /// How often the member of all was away for too long.
     fenced: usize,
+    /// Who has lost a right to read.
+    blinded: BTreeSet<usize>,
+    healed: usize,
     seed: u64,
 }
 
@@ -72,6 +75,8 @@ impl World {
             collected: BTreeSet::new(),
             collections: 0,
             fenced: 0,
+            blinded: BTreeSet::new(),
+            healed: 0,
             seed,
         }
     }
@@ -132,6 +137,9 @@ impl World {
                     0 => self.rights.revoke_all(&name, scope),
                     1 => self.rights.revoke(&name, Access::Write, scope),
                     _ => self.rights.revoke(&name, Access::Read, scope),
+                }
+                if access != 1 {
+                    self.blinded.insert(who);
                 }
             }
             12 if who != OF_ALL => {
@@ -202,7 +210,7 @@ impl World {
     }
 
     fn quieten(&mut self) {
-        for round in 0..3 {
+        for round in 0..4 {
             for who in 0..3 {
                 if round == 0 || self.members[who].wire.is_none() {
                     self.members[who].connect(&self.rights);
@@ -226,6 +234,12 @@ impl World {
         let Some(wire) = &mut member.wire else { return };
         let found = wire.client.poll_events().find(|event| matches!(event, SessionEvent::Diverged { .. }));
         let Some(found) = found else { return };
+        // What was collected while it might not read there goes once all is read again: it was not told.
+        if self.collections > 0 && self.blinded.contains(&who) {
+            self.members[who].cut();
+            self.healed += 1;
+            return;
+        }
         let (here, there) = (held(&member.device), held(&self.hub));
         for (scope, names) in &there {
             let (ours, theirs) =
@@ -263,7 +277,7 @@ impl World {
             }
             // What is in no scope that it follows it holds only if it made it.
             for (scope, names) in held(device) {
-                let made = |id: &String| marks.iter().any(|(of, _)| of == id);
+                let made = |id: &String| self.collected.contains(id) || marks.iter().any(|(of, _)| of == id);
                 let known = wanted.contains(&scope.as_str()) || names.iter().all(|(_, id)| made(id));
                 assert!(known, "{} holds {names:?} of `{scope}`, seed {}", member.name, self.seed);
             }
@@ -282,7 +296,7 @@ fn seeds_to_run() -> std::ops::RangeInclusive<u64> {
 fn after_any_history_each_device_holds_what_it_follows_and_may_read() {
     // Each of the others once showed a fault: a note that outlived a move, an incarnation that was passed over, and a
     // scope that was found equal though something had come and gone.
-    let (mut collections, mut fenced) = (0, 0);
+    let (mut collections, mut fenced, mut healed, mut runs) = (0, 0, 0, 0);
     for seed in seeds_to_run().chain([136, 1210, 6317]) {
         let mut world = World::new(seed);
         for _ in 0..3 {
@@ -294,9 +308,9 @@ fn after_any_history_each_device_holds_what_it_follows_and_may_read() {
         }
         collections += world.collections;
         fenced += world.fenced;
+        healed += world.healed;
+        runs += 1;
     }
-    assert!(
-        collections > 150 && fenced > 10,
-        "{collections} were collected, {fenced} were away for too long"
-    );
+    println!("{collections} collected, {fenced} away for too long, {healed} differences in {runs} histories");
+    assert!(collections > runs && fenced > 10 && 100 * healed < runs.max(200));
 }
