@@ -264,6 +264,7 @@ pub struct Session {
     /// something is done with another one.
     lanes: Lanes,
     slot: u32,
+    priority: i8,
     scope: Option<String>,
     /// The subscription in hand is to end.
     over: bool,
@@ -369,6 +370,7 @@ impl Session {
             decoder: RowDecoder::default(),
             lanes: Lanes::default(),
             slot: 0,
+            priority: 0,
             scope: None,
             over: false,
             reading: Reading::default(),

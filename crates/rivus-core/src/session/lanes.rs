@@ -30,6 +30,9 @@ pub struct TooManyScopes {
     pub most: usize,
 }
 
+/// Slots from here on have not been asked for: they have their numbers in the order in which they are.
+const UNASKED: u32 = 1 << 31;
+
 /// The most that an envelope adds to a frame that bears no name, in bytes.
 const ENVELOPE_BYTES_MAX: usize = 8;
 
@@ -37,8 +40,10 @@ const ENVELOPE_BYTES_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: BTreeMap<u32, Lane>,
-    /// The greatest slot that was ever given on this connection.
+    /// The greatest slot that was ever asked for on this connection.
     last: u32,
+    /// How many were added here.
+    unasked: u32,
     /// Whether scopes are followed by name, and so not everything.
     named: bool,
     /// Whose page went out last.
@@ -124,6 +129,8 @@ struct Lane {
     peer_synced: Option<u64>,
     repairing: Repairing,
     helping: Helping,
+    /// Those of more are read to the end first.
+    priority: i8,
     /// It is over: nothing more is sent, and what is on its way is passed over.
     over: bool,
 }
@@ -150,14 +157,22 @@ impl Session {
         if self.lanes.len() >= most || scope.len() > SCOPE_BYTES_MAX {
             return Err(TooManyScopes { most });
         }
-        self.lanes.last += 1;
-        let slot = self.lanes.last;
+        let slot = UNASKED + self.lanes.unasked;
+        self.lanes.unasked = self.lanes.unasked.wrapping_add(1) % UNASKED;
         let mut lane = Lane { slot, scope: Some(scope.to_owned()), ..Lane::default() };
         if self.pushing.is_some() {
             lane.reading.plan(self.options.want);
         }
         self.lanes.lanes.insert(slot, lane);
         Ok(())
+    }
+
+    /// Says which scopes are read first, in a session that follows scopes: one is asked for once all of higher priority are
+    /// read to the end. It is 0 else. Live changes of all go out as they come.
+    pub fn set_priority(&mut self, scope: &str, priority: i8) {
+        if let Some(lane) = self.slot_of(scope).and_then(|slot| self.lanes.lanes.get_mut(&slot)) {
+            lane.priority = priority;
+        }
     }
 
     /// Follows a scope no more. Followed again, it is read from the start.
@@ -206,6 +221,20 @@ impl Session {
         if self.lanes.named { self.lanes.are_caught_up() } else { self.reading.is_caught_up() }
     }
 
+    /// Gives the subscription in hand its number, if it is of a scope and has none.
+    pub(super) fn number(&mut self) {
+        if self.slot >= UNASKED {
+            self.lanes.last += 1;
+            self.slot = self.lanes.last;
+        }
+    }
+
+    /// Whether the subscription in hand waits for one of higher priority to be read to the end.
+    pub(super) fn waits_for_others(&self) -> bool {
+        let others = self.lanes.lanes.values().filter(|lane| lane.priority > self.priority);
+        others.into_iter().any(|lane| lane.reading.is_planned() || lane.reading.is_awaited())
+    }
+
     /// Does something with one subscription in hand.
     fn with_slot<T>(&mut self, slot: u32, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let mut lane = self.lanes.lanes.remove(&slot)?;
@@ -214,7 +243,7 @@ impl Session {
         self.exchange(&mut lane);
         lane.over |= std::mem::take(&mut self.over);
         if !lane.over {
-            self.lanes.lanes.insert(slot, lane);
+            self.lanes.lanes.insert(lane.slot, lane);
         } else if self.lanes.compares == Some(slot) {
             self.lanes.compares = None;
         }
@@ -247,6 +276,7 @@ impl Session {
         std::mem::swap(&mut self.peer_synced, &mut lane.peer_synced);
         std::mem::swap(&mut self.repairing, &mut lane.repairing);
         std::mem::swap(&mut self.helping, &mut lane.helping);
+        std::mem::swap(&mut self.priority, &mut lane.priority);
     }
 
     /// A frame as it goes out: in an envelope if the subscription in hand is of a scope.

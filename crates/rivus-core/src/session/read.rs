@@ -130,7 +130,7 @@ impl Session {
     /// Sends SUBSCRIBE if it is time.
     pub(super) fn start_reading<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
         let State::Planned(want) = self.reading.state else { return Ok(()) };
-        if !self.is_drained() {
+        if !self.is_drained() || self.waits_for_others() {
             return Ok(());
         }
         let peer = self.peer()?;
@@ -172,6 +172,7 @@ impl Session {
             everything,
             ..self.reading
         };
+        self.number();
         let frame = Frame::Subscribe(subscribe).encode();
         let scope = self.scope.clone().unwrap_or_default();
         self.control.push_back(self.in_envelope(frame, &scope));

@@ -461,7 +461,7 @@ fn auth(all: &mut Vec<BadFrame>) {
 }
 
 fn unknown(all: &mut Vec<BadFrame>) {
-    for tag in [0, 15, 20, 64, 100, 127] {
+    for tag in [0, 23, 40, 64, 100, 127] {
         all.push(BadFrame {
             name: format!("a frame of the unknown type {tag}"),
             state: State::AuthorityOpen,

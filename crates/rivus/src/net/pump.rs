@@ -24,7 +24,7 @@ use super::client::pending;
 use super::fetch::{Ask, Asks};
 use super::levers::Gate;
 use super::renewal::Renewal;
-use super::scopes::Change;
+use super::scopes::{Change, To};
 use super::turns::{Size, Turn};
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
@@ -421,12 +421,16 @@ impl<H: Host> Pump<H> {
 
     /// Has the session follow what is wanted since it began.
     async fn follow(&mut self, asks: &Asks) -> Result<(), SyncError> {
-        while let Some(Change { scope, kept }) = asks.next_change() {
-            let change = move |session: &mut Session, replica: &mut Replica<H::Store>, _, ()| match kept {
-                None => session.subscribe(&scope).map_err(SyncError::from),
-                Some(kept) => session
+        while let Some(Change { scope, to }) = asks.next_change() {
+            let change = move |session: &mut Session, replica: &mut Replica<H::Store>, _, ()| match to {
+                To::Follow => session.subscribe(&scope).map_err(SyncError::from),
+                To::Unfollow(kept) => session
                     .unsubscribe(replica, &scope, kept)
                     .map_err(|error| SessionError::from(error).into()),
+                To::Priority(priority) => {
+                    session.set_priority(&scope, priority);
+                    Ok(())
+                }
             };
             self.blocking(Work::UNKNOWN, (|| Ok(()), |done| done), change).await??;
         }

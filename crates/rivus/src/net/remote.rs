@@ -1,6 +1,5 @@
 //! Where another store is, and what grants access to it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +9,7 @@ use rivus_core::wire::capability;
 use tokio::time::timeout;
 
 use super::SyncError;
+use super::scopes::Wanted;
 use crate::machine::seeds;
 
 /// Where another store is, and what grants access to it.
@@ -28,7 +28,7 @@ pub struct Remote {
     asking: Arc<tokio::sync::Mutex<()>>,
     ca: Option<Arc<[u8]>>,
     /// What is followed by name; everything if there is none.
-    scopes: Option<BTreeSet<String>>,
+    scopes: Option<Wanted>,
 }
 
 /// How long a source of tokens may take.
@@ -114,11 +114,25 @@ impl Remote {
     /// ```
     #[must_use]
     pub fn scopes<T: Into<String>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
-        self.scopes = Some(scopes.into_iter().map(Into::into).collect());
+        self.scopes = Some(scopes.into_iter().map(|scope| (scope.into(), 0)).collect());
         self
     }
 
-    pub(super) fn scopes_wanted(&self) -> Option<BTreeSet<String>> {
+    /// Follows one scope more by name, to be read before those of lower priority; see
+    /// [`Connection::set_priority`](crate::Connection::set_priority).
+    ///
+    /// ```
+    /// use rivus::Remote;
+    ///
+    /// let remote = Remote::new("wss://example.org").scopes(["today"]).scope("archive", -1);
+    /// ```
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>, priority: i8) -> Self {
+        self.scopes.get_or_insert_default().insert(scope.into(), priority);
+        self
+    }
+
+    pub(super) fn scopes_wanted(&self) -> Option<Wanted> {
         self.scopes.clone()
     }
 
@@ -176,13 +190,13 @@ impl Remote {
 
     /// What makes two remotes one, whoever asks: where, and of what.
     pub(super) fn place(&self) -> String {
-        let scopes = self.scopes.iter().flatten().map(|scope| format!("\n{}:{scope}", scope.len()));
+        let scopes = self.scopes.iter().flatten().map(|(scope, _)| format!("\n{}:{scope}", scope.len()));
         let named = if self.scopes.is_some() { "\nby name" } else { "" };
         format!("{}{named}{}", self.url, scopes.collect::<String>())
     }
 
     /// A session that follows these scopes, or everything.
-    pub(super) fn session(&self, want: Want, scopes: Option<BTreeSet<String>>) -> Result<Session, SyncError> {
+    pub(super) fn session(&self, want: Want, scopes: Option<Wanted>) -> Result<Session, SyncError> {
         let mut session = Session::new(SessionOptions {
             role: Role::Client { token: self.shown() },
             want,
@@ -191,7 +205,8 @@ impl Remote {
             capabilities: capability::ZSTD,
         });
         if let Some(scopes) = scopes {
-            session.follow_scopes(scopes)?;
+            session.follow_scopes(scopes.keys().cloned())?;
+            scopes.iter().for_each(|(scope, priority)| session.set_priority(scope, *priority));
         }
         Ok(session)
     }

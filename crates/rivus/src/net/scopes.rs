@@ -1,6 +1,6 @@
 //! Which scopes a connection follows: said before, and changed while it is up or down.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
 
 use rivus_core::replica::Kept;
@@ -16,30 +16,41 @@ use crate::Error;
 /// What an application wants followed.
 #[derive(Debug, Default)]
 pub(crate) struct Followed {
-    /// By name; none if everything is.
-    wanted: Option<BTreeSet<String>>,
+    /// By name, with priorities; none if everything is.
+    wanted: Option<Wanted>,
     /// What the running session has yet to hear.
     changes: VecDeque<Change>,
 }
 
-/// One scope more or less.
+/// Scopes that are followed by name, each with its priority.
+pub(crate) type Wanted = BTreeMap<String, i8>;
+
+/// Something else is to become of a scope.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Change {
     pub(crate) scope: String,
-    /// None: it is to be followed.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) to: To,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum To {
+    /// It is followed.
+    Follow,
+    /// It is not, any more.
+    Unfollow(Kept),
+    Priority(i8),
 }
 
 impl Asks {
     /// For a connection that follows these scopes, or everything.
-    pub(crate) fn following(scopes: Option<BTreeSet<String>>) -> Self {
+    pub(crate) fn following(scopes: Option<Wanted>) -> Self {
         let asks = Self::default();
         asks.followed().wanted = scopes;
         asks
     }
 
     /// What a new session follows.
-    pub(crate) fn follow(&self) -> Option<BTreeSet<String>> {
+    pub(crate) fn follow(&self) -> Option<Wanted> {
         let mut followed = self.followed();
         followed.changes.clear();
         followed.wanted.clone()
@@ -50,19 +61,25 @@ impl Asks {
         self.followed().changes.pop_front()
     }
 
-    fn change(&self, scope: &str, kept: Option<Kept>) -> Result<(), SyncError> {
+    fn change(&self, scope: &str, to: To) -> Result<(), SyncError> {
         let mut followed = self.followed();
         let Some(wanted) = &mut followed.wanted else { return Err(SyncError::FollowsEverything) };
-        if kept.is_none() {
-            let is_new = !wanted.contains(scope);
-            if is_new && wanted.len() >= SCOPES_MAX || scope.len() > SCOPE_BYTES_MAX {
-                return Err(TooManyScopes { most: SCOPES_MAX }.into());
+        match to {
+            To::Follow => {
+                let is_new = !wanted.contains_key(scope);
+                if is_new && wanted.len() >= SCOPES_MAX || scope.len() > SCOPE_BYTES_MAX {
+                    return Err(TooManyScopes { most: SCOPES_MAX }.into());
+                }
+                wanted.entry(scope.to_owned()).or_insert(0);
             }
-            wanted.insert(scope.to_owned());
-        } else {
-            wanted.remove(scope);
+            To::Unfollow(_) => drop(wanted.remove(scope)),
+            To::Priority(priority) => {
+                if let Some(held) = wanted.get_mut(scope) {
+                    *held = priority;
+                }
+            }
         }
-        followed.changes.push_back(Change { scope: scope.to_owned(), kept });
+        followed.changes.push_back(Change { scope: scope.to_owned(), to });
         drop(followed);
         self.notify.notify_one();
         Ok(())
@@ -93,7 +110,29 @@ impl Connection {
     /// # }).unwrap();
     /// ```
     pub fn subscribe(&self, scope: &str) -> Result<(), Error> {
-        Ok(self.asks().change(scope, None)?)
+        Ok(self.asks().change(scope, To::Follow)?)
+    }
+
+    /// Says which scopes are read first: one is asked for once all of higher priority are read to the end. It is 0 until
+    /// this is said. Later changes of all come as they are made. Of a scope that is not followed nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::Sync`] if the connection follows everything.
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Remote, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// # let schema = || Schema::builder().kind("note", |k| k.value("list").scope("list").value("text")).build();
+    /// # let (phone, hub) = (Db::memory(schema()?)?, Db::memory(schema()?)?);
+    /// # let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// let connection = phone.connect(Remote::new(served.url()).scopes(["today", "archive"]));
+    /// connection.set_priority("archive", -1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn set_priority(&self, scope: &str, priority: i8) -> Result<(), Error> {
+        Ok(self.asks().change(scope, To::Priority(priority))?)
     }
 
     /// Follows a scope no more. What is here of it stays as it is, or leaves this database once the hub has judged the
@@ -102,7 +141,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Sync`] if the connection follows everything, [`Error::Store`] if the database cannot be written.
     pub fn unsubscribe(&self, scope: &str, kept: Kept) -> Result<(), Error> {
-        self.asks().change(scope, Some(kept))?;
+        self.asks().change(scope, To::Unfollow(kept))?;
         self.db().lock()?.unfollow(scope, kept)?;
         Ok(())
     }

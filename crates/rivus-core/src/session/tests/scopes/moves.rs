@@ -208,6 +208,36 @@ fn pages_of_several_scopes_go_out_in_turn() {
 }
 
 #[test]
+fn a_scope_of_lower_priority_is_asked_for_once_the_others_are_read() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    let long = "x".repeat(20_000);
+    for n in 0..100 {
+        edit(&mut hub, &[("note", &format!("n{n}"), note("a", &long))]).unwrap();
+        edit(&mut hub, &[("note", &format!("m{n}"), note("b", "short"))]).unwrap();
+    }
+    rights.grant_all("member 2", &["a", "b", "c"]);
+    let mut one = Member::new(2, &["a", "b", "c"]);
+    one.connect(&rights);
+    one.wire.as_mut().unwrap().client.set_priority("b", -1);
+    let mut between = 0;
+    while held(&one.device).get("a").is_none_or(|notes| notes.len() < 100) {
+        one.exchange(&mut hub, &rights, 1);
+        between += usize::from(held(&one.device).contains_key("b"));
+    }
+    assert_eq!(between, 0, "it waits until all of the other is here");
+    one.settle(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a", "b", "c"]);
+    // What comes later waits for nothing, and who may not be read any more is not waited for.
+    one.cut();
+    rights.revoke_all("member 2", "a");
+    edit(&mut hub, &[("note", "now", note("b", "now"))]).unwrap();
+    one.connect(&rights);
+    one.wire.as_mut().unwrap().client.set_priority("a", 1);
+    one.settle(&mut hub, &rights);
+    assert_eq!(title(&one.device, "now").as_deref(), Some("now"));
+}
+
+#[test]
 fn another_scope_field_files_everything_anew() {
     let mut hub = notes_hub();
     edit(
