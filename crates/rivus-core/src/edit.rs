@@ -319,6 +319,13 @@ impl<'s, S: Store> Tx<'s, S> {
         Ok(is_new)
     }
 
+    /// Kind and id of the entities of this edit.
+    pub(crate) fn touched(&self) -> Vec<(String, String)> {
+        let touched = self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty());
+        let names = touched.map(|(index, _)| self.work.staged(At::new(index)));
+        names.map(|staged| (staged.kind().to_owned(), staged.id().to_owned())).collect()
+    }
+
     /// The scopes that the entities of this edit are in, by what is confirmed of them.
     pub(crate) fn scopes(&mut self) -> Result<BTreeSet<String>, EditError> {
         let mut scopes = BTreeSet::new();

@@ -492,7 +492,11 @@ impl<S: Store> Replica<S> {
                 let how = if self.saws.is_empty() || is_authority {
                     how
                 } else {
-                    Finish { saw: saw_in(&self.saws, self.saw, &tx.scopes()?), ..how }
+                    // Of what is to leave this store has heard no more since it has left.
+                    let leaves = |(kind, id): &(String, String)| leave::is_noted(&self.store, kind, id);
+                    let hears = !self.leaving || !tx.touched().iter().any(leaves);
+                    let saw = if hears { saw_in(&self.saws, self.saw, &tx.scopes()?) } else { None };
+                    Finish { saw, ..how }
                 };
                 let (work, made) = tx.finish(&mut self.clock, how)?;
                 let finished = made.map(|made| Ok::<_, CommitError>((work.finish()?, made)));

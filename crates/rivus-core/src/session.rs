@@ -263,6 +263,8 @@ pub struct Session {
     /// The subscriptions to scopes by name. What follows is of the one that is in hand: of that to everything, unless
     /// something is done with another one.
     lanes: Lanes,
+    /// Until when idle subscriptions need not tell how far they are.
+    idle_until: Millis,
     slot: u32,
     priority: i8,
     scope: Option<String>,
@@ -369,6 +371,7 @@ impl Session {
             encoder: RowEncoder::default(),
             decoder: RowDecoder::default(),
             lanes: Lanes::default(),
+            idle_until: Millis::default(),
             slot: 0,
             priority: 0,
             scope: None,
@@ -562,6 +565,7 @@ impl Session {
         if self.phase != Phase::Open || self.schema_due {
             return Ok(None);
         }
+        self.tell_idle(now);
         self.check_grant(now)?;
         if let Some(frame) = self.next_auth() {
             return Ok(Some(frame));
@@ -584,6 +588,10 @@ impl Session {
         if let Some(frame) = self.next_page_of_any(replica)? {
             return Ok(Some(frame));
         }
+        // What follows would overtake pages.
+        if self.is_window_full() || self.lanes.are_window_full() {
+            return Ok(None);
+        }
         self.tell_cut(replica)?;
         if let Some(frame) = self.next_repair_of_any(replica)? {
             return Ok(Some(frame));
@@ -601,6 +609,17 @@ impl Session {
             return Ok(Some(Frame::Goaway { code, message, retry_after_ms: None }.encode()));
         }
         Ok(self.control.pop_front())
+    }
+
+    /// Where several are followed, one is idle for long while the connection is not: it tells how far it is all the same.
+    fn tell_idle(&mut self, now: Millis) {
+        if self.lanes.len() == 0 || now < self.idle_until {
+            return;
+        }
+        if self.idle_until > Millis::default() {
+            self.handle_quiet();
+        }
+        self.idle_until = Millis(now.0.saturating_add(IDLE_MS));
     }
 
     /// Tells the session that nothing came or went for a second.
@@ -750,6 +769,9 @@ impl Session {
         self.phase = Phase::Closed;
     }
 }
+
+/// After how many ms an idle subscription tells how far it is though the connection is never quiet.
+const IDLE_MS: i64 = 5_000;
 
 /// How many answers may wait to be sent, and how long they are together, in bytes, before nothing more is taken.
 const ANSWERS_MAX: usize = 64;

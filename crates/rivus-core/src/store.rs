@@ -378,6 +378,12 @@ pub trait Store {
     /// [`StoreError`] if it cannot be read.
     fn scopes(&self) -> Result<Vec<(String, Digest)>, StoreError>;
 
+    /// Whether anything has left a scope above a seq.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    fn has_left(&self, scope: &str, after: u64) -> Result<bool, StoreError>;
+
     /// The scopes that an entity has left, as far as that is remembered, sorted.
     ///
     /// # Errors

@@ -210,6 +210,7 @@ fn divide(conn: &Connection) -> rusqlite::Result<()> {
              seq INTEGER NOT NULL CHECK (seq > 0),
              PRIMARY KEY (scope, kind, id)
          ) STRICT, WITHOUT ROWID;
+         CREATE INDEX departed_entity ON departed (kind, id);
          CREATE INDEX departed_seq ON departed (scope, seq);",
     )
 }

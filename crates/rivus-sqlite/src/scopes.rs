@@ -89,6 +89,13 @@ fn next_left(left: &mut rusqlite::Rows<'_>) -> rusqlite::Result<Option<(String, 
     Ok(Some((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned())))
 }
 
+/// Whether anything has left a scope above a seq.
+pub(crate) fn has_left(conn: &Connection, scope: &str, after: u64) -> rusqlite::Result<bool> {
+    let Some(scope) = number(conn, scope)? else { return Ok(false) };
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    conn.prepare_cached(HAS_LEFT)?.query_row((scope, after), |row| row.get(0))
+}
+
 /// The scopes that an entity has left, sorted.
 pub(crate) fn left_by(conn: &Connection, kind: &str, id: &str) -> rusqlite::Result<Vec<String>> {
     let mut names = conn.prepare_cached(LEFT_BY)?;
@@ -132,9 +139,9 @@ const CHANGES_IN: &str = "SELECT kind, id, seq, state FROM entity
 const CHANGES_IN_NONE: &str =
     "SELECT kind, id, seq, state FROM entity WHERE +scope = ?1 AND seq > ?2 ORDER BY seq";
 const LEFT: &str = "SELECT kind, id, seq FROM departed WHERE scope = ?1 AND seq > ?2 ORDER BY seq, kind, id";
-/// By way of the scopes: what has left has no index but by scope.
-const LEFT_BY: &str = "SELECT name FROM (SELECT 0 AS number, '' AS name UNION ALL SELECT number, name FROM scope) s
-    WHERE EXISTS (SELECT 1 FROM departed d WHERE d.scope = s.number AND d.kind = ?1 AND d.id = ?2) ORDER BY name";
+const HAS_LEFT: &str = "SELECT EXISTS (SELECT 1 FROM departed WHERE scope = ?1 AND seq > ?2)";
+const LEFT_BY: &str = "SELECT coalesce(name, '') AS name FROM departed LEFT JOIN scope ON number = scope
+    WHERE kind = ?1 AND id = ?2 ORDER BY name";
 const LEAVE: &str = "INSERT INTO departed (scope, kind, id, seq) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (scope, kind, id) DO UPDATE SET seq = excluded.seq";
 const TAKE_BACK: &str = "DELETE FROM departed WHERE scope = ?1 AND kind = ?2 AND id = ?3";

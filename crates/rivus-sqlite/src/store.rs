@@ -78,6 +78,10 @@ impl Store for SqliteStore {
         scopes::named(&self.conn).map_err(|error| self.fault(&error))
     }
 
+    fn has_left(&self, scope: &str, after: u64) -> Result<bool, StoreError> {
+        scopes::has_left(&self.conn, scope, after).map_err(|error| self.fault(&error))
+    }
+
     fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, StoreError> {
         scopes::left_by(&self.conn, kind, id).map_err(|error| self.fault(&error))
     }

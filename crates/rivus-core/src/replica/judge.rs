@@ -3,7 +3,7 @@
 //! One refused edit never holds up the others. An edit that touches an entity which a refused edit of the same
 //! connection touched is built on sand: it is answered *again*, until its author has heard of the refusal.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -99,6 +99,13 @@ pub enum Verdict {
         /// What of the edit it is about, if it is about a part.
         spot: Option<Spot>,
     },
+}
+
+impl Verdict {
+    /// Whether it is about some entity.
+    fn names_spot(&self) -> bool {
+        matches!(self, Self::Refused { spot: Some(_), .. })
+    }
 }
 
 /// The verdicts on the edits of one push: all are accepted but for the exceptions.
@@ -232,7 +239,13 @@ impl<S: Store> Replica<S> {
         let marks = self.marks()?;
         let head = if marks.newest > 0 { Some(self.store.head()?) } else { None };
         for edit in edits {
+            let misplaced = match principal.review.may_write {
+                Some(may_write) => self.misplaced(&mut work, &edit.delta, may_write)?,
+                None => None,
+            };
             let late = match &head {
+                // What is known of an entity is nobody's business who may not write it.
+                _ if misplaced.as_ref().is_some_and(|verdict| verdict.names_spot()) => None,
                 Some(head) => self.gone(marks, head, &edit, &mut work)?,
                 None => None,
             };
@@ -242,6 +255,7 @@ impl<S: Store> Replica<S> {
                 Some(Verdict::Again)
             } else {
                 let objection = match self.objection(now, &edit, principal)? {
+                    None if misplaced.is_some() => misplaced,
                     None => too_high(&edit, principal, &mut work)?,
                     objection => objection,
                 };
@@ -258,7 +272,12 @@ impl<S: Store> Replica<S> {
                 // is here. What merely is older than what is here changes nothing either, and need not be true.
                 // Of what was collected nothing is here: what is newer is of another life.
                 let is_gone = matches!(verdict, Verdict::Refused { code: Code::GONE, .. });
-                if is_gone || !self.holds(&edit.delta)? {
+                let is_misplaced = matches!(verdict, Verdict::Refused { code: Code::SCOPE, .. });
+                let is_here = match is_misplaced {
+                    true => self.bears(&edit.delta, edit.stamp)?,
+                    false => !is_gone && self.holds(&edit.delta)?,
+                };
+                if !is_here {
                     if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
                         taint.all = Some(answer);
                     }
@@ -378,8 +397,27 @@ impl<S: Store> Replica<S> {
         Ok(misplaced)
     }
 
+    /// Whether the edit would change nothing, and something that it wrote is here: then it was accepted once.
+    fn bears(&self, delta: &impl Delta, stamp: Stamp) -> Result<bool, CommitError> {
+        let found = Cell::new(false);
+        let holds = self.compare(delta, &|held, register| {
+            found.set(found.get() || held.alive.iter().any(|candidate| candidate.stamp == stamp));
+            held.join(register) == *held
+        })?;
+        Ok(holds && found.get())
+    }
+
     /// Whether the edit would change nothing.
     fn holds(&self, delta: &impl Delta) -> Result<bool, CommitError> {
+        self.compare(delta, &|held, register| held.join(register) == *held)
+    }
+
+    /// Whether all registers of a page are held, and this is so of each.
+    fn compare(
+        &self,
+        delta: &impl Delta,
+        is_so: &dyn Fn(&Register<'_>, &Register<'_>) -> bool,
+    ) -> Result<bool, CommitError> {
         let differs = delta.each(|part| {
             let corrupt = |corrupt| Differs::Failed(damaged(part.kind, part.id, corrupt).into());
             for (address, change) in part.changes {
@@ -392,7 +430,7 @@ impl<S: Store> Replica<S> {
                 let entry = Row::new(&chunk.bytes, chunk.seq).and_then(|row| row.find(address));
                 let entry = entry.map_err(corrupt)?.ok_or(Differs::Here)?;
                 let shown = entry.shown().map_err(corrupt)?;
-                if shown.join(register) != shown {
+                if !is_so(&shown, register) {
                     return Err(Differs::Here);
                 }
             }
@@ -412,11 +450,6 @@ impl<S: Store> Replica<S> {
         review: Review<'_>,
         work: &mut Work<'_, S>,
     ) -> Result<Option<Verdict>, CommitError> {
-        if let Some(may_write) = review.may_write
-            && let Some(misplaced) = self.misplaced(work, &edit.delta, may_write)?
-        {
-            return Ok(Some(misplaced));
-        }
         if let Some(too_large) = too_large(&edit.delta, review) {
             return Ok(Some(too_large));
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::{Replica, commit_records, unreadable};
-use crate::bytes::{Put, Reader};
+use crate::bytes::Reader;
 use crate::clock::Millis;
 use crate::id::StoreId;
 use crate::store::{RecordWrite, Store, StoreError, Table};
@@ -230,21 +230,4 @@ fn read_until(value: &[u8]) -> Option<Millis> {
     let mut reader = Reader::new(value);
     let until = i64::from_be_bytes(reader.array().ok()?);
     reader.is_empty().then_some(Millis(until))
-}
-
-/// Appends kinds and ids to a record.
-pub(super) fn put_names<'n>(out: &mut Vec<u8>, names: impl Iterator<Item = &'n (String, String)>) {
-    for (kind, id) in names {
-        out.slice(kind.as_bytes());
-        out.slice(id.as_bytes());
-    }
-}
-
-/// Reads the kinds and ids to the end of a record.
-pub(super) fn read_names(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, crate::bytes::Cut> {
-    let mut names = Vec::new();
-    while !reader.is_empty() {
-        names.push((reader.str()?.to_owned(), reader.str()?.to_owned()));
-    }
-    Ok(names)
 }

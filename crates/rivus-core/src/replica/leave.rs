@@ -122,12 +122,13 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let leaving = Scope { name: scope.to_owned(), why, gone: 0 };
-        let records = vec![
+        let mut records = vec![
             RecordWrite::put(Table::Leaving, scope_key(scope), leaving.encode()),
             RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))),
             // It has been read as a part of everything, too.
             RecordWrite::remove(Table::Cursor, cursor_key(of, None)),
         ];
+        records.extend(self.note_read()?);
         commit_records(&mut self.store, records)?;
         self.leaving = true;
         self.saws.remove(scope);
@@ -388,6 +389,11 @@ impl Scope {
         let why = if reader.u8()? == 0 { Why::Revoked } else { Why::Unwanted };
         Ok(Self { name: name.to_owned(), why, gone: reader.varint()? })
     }
+}
+
+/// Whether an entity is to leave, as far as can be read.
+pub(super) fn is_noted<S: Store>(store: &S, kind: &str, id: &str) -> bool {
+    store.record(Table::Leaving, &key(kind, id)).is_ok_and(|noted| noted.is_some())
 }
 
 /// Under which key it is noted that a scope is to leave.

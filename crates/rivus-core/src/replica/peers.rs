@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use super::leave::scope_key;
 use super::{Replica, commit_records, unreadable};
 use crate::bytes::Reader;
 use crate::id::StoreId;
@@ -57,8 +58,19 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`]; nothing has changed.
     pub fn forget_cursor_in(&mut self, of: StoreId, scope: &str) -> Result<(), StoreError> {
-        let forget = RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope)));
-        commit_records(&mut self.store, vec![forget])?;
+        let mut records = vec![
+            RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))),
+            RecordWrite::remove(Table::Leaving, scope_key(scope)),
+        ];
+        records.extend(self.note_read()?);
+        // What was to leave because it had not come again stays.
+        self.store.records(Table::Leaving, &[], &mut |key, noted| {
+            if noted == scope.as_bytes() && key.first() != Some(&0) {
+                records.push(RecordWrite::remove(Table::Leaving, key));
+            }
+            ControlFlow::Continue(())
+        })?;
+        commit_records(&mut self.store, records)?;
         self.saws.remove(scope);
         Ok(())
     }

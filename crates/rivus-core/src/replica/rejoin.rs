@@ -3,15 +3,15 @@
 //! What it holds cannot be told from what was collected meanwhile, so it drops all of it and reads everything again, under
 //! new ids. Its pending edits stay in the outbox, shown to nobody, until that is done; then they are made anew in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::collect::{Marked, gone, mark};
-use super::lease::{put_names, read_names};
 use super::verdict::{Fallen, Rebuild, Waiting, rejected_records, renewed};
-use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, Verdict, unreadable};
+use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, Spot, Verdict, unreadable};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Clock, Millis};
+use crate::code::Code;
 use crate::id::StoreId;
 use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
 use crate::row::Confirmed;
@@ -28,8 +28,8 @@ const READ_KEY: &[u8] = b"read";
 struct Parked {
     /// The key of the last edit that was pending when it began anew.
     until: u64,
-    /// Those of the entities of such edits that were confirmed here.
-    known: BTreeSet<(String, String)>,
+    /// Those of the entities of such edits that were confirmed here, each with its scope.
+    known: BTreeMap<(String, String), String>,
 }
 
 impl<S: Store> Replica<S> {
@@ -81,6 +81,8 @@ impl<S: Store> Replica<S> {
             records.push(RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode()));
         }
         records.push(self.park(since)?.record());
+        // Nothing that was read is here any more.
+        records.push(RecordWrite::remove(Table::Lease, READ_KEY));
         let mut names = BTreeSet::new();
         self.store.changes(0, &mut |changed| {
             names.insert((changed.kind.to_owned(), changed.id.to_owned()));
@@ -107,13 +109,14 @@ impl<S: Store> Replica<S> {
         self.events.push(Event::Fenced { before: before.store, now: identity.store });
         self.identity = identity;
         self.saw = None;
+        self.saws.clear();
         Ok(())
     }
 
     /// What is pending, for the time being. If the store is on its way back already, what was pending then counts too.
     fn park(&self, since: u64) -> Result<Parked, CommitError> {
         let parked = self.parked()?;
-        let (before, mut known) = parked.map_or((0, BTreeSet::new()), |parked| (parked.until, parked.known));
+        let (before, mut known) = parked.map_or((0, BTreeMap::new()), |parked| (parked.until, parked.known));
         let mut touched = BTreeSet::new();
         self.pending(0, &mut |key, edit| {
             // What an edit of before rests on was seen then.
@@ -125,7 +128,8 @@ impl<S: Store> Replica<S> {
         })?;
         for (kind, id) in touched {
             if self.is_confirmed(&kind, &id)? {
-                known.insert((kind, id));
+                let scope = self.scope_of(&kind, &id)?;
+                known.insert((kind, id), scope);
             }
         }
         Ok(Parked { until: since, known })
@@ -134,9 +138,10 @@ impl<S: Store> Replica<S> {
     /// A note of how far this store has read its authority, to be kept when that is forgotten.
     pub(super) fn note_read(&self) -> Result<Option<RecordWrite>, StoreError> {
         let Some(authority) = self.identity.authority else { return Ok(None) };
-        let Some(cursor) = self.cursor(authority.store)? else { return Ok(None) };
+        let read = self.read_up_to(authority.store)?.max(self.read_before()?);
+        let Some(read) = read else { return Ok(None) };
         let mut value = Vec::new();
-        value.varint(cursor.at);
+        value.varint(read);
         Ok(Some(RecordWrite::put(Table::Lease, READ_KEY, value)))
     }
 
@@ -169,7 +174,12 @@ impl<S: Store> Replica<S> {
         let Some(bytes) = self.store.record(Table::Lease, REJOIN_KEY)? else { return Ok(None) };
         let mut reader = Reader::new(&bytes);
         let mut read = || -> Result<Parked, crate::bytes::Cut> {
-            Ok(Parked { until: reader.varint()?, known: read_names(&mut reader)?.into_iter().collect() })
+            let (until, mut known) = (reader.varint()?, BTreeMap::new());
+            while !reader.is_empty() {
+                let name = (reader.str()?.to_owned(), reader.str()?.to_owned());
+                known.insert(name, reader.str()?.to_owned());
+            }
+            Ok(Parked { until, known })
         };
         read().map(Some).map_err(|_| unreadable("what is to be made anew"))
     }
@@ -179,13 +189,17 @@ impl<S: Store> Replica<S> {
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed.
-    pub(crate) fn rejoined(&mut self, now: Millis) -> Result<(), CommitError> {
+    pub(crate) fn rejoined(
+        &mut self,
+        now: Millis,
+        follows: Option<&BTreeSet<String>>,
+    ) -> Result<(), CommitError> {
         self.now = now;
         for _ in 0..STALE_RETRIES_MAX {
             let since = self.store.head()?.seq;
             self.refresh()?;
             let Some(parked) = self.parked()? else { return Ok(()) };
-            match self.rejoined_once(now, &parked, since) {
+            match self.rejoined_once((now, since), &parked, follows) {
                 Err(CommitError::Stale) => {}
                 other => return other,
             }
@@ -193,18 +207,32 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale)
     }
 
-    fn rejoined_once(&mut self, now: Millis, parked: &Parked, since: u64) -> Result<(), CommitError> {
+    fn rejoined_once(
+        &mut self,
+        (now, since): (Millis, u64),
+        parked: &Parked,
+        follows: Option<&BTreeSet<String>>,
+    ) -> Result<(), CommitError> {
         let mut waiting = Vec::new();
         self.outbox(0, &mut |key, record| {
             waiting.push(Waiting::read(key, record)?);
             Ok(ControlFlow::Continue(()))
         })?;
         let mut fallen = Vec::new();
-        for edit in waiting.iter().filter(|edit| edit.key <= parked.until) {
-            for name in edit.entities.intersection(&parked.known) {
-                if !self.is_confirmed(&name.0, &name.1)?
-                    && let Verdict::Refused { code, message, spot } = gone(name.0.clone(), name.1.clone())
-                {
+        for edit in &waiting {
+            for (kind, id) in &edit.entities {
+                let name = (kind.clone(), id.clone());
+                let Some(scope) = parked.known.get(&name).filter(|_| edit.key <= parked.until) else {
+                    continue;
+                };
+                if self.is_confirmed(kind, id)? {
+                    continue;
+                }
+                let verdict = match follows {
+                    Some(follows) if !follows.contains(scope) => not_followed(name, scope),
+                    _ => gone(name.0, name.1),
+                };
+                if let Verdict::Refused { code, message, spot } = verdict {
                     fallen.push(Fallen { key: edit.key, code, message, spot });
                     break;
                 }
@@ -239,11 +267,23 @@ impl<S: Store> Replica<S> {
     }
 }
 
+/// Why an edit of what was in a scope that is not followed any more is not made anew: it would make half an entity.
+fn not_followed((kind, id): (String, String), scope: &str) -> Verdict {
+    let message = format!(
+        "{kind} `{id}` was in the scope `{scope}`, which was not followed when this database began anew: follow it, and \
+         retry"
+    );
+    let spot = Some(Spot { kind, id, field: None });
+    Verdict::Refused { code: Code::SCOPE, message, spot }
+}
+
 impl Parked {
     fn record(&self) -> RecordWrite {
         let mut value = Vec::new();
         value.varint(self.until);
-        put_names(&mut value, self.known.iter());
+        for ((kind, id), scope) in &self.known {
+            [kind, id, scope].into_iter().for_each(|text| value.slice(text.as_bytes()));
+        }
         RecordWrite::put(Table::Lease, REJOIN_KEY, value)
     }
 }

@@ -43,7 +43,7 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         self.refresh()?;
-        if self.unbound || self.derived.follows(&op.kind) || self.has_rejected {
+        if self.unbound || self.derived.follows(&op.kind) || self.has_rejected || self.leaving {
             return Ok(None);
         }
         scratch.address.clear();

@@ -17,7 +17,7 @@ use crate::code::Code;
 use crate::replica::{Kept, Replica, Why};
 use crate::scope::SCOPE_BYTES_MAX;
 use crate::store::{Store, StoreError};
-use crate::wire::{FRAME_BYTES_MAX, Frame, SCOPES_MAX, Scoped, tag};
+use crate::wire::{FRAME_BYTES_MAX, Frame, PAGE_BYTES_AIM, SCOPES_MAX, Scoped, tag};
 
 /// More scopes than a connection can follow, or a name that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,9 @@ pub struct TooManyScopes {
 
 /// Slots from here on have not been asked for: they have their numbers in the order in which they are.
 const UNASKED: u32 = 1 << 31;
+
+/// Entities that have moved into another scope that is followed go into a page whole up to so many registers.
+const WHOLE_REGISTERS_MAX: usize = 4096;
 
 /// The most that an envelope adds to a frame that bears no name, in bytes.
 const ENVELOPE_BYTES_MAX: usize = 8;
@@ -69,6 +72,11 @@ impl Lanes {
 
     pub(super) fn are_repairing(&self) -> bool {
         self.lanes.values().any(|lane| lane.repairing.is_under_way())
+    }
+
+    /// Whether any of the other side's may be sent no more pages now.
+    pub(super) fn are_window_full(&self) -> bool {
+        self.lanes.values().any(|lane| lane.writing.is_some_and(|writing| !writing.window.is_open()))
     }
 
     /// Whether the other side has everything of each, and is told of changes as they come.
@@ -160,7 +168,7 @@ impl Session {
         let slot = UNASKED + self.lanes.unasked;
         self.lanes.unasked = self.lanes.unasked.wrapping_add(1) % UNASKED;
         let mut lane = Lane { slot, scope: Some(scope.to_owned()), ..Lane::default() };
-        if self.pushing.is_some() {
+        if self.pushing.is_some() || self.leasing.rejoins() {
             lane.reading.plan(self.options.want);
         }
         self.lanes.lanes.insert(slot, lane);
@@ -293,7 +301,8 @@ impl Session {
     ) -> Result<(), SessionError> {
         let Scoped { slot, scope, frame } = Scoped::decode(bytes)?;
         let kind = frame.first().copied();
-        if self.is_server() && kind == Some(tag::SUBSCRIBE) && !self.lanes.lanes.contains_key(&slot) {
+        // In one that is over it has crossed what told so.
+        if self.is_server() && kind == Some(tag::SUBSCRIBE) && slot > self.lanes.last {
             self.open_slot(replica, slot, scope)?;
         }
         if slot > self.lanes.last {
@@ -354,9 +363,6 @@ impl Session {
         if !replica.has_scopes() {
             let message = "no kind here has a scope: follow everything".to_owned();
             return Err(SessionError::Refused { code: Code::SCOPE, message });
-        }
-        if slot <= self.lanes.last {
-            return Err(unexpected("SUBSCRIBE in a slot that was used before"));
         }
         let most = self.gate().map_or(SCOPES_MAX, |gate| gate.bounds().scopes_max);
         if self.lanes.len() >= most {
@@ -518,10 +524,11 @@ impl Session {
             if follows && self.allows(Access::Read, &scope) {
                 let encoder = &mut self.encoder;
                 replica.hand_out(&kind, &id, &mut |registers| {
-                    let bytes: usize =
-                        registers.iter().flat_map(|(_, r)| r.alive.iter()).map(|c| c.value.len()).sum();
-                    // A frame has to hold it, and the page's own content. Else it comes with the other scope's pages.
-                    if !registers.is_empty() && encoder.len() + 2 * bytes < bytes_max {
+                    let bytes: usize = registers.iter().map(|(a, register)| a.len() + register.bytes()).sum();
+                    // What is more than a page comes with the other scope's.
+                    let fits =
+                        registers.len() <= WHOLE_REGISTERS_MAX && bytes <= bytes_max.min(PAGE_BYTES_AIM);
+                    if !registers.is_empty() && !encoder.is_full() && fits {
                         sent = true;
                         encoder.entity(
                             &kind,

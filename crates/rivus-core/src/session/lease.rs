@@ -1,5 +1,7 @@
 //! Leases on the wire: how far everybody is, what was collected, and who has missed that.
 
+use std::collections::BTreeSet;
+
 use super::{Access, Known, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
@@ -38,6 +40,16 @@ impl Leasing {
     /// Takes over what the authority told in its greeting.
     pub(super) fn hear(&mut self, told: Option<Leases>) {
         self.told = told;
+    }
+
+    /// Up to where collections are told of no more.
+    pub(super) fn floor_told(&self) -> u64 {
+        self.told.and_then(|told| told.floor).unwrap_or(0)
+    }
+
+    /// Whether the store is on its way back.
+    pub(super) fn rejoins(&self) -> bool {
+        self.rejoins
     }
 
     /// Whether the authority has ever collected anything, as far as it has told.
@@ -84,17 +96,19 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         self.leasing.rejoins = replica.is_rejoining()?;
-        let Some(Leases { newest, floor, .. }) = self.leasing.told else { return Ok(()) };
-        let has_missed = match replica.read_up_to(peer.store)? {
-            Some(read) => read < floor.unwrap_or(0),
+        let Some(Leases { floor, .. }) = self.leasing.told else { return Ok(()) };
+        let floor = floor.unwrap_or(0);
+        let known = replica.read_up_to(peer.store)?;
+        let read = if known.is_some() { known } else { replica.read_before()? };
+        let has_missed = match read {
             // What it has is of some time; where it is not on its way back, nothing says of which.
-            None if self.leasing.rejoins => false,
+            _ if known.is_none() && self.leasing.rejoins => false,
+            Some(read) => read < floor,
             None => {
-                let newest = newest.unwrap_or(0);
                 // Before all that it had confirmed was brought there is nothing of the authority's in it.
                 let has_met = replica.identity().authority.is_some_and(|authority| authority.met);
                 let told = replica.peer(peer.store)?.unwrap_or_default().position.seq > 0;
-                has_met && told && newest > 0 || replica.read_before()?.is_some_and(|read| read < newest)
+                has_met && told && floor > 0 && replica.head()?.digest.count > 0
             }
         };
         if !has_missed {
@@ -122,8 +136,11 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<(), SessionError> {
+        let follows = self.scopes();
+        let follows: Option<BTreeSet<String>> =
+            follows.map(|scopes| scopes.into_iter().map(str::to_owned).collect());
         if self.leasing.rejoins && self.is_caught_up() {
-            replica.rejoined(now)?;
+            replica.rejoined(now, follows.as_ref())?;
             self.leasing.rejoins = false;
             self.begin_pushing(replica)?;
         }
@@ -144,14 +161,14 @@ impl Session {
             if (1..floor).contains(&cursor.at) {
                 return Err(is_gone());
             }
-            self.leasing.marked = cursor.at.max(floor);
+            self.leasing.marked = self.leasing.marked.max(cursor.at).max(floor);
         } else if !self.lanes.are_read() {
             // Of several scopes any position will do: whoever has read one of them up to there was told of what was
             // collected until then in all that it may read. Its greatest was not below the floor of the greeting.
-            if floor > told {
+            if floor > told || (1..told).contains(&cursor.at) {
                 return Err(is_gone());
             }
-            self.leasing.marked = cursor.at.max(told);
+            self.leasing.marked = self.leasing.marked.max(cursor.at).max(told);
         }
         Ok(replica.renew_lease(self.peer()?.store, self.leasing.now)?)
     }

@@ -117,6 +117,11 @@ impl Reading {
         self.is_caught_up() && self.cursor.done >= seq
     }
 
+    /// Whether a page of the last subscription was taken.
+    pub(super) fn has_begun(&self) -> bool {
+        self.is_subscribed() && !self.awaits_start
+    }
+
     pub(super) fn is_subscribed(&self) -> bool {
         match self.state {
             State::Idle => false,
@@ -138,7 +143,10 @@ impl Session {
         let cursor = match &self.scope {
             _ if everything => None,
             None => replica.cursor(peer.store)?,
-            Some(scope) => replica.cursor_in(peer.store, scope)?,
+            // What was collected below the floor may not have been told of this scope.
+            Some(scope) => replica
+                .cursor_in(peer.store, scope)?
+                .filter(|c| c.at.max(c.done) >= self.leasing.floor_told()),
         };
         if let Some(scope) = &self.scope
             && cursor.is_none_or(|cursor| cursor.at == 0)

@@ -166,8 +166,10 @@ impl Session {
         if replica.wants_all()? {
             // What was evicted was of all of them.
             self.each_other_slot(|session| {
-                if session.reading.is_subscribed() {
-                    session.reading.plan_repair(want);
+                // One whose first page is still on its way would take that for its own.
+                match session.reading.has_begun() {
+                    true => session.reading.plan_repair(want),
+                    false => session.reading.want_everything(),
                 }
                 Ok(())
             })?;

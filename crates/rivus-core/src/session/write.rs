@@ -142,12 +142,8 @@ impl Session {
     /// Whether anything has left the scope in hand since. It came and went: nothing is to be told of it but where it is
     /// now, which another subscription may have been told too early to know.
     fn has_left_since<S: Store>(&self, replica: &Replica<S>, after: u64) -> Result<bool, SessionError> {
-        let (Some(scope), mut left) = (&self.scope, false) else { return Ok(false) };
-        replica.store().changes_in(scope, after, &mut |change| {
-            left = matches!(change, ScopeChange::Left { .. });
-            if left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(left)
+        let Some(scope) = &self.scope else { return Ok(false) };
+        Ok(replica.store().has_left(scope, after)?)
     }
 
     /// The newest incarnation if the other does not know it yet.

@@ -67,6 +67,10 @@ macro_rules! forward_reads {
             $inner!(self, store => store.scopes())
         }
 
+        fn has_left(&self, scope: &str, after: u64) -> Result<bool, $crate::store::StoreError> {
+            $inner!(self, store => store.has_left(scope, after))
+        }
+
         fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, $crate::store::StoreError> {
             $inner!(self, store => store.left_by(kind, id))
         }

@@ -314,6 +314,11 @@ impl Store for MemoryStore {
         Ok(self.scopes.named())
     }
 
+    fn has_left(&self, scope: &str, after: u64) -> Result<bool, StoreError> {
+        let number = self.scopes.number(scope);
+        Ok(number.is_some_and(|number| self.scopes.left_after(number, after).next().is_some()))
+    }
+
     fn left_by(&self, kind: &str, id: &str) -> Result<Vec<String>, StoreError> {
         Ok(self.scopes.left_by(kind, id))
     }

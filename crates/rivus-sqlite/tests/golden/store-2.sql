@@ -7,6 +7,7 @@ CREATE TABLE head ( one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NUL
 CREATE TABLE incarnation (first INTEGER PRIMARY KEY, id INTEGER NOT NULL) STRICT;
 CREATE TABLE record ( tab INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (tab, key) ) STRICT, WITHOUT ROWID;
 CREATE TABLE scope ( number INTEGER PRIMARY KEY CHECK (number > 0), name TEXT NOT NULL UNIQUE, shown BLOB NOT NULL CHECK (length(shown) = 16), confirmed BLOB NOT NULL CHECK (length(confirmed) = 16), count INTEGER NOT NULL ) STRICT;
+CREATE INDEX departed_entity ON departed (kind, id);
 CREATE INDEX departed_seq ON departed (scope, seq);
 CREATE UNIQUE INDEX entity_place ON entity (kind, id, start);
 CREATE INDEX entity_scope ON entity (scope, seq) WHERE scope <> 0;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rivus_core::clock::{Millis, whole_millis};
-use rivus_core::replica::Edited;
-use rivus_core::session::Want;
+use rivus_core::replica::{Edited, Kept};
+use rivus_core::session::{SessionError, Want};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -230,7 +230,8 @@ impl Db {
         };
         let wakes = Wakes { changes: self.shared.changes.subscribe(), stop, asks: Arc::clone(asks) };
         let host: Arc<Shared> = Arc::clone(&self.shared);
-        let session = match remote.session(want, asks.follow()) {
+        let (wanted, unheard) = asks.follow();
+        let session = match self.unfollow(unheard).and_then(|()| remote.session(want, wanted)) {
             Ok(session) => session,
             Err(error) => return (SyncReport::default(), Err(error)),
         };
@@ -239,6 +240,21 @@ impl Db {
             .renewing(Renewal::new(remote, &self.shared))
             .run(socket, wakes)
             .await
+    }
+}
+
+impl Db {
+    /// Does once more what the last session may have undone by a page that it took meanwhile.
+    fn unfollow(&self, scopes: Vec<(String, Kept)>) -> Result<(), SyncError> {
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        // Whoever asks from within its own transaction is told so elsewhere.
+        let Ok(mut replica) = self.lock() else { return Ok(()) };
+        for (scope, kept) in scopes {
+            replica.unfollow(&scope, kept).map_err(SessionError::from)?;
+        }
+        Ok(())
     }
 }
 

@@ -49,11 +49,18 @@ impl Asks {
         asks
     }
 
-    /// What a new session follows.
-    pub(crate) fn follow(&self) -> Option<Wanted> {
+    /// What a new session follows, and what is not followed any more, which no session has heard.
+    pub(crate) fn follow(&self) -> (Option<Wanted>, Vec<(String, Kept)>) {
         let mut followed = self.followed();
-        followed.changes.clear();
-        followed.wanted.clone()
+        let changes = std::mem::take(&mut followed.changes);
+        let unheard = changes.into_iter().filter_map(|change| match change.to {
+            To::Unfollow(kept) => Some((change.scope, kept)),
+            _ => None,
+        });
+        let wanted = followed.wanted.clone();
+        let is_wanted = |scope: &str| wanted.as_ref().is_none_or(|wanted| wanted.contains_key(scope));
+        let unheard = unheard.filter(|(scope, _)| !is_wanted(scope)).collect();
+        (wanted, unheard)
     }
 
     /// What the running session has yet to hear, one thing after the other.

@@ -175,3 +175,67 @@ fn who_was_away_for_too_long_begins_anew_and_keeps_its_unsent_edits() {
     assert_eq!(rejected.iter().map(|edit| edit.code).collect::<Vec<_>>(), [Code::GONE]);
     assert_holds(&member.device, &hub, &["a", "b"]);
 }
+
+#[test]
+fn an_edit_in_a_scope_that_is_not_followed_when_its_device_begins_anew_is_listed_and_not_made_by_half() {
+    let (mut hub, rights) = filled_hub();
+    let mut member = Member::new(2, &["a", "b"]);
+    member.sync(&mut hub, &rights);
+    edit(&mut member.device, &[("note", "of b", field("title", "later"))]).unwrap();
+    delete(&mut hub, "note", "of a");
+    hub.collect(LONG_AFTER, 0).unwrap();
+    hub.collect(LONG_AFTER, 0).unwrap();
+    member.wants.remove("b");
+    for _ in 0..3 {
+        member.sync(&mut hub, &rights);
+    }
+    assert_eq!(member.fenced, 1);
+    let codes: Vec<_> =
+        member.device.rejected().unwrap().iter().map(|edit| (edit.code, edit.ops.len())).collect();
+    assert_eq!(codes, [(Code::SCOPE, 1)]);
+    assert_eq!(title(&hub, "of b").as_deref(), Some("stamps"));
+    // Once it is followed the same edit is done again.
+    member.wants.insert("b".to_owned());
+    member.sync(&mut hub, &rights);
+    let key = member.device.rejected().unwrap()[0].key;
+    member.device.retry_rejected(NOW, key).unwrap();
+    member.sync(&mut hub, &rights);
+    assert_eq!(title(&hub, "of b").as_deref(), Some("later"));
+}
+
+#[test]
+fn a_scope_that_is_followed_while_a_device_begins_anew_holds_up_nothing() {
+    let (mut hub, rights) = filled_hub();
+    let mut member = Member::new(2, &["a"]);
+    member.sync(&mut hub, &rights);
+    edit(&mut member.device, &[("note", "of a", field("title", "kept"))]).unwrap();
+    delete(&mut hub, "note", "of b");
+    hub.collect(LONG_AFTER, 0).unwrap();
+    hub.collect(LONG_AFTER, 0).unwrap();
+    member.sync(&mut hub, &rights);
+    assert_eq!(member.fenced, 1);
+    member.connect(&rights);
+    member.exchange(&mut hub, &rights, 3);
+    member.subscribe("");
+    member.settle(&mut hub, &rights);
+    assert_eq!((title(&hub, "of a").as_deref(), member.device.pending_count()), (Some("kept"), Ok(0)));
+    assert_holds(&member.device, &hub, &["", "a"]);
+}
+
+#[test]
+fn who_follows_nothing_for_a_while_is_not_taken_for_one_who_was_away_for_too_long() {
+    let (mut hub, rights) = filled_hub();
+    let mut member = Member::new(2, &["a"]);
+    member.sync(&mut hub, &rights);
+    let before = member.device.identity().store;
+    member.connect(&rights);
+    member.unsubscribe("a", Kept::Yes);
+    member.settle(&mut hub, &rights);
+    delete(&mut hub, "note", "of b");
+    hub.collect(LONG_AFTER, 0).unwrap();
+    for _ in 0..3 {
+        member.sync(&mut hub, &rights);
+    }
+    assert_eq!((member.fenced, member.device.identity().store), (0, before));
+    assert_eq!(title(&member.device, "of a").as_deref(), Some("milk"), "what was kept");
+}

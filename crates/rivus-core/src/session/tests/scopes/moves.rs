@@ -208,6 +208,41 @@ fn pages_of_several_scopes_go_out_in_turn() {
 }
 
 #[test]
+fn what_one_commit_moves_by_the_thousand_goes_in_pages_that_a_reader_takes() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a", "b"]);
+    let ids: Vec<String> = (0..700).map(|n| format!("n{n}")).collect();
+    for id in &ids {
+        let tags = (0..200).map(|n| ("note", id.as_str(), tag_with(n.to_string())));
+        let ops: Vec<_> = std::iter::once(("note", id.as_str(), note("a", "t"))).chain(tags).collect();
+        edit(&mut hub, &ops).unwrap();
+    }
+    let mut one = Member::new(2, &["a", "b"]);
+    one.sync(&mut hub, &rights);
+    let moves: Vec<_> = ids.iter().map(|id| ("note", id.as_str(), field("list", "b"))).collect();
+    edit(&mut hub, &moves).unwrap();
+    one.sync(&mut hub, &rights);
+    assert_holds(&one.device, &hub, &["a", "b"]);
+}
+
+#[test]
+fn what_is_to_be_kept_stays_though_it_was_about_to_be_read_again() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    rights.grant_all("member 2", &["a", "b"]);
+    edit(&mut hub, &[("note", "x", note("b", "kept"))]).unwrap();
+    let mut one = Member::new(2, &["a", "b"]);
+    one.sync(&mut hub, &rights);
+    one.connect(&rights);
+    one.unsubscribe("b", Kept::Yes);
+    one.settle(&mut hub, &rights);
+    one.subscribe("b");
+    one.exchange(&mut hub, &rights, 1);
+    one.unsubscribe("b", Kept::Yes);
+    one.settle(&mut hub, &rights);
+    assert_eq!(title(&one.device, "x").as_deref(), Some("kept"));
+}
+
+#[test]
 fn a_scope_of_lower_priority_is_asked_for_once_the_others_are_read() {
     let (mut hub, rights) = (notes_hub(), Rights::default());
     let long = "x".repeat(20_000);

@@ -45,6 +45,8 @@ struct World {
     /// Who has lost a right to read.
     blinded: BTreeSet<usize>,
     healed: usize,
+    /// Somebody was found to differ, and has to connect once more.
+    heals: bool,
     seed: u64,
 }
 
@@ -77,6 +79,7 @@ impl World {
             fenced: 0,
             blinded: BTreeSet::new(),
             healed: 0,
+            heals: false,
             seed,
         }
     }
@@ -225,6 +228,10 @@ impl World {
                 self.members[who].settle(&mut self.hub, &self.rights);
                 self.none_diverged(who);
                 self.nothing_vanishes();
+                if std::mem::take(&mut self.heals) {
+                    self.members[who].settle(&mut self.hub, &self.rights);
+                    self.members[who].cut();
+                }
             }
         }
     }
@@ -236,8 +243,8 @@ impl World {
         let Some(found) = found else { return };
         // What was collected while it might not read there goes once all is read again: it was not told.
         if self.collections > 0 && self.blinded.contains(&who) {
-            self.members[who].cut();
             self.healed += 1;
+            self.heals = true;
             return;
         }
         let (here, there) = (held(&member.device), held(&self.hub));
