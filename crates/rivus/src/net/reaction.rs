@@ -160,6 +160,8 @@ fn of_session(error: &SessionError) -> ErrorClass {
         SessionError::Commit(CommitError::Store(StoreError::Damaged(_) | StoreError::TooNew { .. })) => {
             ErrorClass::Damaged
         }
+        // Time helps.
+        SessionError::Commit(CommitError::Store(StoreError::Aside)) => ErrorClass::Forbidden,
         SessionError::Commit(_) => ErrorClass::Storage,
         _ => ErrorClass::Misuse,
     }
@@ -229,6 +231,7 @@ mod tests {
             (SyncError::WebSocket("x".into()), ErrorClass::Offline, wait(0), wait(0)),
             (store(StoreError::Full("x".into())), ErrorClass::Storage, wait(0), wait(0)),
             (store(StoreError::Busy("x".into())), ErrorClass::Storage, wait(0), wait(0)),
+            (store(StoreError::Aside), ErrorClass::Forbidden, wait(60_000), wait(60_000)),
             (store(StoreError::Damaged("x".into())), ErrorClass::Damaged, Reaction::Stop, Reaction::Stop),
             (SessionError::Copied.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (goaway(Code::COPIED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
