@@ -4,6 +4,7 @@
 //! frames or connections. Invariant: registers change by joining deltas alone (a local edit is a delta from
 //! oneself), and every change is one commit of the store, or none.
 
+mod aside;
 mod collect;
 mod conflicts;
 mod delta;
@@ -52,6 +53,7 @@ use crate::store::{
 };
 use crate::work::{Derived, Finished, FinishedRows, Scratch, Work};
 
+pub use aside::{ASIDE_BYTES_MAX, ASIDE_REGISTERS_MAX};
 pub(crate) use collect::Marked;
 pub use collect::{CollectError, Collection, GRACE_DEFAULT_MS, Marks, Sweep};
 pub use conflicts::Losses;

@@ -917,6 +917,9 @@ impl SessionError {
             Self::NewWriter => Some((Code::CLOSED, "back in a moment".to_owned())),
             Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
             Self::Fenced => Some((Code::FENCED, "the store took a new id".to_owned())),
+            Self::Commit(error @ CommitError::Store(StoreError::Aside)) => {
+                Some((Code::CLOCK_SKEW, error.to_string()))
+            }
             // What is wrong with the store is nobody else's business.
             Self::Commit(_) => Some((Code::STORE, "the store cannot be used now".to_owned())),
             Self::Role(error @ (RoleError::OtherAuthority { .. } | RoleError::IsAuthority)) => {

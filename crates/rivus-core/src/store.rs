@@ -501,6 +501,12 @@ pub enum StoreError {
     /// Another process holds it for too long.
     #[error("the store is busy ({0}): another process holds it; close that or try again")]
     Busy(String),
+    /// What was to be joined is from the future, and as much as may be is set aside already.
+    #[error(
+        "it is stamped in the future, and as much of that as may be is set aside already: \
+         is the clock right that stamped it, and the one here?"
+    )]
+    Aside,
     /// Anything else the system said.
     #[error("the store cannot be used ({0}): check that the path exists and may be written")]
     Io(String),

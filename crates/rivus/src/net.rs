@@ -6,6 +6,7 @@
 
 mod backoff;
 mod client;
+mod closing;
 mod dial;
 mod error;
 pub(crate) mod fetch;
@@ -16,6 +17,7 @@ pub(crate) mod jwt;
 mod keep;
 mod leader;
 mod levers;
+mod narrow;
 mod packing;
 pub(crate) mod pump;
 mod reaction;

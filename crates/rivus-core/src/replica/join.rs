@@ -3,23 +3,16 @@
 //! One commit holds a page, the cursor behind it and what is set aside of it.
 
 use std::convert::Infallible;
-use std::ops::ControlFlow;
-use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_128;
-
+use super::aside::quarantine;
 use super::peers::cursor_key;
-use super::{
-    Delta, Event, Incoming, Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, count,
-    evict, judge, leave,
-};
-use crate::bytes::{Cut, Put, Reader};
+use super::{Delta, Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, evict, judge, leave};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
-use crate::id::{ReplicaId, StoreId};
+use crate::id::StoreId;
 use crate::identity::Cursor;
 use crate::register::Saw;
-use crate::row::{Change, decode_register, encode_register};
+use crate::row::Change;
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work};
 
@@ -195,6 +188,9 @@ impl<S: Store> Replica<S> {
                     }
                     work.join(at, life, &due)
                 })?;
+                if joined.quarantined > 0 {
+                    self.check_room_aside(&records)?;
+                }
                 judge::record_all(&self.store, newest, &mut records)?;
                 if let Some(places) = places {
                     self.note_places(&mut work, places, &mut records)?;
@@ -266,74 +262,9 @@ impl<S: Store> Replica<S> {
         }
         if scope.is_some() { self.set_partial(true) } else { Ok(()) }
     }
-
-    /// Joins the registers that were set aside and whose time has come, and says how many.
-    ///
-    /// # Errors
-    /// [`CommitError`]; those not joined stay aside.
-    pub fn release(&mut self, now: Millis) -> Result<usize, CommitError> {
-        let limit = self.admission.latest(self.clock.corrected(now)).unwrap_or(u64::MAX);
-        let mut due: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        self.store.records(Table::Quarantine, &[], &mut |key, value| {
-            let time = Reader::new(key).u64().unwrap_or(u64::MAX);
-            if time > limit {
-                return ControlFlow::Break(());
-            }
-            due.push((key.to_vec(), value.to_vec()));
-            ControlFlow::Continue(())
-        })?;
-        for (key, value) in &due {
-            let incoming = set_aside(value)?;
-            if !is_on(Canary::ReleaseForgets) {
-                self.join(now, &[incoming], None, Trust::Peer, None)?;
-            }
-            commit_records(&mut self.store, vec![RecordWrite::remove(Table::Quarantine, key.clone())])?;
-        }
-        Ok(due.len())
-    }
-
-    /// Whether a register is set aside that any of these replicas has written.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn has_aside_of(&self, replicas: &[ReplicaId]) -> Result<bool, StoreError> {
-        let (mut found, mut failed) = (false, None);
-        self.store.records(Table::Quarantine, &[], &mut |_, value| {
-            match set_aside(value) {
-                Ok(incoming) => {
-                    let registers = incoming.changes.iter().filter_map(|(_, change)| change.register());
-                    let mut writers = registers.flat_map(|r| r.alive.iter().map(|c| c.stamp.replica));
-                    found = writers.any(|writer| replicas.contains(&writer));
-                }
-                Err(error) => failed = Some(error),
-            }
-            if found || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        failed.map_or(Ok(found), Err)
-    }
-
-    /// How many registers are set aside.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read.
-    pub fn quarantined(&self) -> Result<usize, StoreError> {
-        count(&self.store, Table::Quarantine)
-    }
 }
 
-/// A register as the quarantine keeps it.
-fn set_aside(record: &[u8]) -> Result<Incoming<'_>, StoreError> {
-    let mut reader = Reader::new(record);
-    let mut read = || -> Result<Incoming<'_>, Cut> {
-        let (kind, id, address) = (reader.str()?, reader.str()?, reader.slice()?);
-        let register = decode_register(reader.rest())?;
-        let change = Change::Join { register, source: None };
-        Ok(Incoming { kind: Arc::from(kind), id: Arc::from(id), changes: vec![(Arc::from(address), change)] })
-    };
-    read().map_err(|_| StoreError::Damaged("a record of the quarantine".to_owned()))
-}
-
-fn newest_time(change: &Change<'_>) -> u64 {
+pub(super) fn newest_time(change: &Change<'_>) -> u64 {
     change.register().map_or(0, |r| r.alive.iter().map(|c| c.stamp.time).max().unwrap_or(0))
 }
 
@@ -345,16 +276,4 @@ fn latest_until<D: Delta + ?Sized>(page: &D, limit: u64) -> Option<u64> {
         Ok(())
     });
     read.map_or_else(|never| match never {}, |()| latest)
-}
-
-fn quarantine<A>(part: &Part<'_, A>, address: &[u8], change: &Change<'_>) -> Option<RecordWrite> {
-    let register = change.register()?;
-    let mut value = Vec::new();
-    value.slice(part.kind.as_bytes());
-    value.slice(part.id.as_bytes());
-    value.slice(address);
-    encode_register(register, &mut value);
-    let mut key = newest_time(change).to_be_bytes().to_vec();
-    key.extend_from_slice(&xxh3_128(&value).to_be_bytes());
-    Some(RecordWrite::put(Table::Quarantine, key, value))
 }

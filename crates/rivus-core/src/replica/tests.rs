@@ -17,6 +17,7 @@ use crate::value::Value;
 use crate::view::Shown;
 
 mod alias;
+mod aside;
 mod golden;
 mod marks;
 mod sync;

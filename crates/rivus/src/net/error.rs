@@ -93,6 +93,18 @@ pub enum SyncError {
     /// The application has paused what was asked for.
     #[error("sync is paused: drop the guard that pauses it")]
     Paused,
+    /// A message that is longer than it may be here.
+    #[error("the other side sent a message beyond {bytes_max} bytes, the most that it may send there")]
+    TooLarge {
+        /// How long it may be.
+        bytes_max: usize,
+    },
+    /// A message that is text: frames are binary.
+    #[error("the other side sent text, but frames are binary: it is no Rivus, or there is a gateway between")]
+    Text,
+    /// The other side breaks the rules of WebSockets.
+    #[error("the other side breaks the rules of WebSockets ({0}): is there a gateway between?")]
+    WebSocket(String),
     /// A frame that could not be decompressed.
     #[error("the other side sent a compressed frame that is damaged or too large")]
     Packing,
@@ -125,6 +137,18 @@ impl SyncError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         !matches!(self.reaction(true), Reaction::Stop | Reaction::SetAside)
+    }
+
+    /// The code that the other side is told, or has told.
+    pub(super) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Session(error) => error.code(),
+            Self::Silent => Some(Code::TIMEOUT),
+            Self::Stalled => Some(Code::STALLED),
+            Self::TooLarge { .. } => Some(Code::TOO_LARGE),
+            Self::Packing | Self::Text | Self::WebSocket(_) => Some(Code::BAD_FRAME),
+            _ => None,
+        }
     }
 }
 

@@ -261,22 +261,32 @@ impl Algorithm {
 struct Keys(Vec<(Option<String>, Key)>);
 
 impl Keys {
-    /// The key that a token names. One that names none must leave no choice.
+    /// The key by which a token is checked. A name in it (RFC 7515, section 4.1.4) is a hint: a key of that name, or else one
+    /// without a name. Of those, and of all keys for a token that names none, exactly one may be for the token's algorithm.
     fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Key, Denial> {
-        let mut found = self.0.iter().filter(|(name, key)| match kid {
-            Some(_) => name.as_deref() == kid,
-            None => key.algorithm() == algorithm,
-        });
-        match (found.next(), found.next()) {
-            (Some((_, key)), None) if key.algorithm() == algorithm => Ok(key),
-            (Some(_), None) => {
-                Err(Denial::unauthorised("the token names another algorithm than its key has"))
-            }
-            (None, _) => Err(Denial::unauthorised("the token is signed by a key that the hub does not know")),
-            (Some(_), Some(_)) => {
-                Err(Denial::unauthorised("the token does not say which key has signed it (kid)"))
-            }
+        if let Some(key) = kid.and_then(|kid| self.named(kid)) {
+            let fits = key.algorithm() == algorithm;
+            let other = || Denial::unauthorised("the token names another algorithm than its key has");
+            return fits.then_some(key).ok_or_else(other);
         }
+        // A key that has another name has not signed it.
+        let may = |name: &Option<String>| kid.is_none() || name.is_none();
+        let mut found = self.0.iter().filter(|(name, key)| may(name) && key.algorithm() == algorithm);
+        match (found.next(), found.next()) {
+            (Some((_, key)), None) => Ok(key),
+            (None, _) => Err(Denial::unauthorised("the token is signed by a key that the hub does not know")),
+            (Some(_), Some(_)) if kid.is_some() => Err(Denial::unauthorised(
+                "the token names a key (kid), and of the hub's keys several of its algorithm have no name: \
+                 name them in the key set",
+            )),
+            (Some(_), Some(_)) => Err(Denial::unauthorised(
+                "the token does not say which key has signed it (kid), and the hub has several of its algorithm",
+            )),
+        }
+    }
+
+    fn named(&self, kid: &str) -> Option<&Key> {
+        self.0.iter().find_map(|(name, key)| (name.as_deref() == Some(kid)).then_some(key))
     }
 }
 

@@ -1,30 +1,39 @@
 //! Moving the frames of one session over one socket.
 
+mod count;
+mod lend;
+mod socket;
+mod wishes;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::evict::Fetched;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rivus_core::clock::Millis;
 use rivus_core::code::Code;
 use rivus_core::replica::Replica;
-use rivus_core::session::{Answered, Doing, LeftOver, PageAim, Session, SessionError, SessionEvent, Stand};
+use rivus_core::session::{Doing, LeftOver, Session, SessionError, SessionEvent, Stand};
 use rivus_core::store::Store;
-use rivus_core::wire::{FRAME_BYTES_MAX, PAGE_BYTES_AIM, capability, tag};
+use rivus_core::wire::tag;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::tungstenite::Message;
 
-use super::client::pending;
+use self::count::note;
+use self::lend::{Length, MOMENT_BYTES_MAX, SHORT_BYTES_MAX, Work};
+use self::socket::{Since, broken, data, leave, send};
+pub(crate) use self::socket::{TooEarly, socket_config};
+pub(crate) use self::wishes::told_to;
+use self::wishes::{changed, fresh, given_up};
+use super::closing::{Side, last_word};
 use super::fetch::{Ask, Asks};
 use super::levers::Gate;
+use super::narrow::Narrows;
 use super::renewal::Renewal;
-use super::scopes::{Change, To};
 use super::turns::{Size, Turn};
 use super::{HANDSHAKE_MAX, PING, QUIET, SILENCE_MAX, STALL_MAX, SyncError, SyncReport, packing};
 
@@ -73,14 +82,13 @@ pub(crate) enum Ended {
     Stopped,
 }
 
-/// The bounds that the socket keeps before a frame gets here.
-pub(crate) fn socket_config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(FRAME_BYTES_MAX + 16))
-        .max_frame_size(Some(FRAME_BYTES_MAX + 16))
-        // The buffer is there for as long as the connection; a long frame comes in several reads.
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
+/// How the exchange of frames has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Over {
+    /// The other side knows.
+    Told(Ended),
+    /// The other side takes nothing, and is left without a word.
+    Mute(Ended),
 }
 
 /// One session and what it has done.
@@ -106,6 +114,8 @@ pub(crate) struct Pump<H: Host> {
     ended: Ended,
     /// The edits of each push without answer.
     under_way: VecDeque<Vec<u64>>,
+    /// What bounds the socket until the other side has said who it is.
+    narrows: Option<Narrows>,
     /// A hub's connection waits for its turn at the replica.
     turn: Option<Turn>,
     /// How long it has waited since that was last asked.
@@ -124,52 +134,6 @@ pub(crate) enum Sight<'e> {
     /// So many changes is the other side behind.
     Lag(u64),
 }
-
-/// For how long the replica is needed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Length {
-    /// So short that changing threads would take longer.
-    Moment,
-    /// Perhaps long enough to hold up other tasks.
-    Unknown,
-}
-
-/// What is done at the replica in one turn.
-#[derive(Clone, Copy, Debug)]
-struct Work {
-    length: Length,
-    size: Size,
-    /// The connection does not pay for it.
-    is_free: bool,
-}
-
-impl Work {
-    const UNKNOWN: Self = Self { length: Length::Unknown, size: Size::Full, is_free: false };
-}
-
-/// How much a page tells.
-fn aim(size: Size) -> PageAim {
-    match size {
-        Size::Short => PageAim { bytes: SHORT_BYTES_MAX, rows: SHORT_ROWS_MAX },
-        Size::Full => PageAim { bytes: PAGE_BYTES_AIM, rows: PAGE_BYTES_AIM / ROW_BYTES },
-    }
-}
-
-/// Frames up to this length, in bytes, take a short turn.
-const SHORT_BYTES_MAX: usize = 16 << 10;
-
-/// Rows of which nothing is told take as long as so many bytes that are.
-const ROW_BYTES: usize = 16;
-const SHORT_ROWS_MAX: usize = SHORT_BYTES_MAX / ROW_BYTES;
-
-/// How long a connection keeps its thread, frame after frame, before others have it.
-const KEPT_MAX: Duration = Duration::from_millis(1);
-
-/// Frames up to this length are made and taken in a moment.
-const MOMENT_BYTES_MAX: usize = 4096;
-
-/// What one read from a socket takes.
-const READ_BUFFER_BYTES: usize = 4096;
 
 /// How far a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -216,6 +180,7 @@ impl<H: Host> Pump<H> {
             renewal: None,
             ended: Ended::Done,
             under_way: VecDeque::new(),
+            narrows: None,
             turn: None,
             waited: Duration::ZERO,
             kept: Duration::ZERO,
@@ -225,6 +190,11 @@ impl<H: Host> Pump<H> {
     /// Waits for its turns among those of a hub's connections.
     pub(crate) fn taking_turns(self, turn: Turn) -> Self {
         Self { turn: Some(turn), ..self }
+    }
+
+    /// Lifts the bound of the socket once the other side has said who it is.
+    pub(super) fn narrowed(self, narrows: Narrows) -> Self {
+        Self { narrows: Some(narrows), ..self }
     }
 
     /// Shows what happens to somebody who counts.
@@ -281,6 +251,35 @@ impl<H: Host> Pump<H> {
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let (mut sink, mut stream) = socket.split();
+        let ended = match self.exchange(&mut sink, &mut stream, wakes).await {
+            Ok(Over::Mute(ended)) => return Ok(ended),
+            Ok(Over::Told(ended)) => Ok(ended),
+            Err(error) => Err(error),
+        };
+        if let Some(narrows) = &self.narrows {
+            // What is let pass now is kept nowhere.
+            narrows.lift();
+        }
+        let side = if self.turn.is_some() { Side::Hub } else { Side::Device };
+        let last = last_word(ended.as_ref().copied(), side);
+        if ended.is_ok() && self.gate.is_some() {
+            // Whoever waits for this side has what it came for.
+            let _ = timeout(QUIET, sink.send(Message::Close(Some(last)))).await;
+        } else {
+            let _ = timeout(QUIET, leave(sink, stream, last)).await;
+        }
+        ended.or_else(|error| self.end_of(error))
+    }
+
+    async fn exchange<T>(
+        &mut self,
+        sink: &mut SplitSink<WebSocketStream<T>, Message>,
+        stream: &mut SplitStream<WebSocketStream<T>>,
+        wakes: &mut Wakes,
+    ) -> Result<Over, SyncError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send,
+    {
         let started = Instant::now();
         let mut since = Since { heard: started, frame: started, quiet: started, ping: started };
         let mut failed: Option<SyncError> = None;
@@ -295,25 +294,27 @@ impl<H: Host> Pump<H> {
                 since.frame = Instant::now();
                 since.quiet = since.frame;
                 let takes = failed.is_none() && !self.is_choked();
-                let sending = send(&mut sink, &mut stream, frame, &mut since, takes);
+                let sending = send(sink, stream, frame, &mut since, takes);
                 let received = tokio::select! {
                     received = sending => received?,
                     // The other side takes nothing, perhaps for long: it is left without a word.
-                    ended = given_up(self.gate.as_ref(), &wakes.stop) => return Ok(ended),
+                    ended = given_up(self.gate.as_ref(), &wakes.stop) => return Ok(Over::Mute(ended)),
                 };
                 for message in received {
+                    // After a goodbye comes nothing but the end.
+                    if failed.is_some() {
+                        break;
+                    }
                     if let Some(frame) = data(message)? {
                         self.take(frame, &mut failed).await?;
                     }
                 }
             }
             if let Some(error) = failed {
-                let _ = timeout(QUIET, leave(&mut sink, &mut stream)).await;
-                return self.end_of(error);
+                return Err(error);
             }
             if self.session.as_ref().is_none_or(|session| session.is_closed()) {
-                let _ = timeout(QUIET, sink.close()).await;
-                return Ok(self.ended);
+                return Ok(Over::Told(self.ended));
             }
             // The other side may have spoken long ago: this one did not listen.
             since.postpone(std::mem::take(&mut self.waited));
@@ -379,77 +380,6 @@ impl<H: Host> Pump<H> {
     async fn next(&mut self, failed: &mut Option<SyncError>) -> Result<Option<Vec<u8>>, SyncError> {
         self.obey();
         self.transmit(failed).await
-    }
-
-    /// Does what the application has set, and ends the session where it has gone as far as it may.
-    fn obey(&mut self) {
-        let Some(gate) = &mut self.gate else { return };
-        let (holds, batch, shut, spent) = (gate.holds(), gate.batch_edits(), gate.is_shut(), gate.is_spent());
-        if let Some(session) = &mut self.session {
-            session.hold_pushes(holds);
-            session.set_push_edits_max(batch);
-        }
-        let pulled = &self.report.pulled;
-        let reached = |most: Option<u64>, now: u64| most.is_some_and(|most| now >= most);
-        let full = self.bounds.registers.is_some_and(|most| pulled.received >= most)
-            || reached(self.bounds.until, pulled.position);
-        if shut {
-            self.stop(Ended::Shut);
-        } else if pulled.more && full {
-            self.stop(Ended::Bounded);
-        } else if spent {
-            self.stop(Ended::Spent);
-        }
-    }
-
-    fn spend(&self, bytes: usize) {
-        if let Some(gate) = &self.gate {
-            gate.spend(bytes as u64);
-        }
-    }
-
-    /// Lets the session fetch what is asked for next, if nothing is under way.
-    fn ask(&mut self, asks: &Asks) {
-        if self.asked.is_none()
-            && let Some(session) = &mut self.session
-            && let Some(ask) = asks.next()
-        {
-            session.fetch(ask.entities.iter().cloned());
-            self.asked = Some(ask);
-        }
-    }
-
-    /// Has the session follow what is wanted since it began.
-    async fn follow(&mut self, asks: &Asks) -> Result<(), SyncError> {
-        while let Some(Change { scope, to }) = asks.next_change() {
-            let change = move |session: &mut Session, replica: &mut Replica<H::Store>, _, ()| match to {
-                To::Follow => session.subscribe(&scope).map_err(SyncError::from),
-                To::Unfollow(kept) => session
-                    .unsubscribe(replica, &scope, kept)
-                    .map_err(|error| SessionError::from(error).into()),
-                To::Priority(priority) => {
-                    session.set_priority(&scope, priority);
-                    Ok(())
-                }
-            };
-            self.blocking(Work::UNKNOWN, (|| Ok(()), |done| done), change).await??;
-        }
-        Ok(())
-    }
-
-    /// Tells who asked what came of it.
-    fn answer(&mut self, event: &SessionEvent) {
-        let answer = match event {
-            SessionEvent::Fetched { entities, registers, missing } => {
-                Ok(Fetched { entities: *entities, registers: *registers, missing: missing.clone() })
-            }
-            SessionEvent::CannotFetch => Err(SyncError::CannotFetch),
-            _ => return,
-        };
-        if let Some(ask) = self.asked.take() {
-            // Whoever asked may have gone meanwhile.
-            let _ = ask.answer.send(answer);
-        }
     }
 
     /// Whether the other side has to read before it is listened to.
@@ -569,6 +499,11 @@ impl<H: Host> Pump<H> {
             }
             Err(error) => return Err(error),
         }
+        if let (Some(narrows), Some(session)) = (&self.narrows, &self.session)
+            && session.has_greeted()
+        {
+            narrows.lift();
+        }
         Ok(())
     }
 
@@ -601,258 +536,6 @@ impl<H: Host> Pump<H> {
         }
         synced
     }
-
-    /// Lends session and replica to a blocking thread, when it is this connection's turn. What comes `before` and `after`
-    /// needs neither: others have the replica meanwhile.
-    async fn blocking<B, D, R: Send + 'static>(
-        &mut self,
-        Work { length, size, is_free }: Work,
-        (before, after): (
-            impl FnOnce() -> Result<B, SyncError> + Send + 'static,
-            impl FnOnce(D) -> R + Send + 'static,
-        ),
-        act: impl FnOnce(&mut Session, &mut Replica<H::Store>, Millis, B) -> D + Send + 'static,
-    ) -> Result<R, SyncError> {
-        let pass = match &self.turn {
-            Some(turn) => {
-                let since = Instant::now();
-                let pass = turn.come(size).await;
-                self.waited += since.elapsed();
-                Some(pass)
-            }
-            None => None,
-        };
-        let Some(mut session) = self.session.take() else {
-            return Err(SyncError::Broken("the session was lost in a panic".to_owned()));
-        };
-        if let Some(pass) = &pass {
-            session.set_page_aim(aim(pass.size));
-        }
-        let (host, tells) = (Arc::clone(&self.host), self.tells);
-        // Reading the head takes as long as a short frame.
-        let lags = self.watch.is_some() && length == Length::Unknown;
-        let span = tracing::Span::current();
-        let work = move || {
-            let _entered = span.enter();
-            let begun = std::time::Instant::now();
-            let before = match before() {
-                Ok(before) => before,
-                Err(error) => return (Err(error), session, begun.elapsed()),
-            };
-            let mut used = begun.elapsed();
-            let done = host.with(|replica, now| {
-                // Waiting for others is free.
-                let begun = std::time::Instant::now();
-                let done = act(&mut session, replica, now, before);
-                let head = (tells || lags).then(|| replica.head().ok().map(|head| head.seq)).flatten();
-                let lag = head.filter(|_| lags).and_then(|head| session.lag(head));
-                used += begun.elapsed();
-                if !tells {
-                    return (done, None, (0, None), lag);
-                }
-                // An edit that came in since the last frame is pending, though the session has not met it yet.
-                let pending = pending(replica).unwrap_or((usize::MAX, None));
-                // What waits for somebody to decide about a refused edit does not hold up whoever waits for a sync.
-                let is_left = || session.left_over(replica).map_or(true, |left| left.deferred > 0);
-                let is_synced = |seq: &u64| {
-                    let is_done = session.reads() && session.is_synced(*seq) && !session.withholds(*seq);
-                    is_done && (pending.0 == 0 || !is_left())
-                };
-                (done, head.filter(is_synced), pending, lag)
-            });
-            let begun = std::time::Instant::now();
-            let done = done.map(|(done, up_to, pending, lag)| (after(done), up_to, pending, lag));
-            (done, session, used + begun.elapsed())
-        };
-        let is_inline = length == Length::Moment && self.host.is_free();
-        let (done, mut session, used) = if is_inline {
-            work()
-        } else {
-            tokio::task::spawn_blocking(work).await.map_err(|error| SyncError::Broken(error.to_string()))?
-        };
-        if let (Some(turn), Some(pass)) = (&self.turn, pass) {
-            turn.pay(pass, if is_free { Duration::ZERO } else { used });
-        }
-        let mut synced = self.hear(&mut session);
-        let stand = session.stand();
-        synced.stand = Some(stand);
-        self.report.pulled.position = self.report.pulled.position.max(stand.read.done);
-        self.session = Some(session);
-        let (done, up_to, pending, lag) = done?;
-        if let (Some(watch), Some(lag)) = (&mut self.watch, lag) {
-            watch(Sight::Lag(lag));
-        }
-        synced.up_to = up_to;
-        (synced.pending, synced.pending_since) = pending;
-        if synced != self.synced {
-            self.synced = synced;
-            (self.listen)(synced);
-        }
-        // A flood must not keep a thread to itself, whatever its frames are.
-        self.kept = if is_inline { self.kept + used } else { Duration::ZERO };
-        if self.turn.is_some() && self.kept >= KEPT_MAX {
-            self.kept = Duration::ZERO;
-            tokio::task::yield_now().await;
-        }
-        Ok(done)
-    }
-}
-
-fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEvent) {
-    match event {
-        SessionEvent::Opened { peer, is_authority, capabilities, .. } => {
-            *zstd = capabilities & capability::ZSTD != 0;
-            report.peer = peer.to_string();
-            report.is_authority = *is_authority;
-        }
-        SessionEvent::Joined { registers, quarantined, own, changed } => {
-            let pulled = &mut report.pulled;
-            pulled.received += registers;
-            pulled.set_aside += quarantined;
-            pulled.own += own;
-            pulled.applied += registers.saturating_sub(quarantined + own);
-            pulled.changed += changed;
-        }
-        SessionEvent::More { at } => (report.pulled.more, report.pulled.position) = (true, *at),
-        SessionEvent::CaughtUp => report.pulled.more = false,
-        SessionEvent::Offering { edits } => report.pushed.offered = *edits,
-        SessionEvent::Answered(answered) => count(report, answered),
-        SessionEvent::Denied { scope } => report.denied.push(scope.clone()),
-        SessionEvent::Diverged { .. } => report.diverged = true,
-        SessionEvent::Repaired { registers, .. } => report.repaired += registers,
-        SessionEvent::Verified { .. } => report.verified = true,
-        _ => {}
-    }
-}
-
-fn count(report: &mut SyncReport, answered: &Answered) {
-    let pushed = &mut report.pushed;
-    pushed.accepted += answered.accepted;
-    pushed.superseded += answered.superseded;
-    pushed.duplicate += answered.duplicate;
-    for (code, edits) in &answered.refused {
-        let reason = code.name().map_or_else(|| code.0.to_string(), str::to_owned);
-        *pushed.rejected.entry(reason).or_default() += edits;
-    }
-}
-
-/// When something last happened.
-struct Since {
-    /// Anything came.
-    heard: Instant,
-    /// A frame came or went.
-    frame: Instant,
-    quiet: Instant,
-    ping: Instant,
-}
-
-impl Since {
-    fn postpone(&mut self, by: Duration) {
-        self.heard += by;
-        self.frame += by;
-    }
-}
-
-/// How many messages are taken while one is sent, and until how many bytes.
-const RECEIVED_MAX: usize = 16;
-const RECEIVED_BYTES_MAX: usize = 1 << 20;
-
-/// Sends a frame, and returns what came meanwhile.
-async fn send<T>(
-    sink: &mut SplitSink<WebSocketStream<T>, Message>,
-    stream: &mut SplitStream<WebSocketStream<T>>,
-    frame: Vec<u8>,
-    since: &mut Since,
-    takes: bool,
-) -> Result<VecDeque<Option<Result<Message, SocketError>>>, SyncError>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let (mut received, mut bytes) = (VecDeque::new(), 0);
-    let stalled_at = Instant::now() + STALL_MAX;
-    let mut sending = std::pin::pin!(sink.send(Message::Binary(frame.into())));
-    loop {
-        tokio::select! {
-            sent = &mut sending => {
-                sent.map_err(|error| broken(&error))?;
-                return Ok(received);
-            }
-            message = stream.next(), if takes && received.len() < RECEIVED_MAX && bytes < RECEIVED_BYTES_MAX => {
-                since.heard = Instant::now();
-                bytes += message.as_ref().and_then(|message| message.as_ref().ok()).map_or(0, Message::len);
-                received.push_back(message);
-            }
-            () = sleep_until(since.heard + SILENCE_MAX) => return Err(SyncError::Silent),
-            // Whoever sends and never reads is no better.
-            () = sleep_until(stalled_at) => return Err(SyncError::Stalled),
-        }
-    }
-}
-
-/// Closes, and reads on until the other side has closed, too: a socket that is dropped with something unread takes back
-/// what was said last.
-async fn leave<T>(
-    sink: &mut SplitSink<WebSocketStream<T>, Message>,
-    stream: &mut SplitStream<WebSocketStream<T>>,
-) where
-    T: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    if sink.close().await.is_ok() {
-        while let Some(Ok(_)) = stream.next().await {}
-    }
-}
-
-async fn changed(gate: &mut Option<Gate>) {
-    match gate {
-        Some(gate) => gate.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn fresh(renewal: &mut Option<Renewal>) -> String {
-    match renewal {
-        Some(renewal) => renewal.fresh().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until the flag is raised; for ever if nobody can raise it any more.
-pub(super) async fn told_to(flag: &mut watch::Receiver<bool>) {
-    if flag.wait_for(|raised| *raised).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// The frame in a message; `None` for messages of the socket itself.
-fn data(message: Option<Result<Message, SocketError>>) -> Result<Option<Vec<u8>>, SyncError> {
-    match message {
-        Some(Ok(Message::Binary(bytes))) => Ok(Some(bytes.into())),
-        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
-        Some(Ok(Message::Text(_))) => Err(SyncError::Broken("it sent text, a frame is binary".to_owned())),
-        Some(Ok(Message::Close(_))) | None => Err(SyncError::Broken("it was closed".to_owned())),
-        Some(Err(error)) => Err(broken(&error)),
-    }
-}
-
-fn broken(error: &SocketError) -> SyncError {
-    SyncError::Broken(error.to_string())
-}
-
-/// Waits until a frame that is being sent has to be given up: a while after somebody wants the session no more.
-async fn given_up(gate: Option<&Gate>, stop: &watch::Receiver<bool>) -> Ended {
-    let mut stop = stop.clone();
-    let shut = async {
-        match gate {
-            Some(gate) => gate.shut().await,
-            None => std::future::pending().await,
-        }
-    };
-    let ended = tokio::select! {
-        () = shut => Ended::Shut,
-        () = told_to(&mut stop) => Ended::Stopped,
-    };
-    sleep(QUIET).await;
-    ended
 }
 
 #[cfg(test)]

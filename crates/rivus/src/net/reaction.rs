@@ -107,7 +107,7 @@ impl SyncError {
             }
             // A certificate is renewed at the hub, and in a hotel a stranger answers until one has paid: a device that
             // gave up would stay away for ever.
-            Self::Tls { .. } | Self::NoHub { .. } => ErrorClass::Offline,
+            Self::Tls { .. } | Self::NoHub { .. } | Self::WebSocket(_) => ErrorClass::Offline,
             Self::TurnedAway { code, .. } => of_code(*code),
             Self::BadCertificate { .. } | Self::BadKeys { .. } => ErrorClass::Misuse,
             Self::Stalled => ErrorClass::Server,
@@ -116,7 +116,7 @@ impl SyncError {
             | Self::TooManyScopes(_)
             | Self::FollowsEverything
             | Self::Reentrant => ErrorClass::Misuse,
-            Self::Packing => ErrorClass::Protocol,
+            Self::Packing | Self::Text | Self::TooLarge { .. } => ErrorClass::Protocol,
             Self::CannotFetch => ErrorClass::Incompatible,
             Self::Paused => ErrorClass::Paused,
             Self::Session(error) => of_session(error),
@@ -160,6 +160,8 @@ fn of_session(error: &SessionError) -> ErrorClass {
         SessionError::Commit(CommitError::Store(StoreError::Damaged(_) | StoreError::TooNew { .. })) => {
             ErrorClass::Damaged
         }
+        // Time helps.
+        SessionError::Commit(CommitError::Store(StoreError::Aside)) => ErrorClass::Forbidden,
         SessionError::Commit(_) => ErrorClass::Storage,
         _ => ErrorClass::Misuse,
     }
@@ -224,8 +226,12 @@ mod tests {
             (refused(Code::RANK), ErrorClass::Rejected, Reaction::SetAside, Reaction::SetAside),
             (goaway(Code::BAD_FRAME, None), ErrorClass::Protocol, Reaction::Stop, Reaction::Stop),
             (SyncError::Packing, ErrorClass::Protocol, Reaction::Stop, Reaction::Stop),
+            (SyncError::Text, ErrorClass::Protocol, Reaction::Stop, Reaction::Stop),
+            (SyncError::TooLarge { bytes_max: 1 }, ErrorClass::Protocol, Reaction::Stop, Reaction::Stop),
+            (SyncError::WebSocket("x".into()), ErrorClass::Offline, wait(0), wait(0)),
             (store(StoreError::Full("x".into())), ErrorClass::Storage, wait(0), wait(0)),
             (store(StoreError::Busy("x".into())), ErrorClass::Storage, wait(0), wait(0)),
+            (store(StoreError::Aside), ErrorClass::Forbidden, wait(60_000), wait(60_000)),
             (store(StoreError::Damaged("x".into())), ErrorClass::Damaged, Reaction::Stop, Reaction::Stop),
             (SessionError::Copied.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (goaway(Code::COPIED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),

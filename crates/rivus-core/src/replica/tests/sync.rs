@@ -9,7 +9,7 @@ fn session(role: Role) -> Session {
     Session::new(SessionOptions { role, want, offers: true, seeds: seeds(777), capabilities: 0 })
 }
 
-fn ends() -> (Session, Session) {
+pub(super) fn ends() -> (Session, Session) {
     (session(Role::Client { token: None }), session(Role::server(Grants::everybody())))
 }
 

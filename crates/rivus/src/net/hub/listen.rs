@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rivus_core::code::Code;
 use rivus_core::session::{Gate, Role, Session, SessionError, SessionEvent, SessionOptions, Want};
 use rivus_core::wire::capability;
 use tokio::net::{TcpListener, TcpStream};
@@ -235,6 +234,7 @@ impl One {
             }
         };
         self.metrics.connections.add(1);
+        let narrows = socket.get_ref().narrows();
         let mut session = Session::new(SessionOptions {
             role: Role::Server { gate: self.gate },
             want: Want::Live,
@@ -259,7 +259,8 @@ impl One {
             }
             watcher.watch(sight);
         };
-        let (report, result) = pump.taking_turns(self.turn).watch(watch).run(socket, wakes).await;
+        let (report, result) =
+            pump.taking_turns(self.turn).narrowed(narrows).watch(watch).run(socket, wakes).await;
         match result {
             Ok(_) => {
                 tracing::info!(
@@ -283,11 +284,8 @@ impl Metrics {
         let code = match error {
             // What others tell may be any number, and the labels are few.
             SyncError::Session(SessionError::Goaway { code, .. }) if code.name().is_none() => Some(OTHER),
-            SyncError::Session(error) => error.code(),
-            SyncError::Silent => Some(Code::TIMEOUT),
-            SyncError::Packing => Some(Code::BAD_FRAME),
-            // A device that goes out of reach is nothing that has to be looked into.
-            _ => None,
+            // One that goes out of reach has none, and is nothing that has to be looked into.
+            error => error.code(),
         };
         if let Some(code) = code {
             self.ended.one(code);
@@ -303,6 +301,8 @@ const RELOAD: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::super::metrics::Readings;
+    use rivus_core::code::Code;
+
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! The bytes of one connection: plain or TLS, counted, and bounded until it is a WebSocket.
+//! The bytes of one connection: plain or TLS, counted, and bounded until it is known who speaks.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::metrics::Metrics;
+use crate::net::narrow::{Narrow, Narrows};
 
 /// A socket that was connected to.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Stream {
     metrics: Arc<Metrics>,
     /// How many bytes may still be read.
     budget: usize,
+    /// What bounds the frames of a WebSocket until its client has said who it is.
+    narrow: Narrow,
 }
 
 #[derive(Debug)]
@@ -45,17 +48,32 @@ macro_rules! each {
 
 impl Stream {
     pub(super) fn plain(socket: TcpStream, metrics: &Arc<Metrics>) -> Self {
-        Self { inner: Inner::Plain(socket), metrics: Arc::clone(metrics), budget: REQUEST_BYTES_MAX }
+        Self {
+            inner: Inner::Plain(socket),
+            metrics: Arc::clone(metrics),
+            budget: REQUEST_BYTES_MAX,
+            narrow: Narrow::default(),
+        }
     }
 
     #[cfg(feature = "tls")]
     pub(super) fn tls(socket: tokio_rustls::server::TlsStream<TcpStream>, metrics: &Arc<Metrics>) -> Self {
-        Self { inner: Inner::Tls(Box::new(socket)), metrics: Arc::clone(metrics), budget: REQUEST_BYTES_MAX }
+        Self {
+            inner: Inner::Tls(Box::new(socket)),
+            metrics: Arc::clone(metrics),
+            budget: REQUEST_BYTES_MAX,
+            narrow: Narrow::default(),
+        }
     }
 
     /// It is a WebSocket now, which has bounds of its own.
     pub(super) fn lift_bound(&mut self) {
         self.budget = usize::MAX;
+    }
+
+    /// With what the bound before the greeting is lifted.
+    pub(super) fn narrows(&self) -> Narrows {
+        self.narrow.narrows()
     }
 }
 
@@ -75,6 +93,11 @@ impl AsyncRead for Stream {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
             };
             self.budget = left;
+        } else if let Some(bytes) = buffer.filled().get(before..)
+            && let Err(error) = self.narrow.take(bytes)
+        {
+            buffer.set_filled(before);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
         }
         polled
     }

@@ -129,6 +129,50 @@ fn a_key_that_is_not_in_the_set_grants_nothing() {
     assert!(refused(&Jwt::from_jwks(&both).unwrap(), &unnamed).contains("does not say which key"));
 }
 
+/// The key set of another algorithm's keys, and those of issuers.
+fn set(keys: &[serde_json::Value]) -> Jwt {
+    let others: serde_json::Value = serde_json::from_str(KEYS).unwrap();
+    let others = others["keys"].as_array().unwrap().iter().filter(|key| key["kty"] != "OKP").cloned();
+    let mut all: Vec<_> = others.collect();
+    assert!(all.len() >= 2, "EC and RSA");
+    all.extend_from_slice(keys);
+    Jwt::from_jwks(&json!({ "keys": all }).to_string()).unwrap()
+}
+
+#[test]
+fn a_key_without_a_name_is_used_where_it_alone_fits_and_where_several_do_none_is() {
+    let (one, two) = (Issuer::new(1), Issuer::new(2));
+    let claims = json!({ "sub": "ann", "exp": seconds(60) });
+    let unnamed = |issuer: &Issuer| {
+        let mut key = issuer.key("");
+        key.as_object_mut().unwrap().remove("kid");
+        key
+    };
+    let plain = one.sign(&json!({ "alg": "EdDSA" }), &claims);
+    let named = one.sign(&json!({ "alg": "EdDSA", "kid": "k" }), &claims);
+    // Keys of other algorithms leave a choice no more than keys of other names do.
+    for jwt in [set(&[unnamed(&one)]), set(&[unnamed(&one), two.key("other")])] {
+        jwt.check(&named, NOW).unwrap();
+    }
+    set(&[unnamed(&one)]).check(&plain, NOW).unwrap();
+    set(&[one.key("k")]).check(&plain, NOW).unwrap();
+    // The name goes before.
+    set(&[one.key("k"), unnamed(&two)]).check(&named, NOW).unwrap();
+    assert_eq!(refused(&set(&[two.key("k"), unnamed(&one)]), &named), "the token's signature is wrong");
+    // With a choice nothing is tried out.
+    for jwt in [set(&[unnamed(&one), unnamed(&two)]), set(&[unnamed(&one), two.key("other")])] {
+        let why = refused(&jwt, &plain);
+        assert!(
+            why.contains("does not say which key has signed it (kid)") && why.contains("several"),
+            "{why}"
+        );
+    }
+    let why = refused(&set(&[unnamed(&one), unnamed(&two)]), &named);
+    assert!(why.contains("several of its algorithm have no name"), "{why}");
+    assert!(refused(&set(&[two.key("other")]), &named).contains("a key that the hub does not know"));
+    assert!(refused(&set(&[]), &plain).contains("a key that the hub does not know"));
+}
+
 #[test]
 fn a_token_is_good_from_its_beginning_to_its_end_and_clocks_may_differ_a_little() {
     let issuer = Issuer::new(1);
