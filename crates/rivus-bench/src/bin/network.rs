@@ -1,6 +1,6 @@
 //! Prints what syncing over sockets costs, with the hub as a process of its own.
 //!
-//! `network [PART]` prints only `idle`, `fleet`, `memory` or `bootstrap`.
+//! `network [PART]` prints only `idle`, `fleet`, `memory`, `bootstrap` or `scopes`.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use rivus::{
-    Action, Connection, Db, Event, HubOptions, Millis, Op, Origin, Schema, SqliteOptions, Synchronous, Value,
+    Action, Connection, Db, Event, HubOptions, Millis, Op, Origin, Remote, Schema, SqliteOptions,
+    Synchronous, Value,
 };
 use rivus_bench::workload::Random;
 
@@ -50,11 +51,14 @@ async fn main() {
     if wants("bootstrap") {
         bootstrap().await;
     }
+    if wants("scopes") {
+        scopes().await;
+    }
 }
 
 /// The hub's process: tells its address, and ends with its standard input.
 async fn serve(file: &Path) {
-    let db = Db::open(file, Schema::open()).unwrap();
+    let db = Db::open(file, schema()).unwrap();
     let hub = db.serve("127.0.0.1:0", HubOptions::open().connections_max(4096)).await.unwrap();
     println!("{}", hub.url());
     std::io::stdout().flush().unwrap();
@@ -109,7 +113,12 @@ impl Drop for Hub {
 }
 
 fn memory_db() -> Db {
-    Db::memory(Schema::open()).unwrap()
+    Db::memory(schema()).unwrap()
+}
+
+/// Tasks of any fields; notes in lists, which are scopes.
+fn schema() -> Schema {
+    Schema::builder().kind("note", |k| k.value("list").scope("list")).build().unwrap()
 }
 
 async fn connected(hub: &Hub) -> (Db, Connection) {
@@ -274,6 +283,64 @@ async fn bootstrap() {
     }
     let each = hub.resident().saturating_sub(before) / 8;
     println!("  and {} KiB for each of 8 more, after ten quiet seconds of the first", each / 1024);
+}
+
+/// A device reads a scope of a million registers: how long do changes in another scope take to it meanwhile?
+async fn scopes() {
+    const CHANGES: usize = 40;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hub.db");
+    {
+        let options = SqliteOptions { synchronous: Synchronous::Off, ..SqliteOptions::default() };
+        let db = Db::builder().schema(schema()).sqlite(options).open(&file).unwrap();
+        let mut random = Random(7);
+        for _ in 0..REGISTERS / REGISTERS_EACH {
+            let list = ("list".to_owned(), Value::from("large"));
+            let fields = (0..REGISTERS_EACH - 2).map(|field| value(field, &mut random));
+            let fields = std::iter::once(list).chain(fields).collect();
+            db.apply(&[Op::new("note", id(&mut random), Action::Put(fields))]).unwrap();
+        }
+    }
+    let hub = Hub::start(&file);
+    let author = memory_db();
+    let _writes = author.connect(Remote::new(hub.url.as_str()).scopes(["live"]));
+    let reader = memory_db();
+    let mut events = reader.subscribe();
+    let started = Instant::now();
+    let connection = reader.connect(Remote::new(hub.url.as_str()).scopes(["large", "live"]));
+    let (mut during, mut after, mut taken) = (Vec::new(), Vec::new(), None);
+    while after.len() < CHANGES {
+        if taken.is_none() && connection.state().synced {
+            taken = Some(started.elapsed());
+        }
+        let name = format!("n{}", during.len() + after.len());
+        let made = Instant::now();
+        author.put("note", &name, [("list", Value::from("live")), ("text", name.as_str().into())]).unwrap();
+        loop {
+            match events.next().await.unwrap() {
+                Ok(Event::Changed { id: changed, origin: Origin::Remote(_), .. }) if changed == name => break,
+                // It was too much to be listed: the view says.
+                Err(_) if reader.view("note", &name).unwrap().is_some() => break,
+                _ => {}
+            }
+        }
+        if taken.is_some() {
+            after.push(made.elapsed())
+        } else {
+            during.push(made.elapsed())
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!(
+        "a scope of {REGISTERS} registers is read in {:.2?}; {} changes in another scope meanwhile show after {:.1?} \
+         (median), {:.1?} (slowest), and later after {:.1?} and {:.1?}",
+        taken.unwrap(),
+        during.len(),
+        quantile(&mut during, 0.5),
+        quantile(&mut during, 1.0),
+        quantile(&mut after, 0.5),
+        quantile(&mut after, 1.0),
+    );
 }
 
 /// A random id of 32 hexadecimal digits.
