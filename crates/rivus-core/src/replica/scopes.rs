@@ -51,12 +51,6 @@ impl<S: Store> Replica<S> {
         if is_held { self.scope_of(kind, id).map(Some) } else { Ok(None) }
     }
 
-    /// Whether the entities of any kind have a scope.
-    #[must_use]
-    pub fn has_scopes(&self) -> bool {
-        !self.scopes.is_empty()
-    }
-
     /// Rows to look at, of entities whose scopes are asked for.
     pub(super) fn placing(&self) -> Work<'_, S> {
         let ruled = Ruled { scopes: Some(&self.scopes), ..Ruled::default() };

@@ -360,10 +360,6 @@ impl Session {
         if !replica.identity().is_authority {
             return Err(unexpected("SUBSCRIBE to a scope of a side that is no authority"));
         }
-        if !replica.has_scopes() {
-            let message = "no kind here has a scope: follow everything".to_owned();
-            return Err(SessionError::Refused { code: Code::SCOPE, message });
-        }
         let most = self.gate().map_or(SCOPES_MAX, |gate| gate.bounds().scopes_max);
         if self.lanes.len() >= most {
             return Err(too_many(most));

@@ -267,12 +267,8 @@ fn scopes(all: &mut Vec<BadFrame>) {
     }
     bad("SUBSCRIBE to a scope", State::ServerOpen, scoped(1, "a", &ask), "no authority");
     bad("SUBSCRIBE to a scope", State::ClientQuiet, scoped(1, "a", &ask), "that there is not");
-    all.push(BadFrame {
-        name: "SUBSCRIBE to a scope where no kind has one".to_owned(),
-        state: State::AuthorityOpen,
-        bytes: scoped(1, "a", &ask),
-        expect: Expect::Refused(Code::SCOPE, "no kind here has a scope"),
-    });
+    let past = scoped(1, "a", &subscribe(Some(0), 9, 9));
+    bad("SUBSCRIBE to a scope from a position past the end", State::AuthorityOpen, past, "never told");
     for (name, bytes) in [
         ("slot 0", scoped(0, "a", &ask)),
         ("a name before EQUAL", scoped(1, "a", &equal)),
