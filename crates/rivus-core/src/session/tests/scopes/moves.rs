@@ -218,10 +218,11 @@ fn what_one_commit_moves_by_the_thousand_goes_in_pages_that_a_reader_takes() {
         edit(&mut hub, &ops).unwrap();
     }
     let mut one = Member::new(2, &["a", "b"]);
-    one.sync(&mut hub, &rights);
+    one.connect(&rights);
+    one.settle(&mut hub, &rights);
     let moves: Vec<_> = ids.iter().map(|id| ("note", id.as_str(), field("list", "b"))).collect();
     edit(&mut hub, &moves).unwrap();
-    one.sync(&mut hub, &rights);
+    one.settle(&mut hub, &rights);
     assert_holds(&one.device, &hub, &["a", "b"]);
 }
 
@@ -236,9 +237,11 @@ fn what_is_to_be_kept_stays_though_it_was_about_to_be_read_again() {
     one.unsubscribe("b", Kept::Yes);
     one.settle(&mut hub, &rights);
     one.subscribe("b");
-    one.exchange(&mut hub, &rights, 1);
+    let wire = one.wire.as_mut().unwrap();
+    assert!(wire.client.poll_transmit(&mut one.device, NOW).unwrap().is_some(), "it asks for all of it");
+    one.cut();
     one.unsubscribe("b", Kept::Yes);
-    one.settle(&mut hub, &rights);
+    one.sync(&mut hub, &rights);
     assert_eq!(title(&one.device, "x").as_deref(), Some("kept"));
 }
 

@@ -301,10 +301,11 @@ fn seeds_to_run() -> std::ops::RangeInclusive<u64> {
 
 #[test]
 fn after_any_history_each_device_holds_what_it_follows_and_may_read() {
-    // Each of the others once showed a fault: a note that outlived a move, an incarnation that was passed over, and a
-    // scope that was found equal though something had come and gone.
+    // Each of the others once showed a fault: a note that outlived a move, an incarnation that was passed over, what was
+    // collected in a scope that was read again from the start, and a scope that was found equal though something had come
+    // and gone.
     let (mut collections, mut fenced, mut healed, mut runs) = (0, 0, 0, 0);
-    for seed in seeds_to_run().chain([136, 1210, 6317]) {
+    for seed in seeds_to_run().chain([136, 1210, 1670, 6317]) {
         let mut world = World::new(seed);
         for _ in 0..3 {
             for _ in 0..70 {
@@ -319,5 +320,6 @@ fn after_any_history_each_device_holds_what_it_follows_and_may_read() {
         runs += 1;
     }
     println!("{collections} collected, {fenced} away for too long, {healed} differences in {runs} histories");
-    assert!(collections > runs && fenced > 10 && 100 * healed < runs.max(200));
+    // A right that ends and comes back within a moment is as rare as that.
+    assert!(collections > runs && fenced > 10 && healed <= runs / 500);
 }
