@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use rivus::{
-    Action, Connection, Db, Event, HubOptions, Millis, Op, Origin, Remote, Schema, SqliteOptions,
-    Synchronous, Value,
+    Action, Connection, Db, Event, HubOptions, KindBuilder, Millis, Op, Origin, Remote, Schema,
+    SqliteOptions, Synchronous, Value,
 };
 use rivus_bench::workload::Random;
 
@@ -116,9 +116,11 @@ fn memory_db() -> Db {
     Db::memory(schema()).unwrap()
 }
 
-/// Tasks of any fields; notes in lists, which are scopes.
+/// Tasks, and notes in lists, which are scopes.
 fn schema() -> Schema {
-    Schema::builder().kind("note", |k| k.value("list").scope("list")).build().unwrap()
+    let fields = |k: KindBuilder| (0..REGISTERS_EACH).fold(k, |k, field| k.value(format!("field {field}")));
+    let builder = Schema::builder().kind("task", |k| fields(k).value("title"));
+    builder.kind("note", |k| fields(k).value("text").value("list").scope("list")).build().unwrap()
 }
 
 async fn connected(hub: &Hub) -> (Db, Connection) {
@@ -233,7 +235,7 @@ async fn bootstrap() {
         let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
         let reading = Arc::clone(&clock);
         let options = SqliteOptions { synchronous: Synchronous::Off, ..SqliteOptions::default() };
-        let builder = Db::builder().schema(Schema::open()).sqlite(options);
+        let builder = Db::builder().schema(schema()).sqlite(options);
         let db = builder.clock(move || Millis(reading.load(Ordering::Relaxed))).open(&file).unwrap();
         let mut random = Random(7);
         let ids: Vec<String> = (0..REGISTERS / REGISTERS_EACH).map(|_| id(&mut random)).collect();
@@ -254,7 +256,7 @@ async fn bootstrap() {
     let hub = Hub::start(&file);
     for (name, device) in [
         ("into memory", memory_db()),
-        ("into a file", Db::open(folder.path().join("device.db"), Schema::open()).unwrap()),
+        ("into a file", Db::open(folder.path().join("device.db"), schema()).unwrap()),
     ] {
         let started = Instant::now();
         let report = device.sync(&hub.url.as_str().into()).await.unwrap();

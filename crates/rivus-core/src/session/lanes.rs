@@ -76,7 +76,7 @@ impl Lanes {
 
     /// Whether any of the other side's may be sent no more pages now.
     pub(super) fn are_window_full(&self) -> bool {
-        self.lanes.values().any(|lane| lane.writing.is_some_and(|writing| !writing.window.is_open()))
+        self.lanes.values().any(|lane| lane.writing.is_some_and(|writing| !writing.window.is_open(true)))
     }
 
     /// Whether the other side has everything of each, and is told of changes as they come.

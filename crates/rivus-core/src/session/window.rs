@@ -18,8 +18,9 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn is_open(&self) -> bool {
-        self.sent - self.taken < WINDOW_BYTES
+    /// Of a scope half as much: what changes in another waits for it.
+    pub(super) fn is_open(&self, is_of_scope: bool) -> bool {
+        self.sent - self.taken < if is_of_scope { WINDOW_BYTES / 2 } else { WINDOW_BYTES }
     }
 
     pub(super) fn send(&mut self, bytes: usize) {
@@ -49,7 +50,7 @@ impl Incoming {
 impl Session {
     /// Whether so much is on its way that nothing more of what was subscribed to may be sent.
     pub(super) fn is_window_full(&self) -> bool {
-        self.writing.is_some_and(|writing| !writing.window.is_open())
+        self.writing.is_some_and(|writing| !writing.window.is_open(self.scope.is_some()))
     }
 
     /// Counts a page of the subscription, and tells the other side when it is time.

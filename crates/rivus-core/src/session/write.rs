@@ -171,7 +171,7 @@ impl Session {
             self.deny()?;
             return Ok(self.control.pop_front());
         }
-        if !writing.window.is_open() {
+        if !writing.window.is_open(self.scope.is_some()) {
             return Ok(None);
         }
         if writing.caught_up && !writing.quiet && replica.head()?.seq == writing.at {
