@@ -321,30 +321,26 @@ impl<'s, S: Store> Tx<'s, S> {
 
     /// Kind and id of the entities of this edit.
     pub(crate) fn touched(&self) -> Vec<(String, String)> {
+        let staged = self.touched_at().into_iter().map(|at| self.work.staged(at));
+        staged.map(|staged| (staged.kind().to_owned(), staged.id().to_owned())).collect()
+    }
+
+    fn touched_at(&self) -> Vec<At> {
         let touched = self.intents.iter().enumerate().filter(|(_, intents)| !intents.is_empty());
-        let names = touched.map(|(index, _)| self.work.staged(At::new(index)));
-        names.map(|staged| (staged.kind().to_owned(), staged.id().to_owned())).collect()
+        touched.map(|(index, _)| At::new(index)).collect()
     }
 
     /// The scopes that the entities of this edit are in, by what is confirmed of them.
     pub(crate) fn scopes(&mut self) -> Result<BTreeSet<String>, EditError> {
-        let mut scopes = BTreeSet::new();
-        for index in 0..self.intents.len() {
-            if self.intents.get(index).is_some_and(|intents| !intents.is_empty()) {
-                scopes.insert(self.work.scope(At::new(index))?);
-            }
-        }
-        Ok(scopes)
+        self.touched_at().into_iter().map(|at| Ok(self.work.scope(at)?)).collect()
     }
 
     /// Refuses an edit of entities in several scopes: no one subscription would bring it whole. Where each shows to be
     /// after the edit counts; entities of kinds without scopes go with any.
     pub(crate) fn refuse_several_scopes(&mut self) -> Result<(), EditError> {
         let mut first: Option<(String, At)> = None;
-        for index in 0..self.intents.len() {
-            let at = At::new(index);
-            let touched = self.intents.get(index).is_some_and(|intents| !intents.is_empty());
-            let Some(address) = self.work.scope_address(at).filter(|_| touched) else { continue };
+        for at in self.touched_at() {
+            let Some(address) = self.work.scope_address(at) else { continue };
             let (scope, _) =
                 self.look(at, address, |register| Ok(register.map(scope::named).unwrap_or_default()))?;
             match &first {

@@ -51,14 +51,14 @@ use crate::scope::Scopes;
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
 };
-use crate::work::{Derived, Finished, FinishedRows, Scratch, Work};
+use crate::work::{Derived, Finished, Scratch, Work};
 
 pub use aside::{ASIDE_BYTES_MAX, ASIDE_REGISTERS_MAX};
 pub(crate) use collect::Marked;
 pub use collect::{CollectError, Collection, GRACE_DEFAULT_MS, Marks, Sweep};
 pub use conflicts::Losses;
+pub(crate) use delta::Chosen;
 pub use delta::{Delta, Incoming, Part};
-pub(crate) use delta::{Only, Without};
 pub use evict::{EvictError, Evicted};
 pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
 pub use hold::Blocked;
@@ -616,9 +616,9 @@ impl<S: Store> Replica<S> {
             records.append(&mut index);
             records.push(self.cover_record(Cover { seq, ..self.cover }));
         }
-        let FinishedRows { read: reads, written: rows } = finished.rows();
+        let (reads, rows) = finished.rows();
         self.forget_index(&finished, &mut records);
-        let (wrote_rows, moves, scopes) = (finished.written() > 0, finished.moves(), finished.scopes());
+        let (wrote_rows, moves, scopes) = (!rows.is_empty(), finished.moves(), finished.scopes());
         if wrote_rows && self.unbound {
             self.bind().map_err(StoreError::from)?;
         }

@@ -400,6 +400,16 @@ impl<'s, S: Store> Work<'s, S> {
         rows.collect::<Result<_, _>>().map_err(|c| damaged(staged.kind(), staged.id(), c).into())
     }
 
+    /// Notes, before its alias may change, that the way to a root may be another from the entity, and from where it leads.
+    fn note_repointed(&mut self, at: At) -> Result<(), CommitError> {
+        if self.staged(at).watch.is_some_and(Watch::aliases) {
+            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
+            let before = self.alias(&kind, &id)?;
+            self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
+        }
+        Ok(())
+    }
+
     /// Applies changes, ascending by address. Several of one address must lie together.
     pub(crate) fn apply<A: AsRef<[u8]>>(
         &mut self,
@@ -409,9 +419,7 @@ impl<'s, S: Store> Work<'s, S> {
         if self.staged(at).watch.is_some_and(Watch::aliases)
             && changes.iter().any(|(a, _)| a.as_ref() == ALIAS)
         {
-            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
-            let before = self.alias(&kind, &id)?;
-            self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
+            self.note_repointed(at)?;
         }
         self.note_scope(at)?;
         self.note_named(at, changes);
@@ -586,13 +594,6 @@ struct FinishedEntity {
     leaves: bool,
 }
 
-/// The rows of a commit.
-#[derive(Debug)]
-pub(crate) struct FinishedRows<'f> {
-    pub(crate) read: Vec<RowRead<'f>>,
-    pub(crate) written: Vec<RowWrite<'f>>,
-}
-
 #[derive(Debug)]
 struct FinishedRow {
     entity: usize,
@@ -642,25 +643,24 @@ impl Finished {
         self.rows.iter().filter(is_written).count() as u64
     }
 
-    /// The rows that were only read, those to write, and those to remove.
-    pub(crate) fn rows(&self) -> FinishedRows<'_> {
-        let written = Vec::with_capacity(self.rows.len());
-        let mut rows = FinishedRows { read: Vec::new(), written };
+    /// The rows that were only read, and those to write; one that goes is written empty.
+    pub(crate) fn rows(&self) -> (Vec<RowRead<'_>>, Vec<RowWrite<'_>>) {
+        let (mut reads, mut rows) = (Vec::new(), Vec::with_capacity(self.rows.len()));
         for row in &self.rows {
             let Some(entity) = self.entities.get(row.entity) else { continue };
             let (kind, id) = (entity.names.kind(), entity.names.id());
             let read = RowRead { kind, id, start: Cow::Borrowed(&row.start), seq: row.seq, place: row.place };
             match &row.bytes {
-                Some(_) if entity.leaves && row.seq == 0 => rows.read.push(read),
-                Some(bytes) => {
+                // One that was never there does not go.
+                Some(bytes) if !entity.leaves || row.seq > 0 => {
                     let scope = entity.scope.as_deref().unwrap_or_default();
                     let bytes = if entity.leaves { &[] } else { bytes.as_slice() };
-                    rows.written.push(RowWrite { row: read, bytes: Cow::Borrowed(bytes), scope });
+                    rows.push(RowWrite { row: read, bytes: Cow::Borrowed(bytes), scope });
                 }
-                _ => rows.read.push(read),
+                _ => reads.push(read),
             }
         }
-        rows
+        (reads, rows)
     }
 
     /// The entities that move from one scope to another.

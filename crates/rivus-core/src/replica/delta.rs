@@ -57,44 +57,23 @@ impl Incoming<'_> {
     }
 }
 
-/// What another store sends, but for some entities.
+/// What another store sends, of some entities alone, or of all but those.
 #[derive(Debug)]
-pub(crate) struct Without<'d, D> {
-    pub(crate) delta: &'d D,
-    /// By kind and id.
-    pub(crate) entities: BTreeSet<(String, String)>,
-}
-
-impl<D: Delta> Delta for Without<'_, D> {
-    type Address = D::Address;
-
-    fn each<E>(&self, mut visit: impl FnMut(Part<'_, Self::Address>) -> Result<(), E>) -> Result<(), E> {
-        self.delta.each(|part| {
-            let is_out = self.entities.contains(&(part.kind.to_owned(), part.id.to_owned()));
-            if is_out { Ok(()) } else { visit(part) }
-        })
-    }
-
-    fn latest(&self) -> Option<u64> {
-        self.delta.latest()
-    }
-}
-
-/// What another store sends, of some entities alone.
-#[derive(Debug)]
-pub(crate) struct Only<'d, D> {
+pub(crate) struct Chosen<'d, D> {
     pub(crate) delta: &'d D,
     /// By kind and id.
     pub(crate) entities: &'d BTreeSet<(String, String)>,
+    /// Whether it is those, and not the others.
+    pub(crate) are_in: bool,
 }
 
-impl<D: Delta> Delta for Only<'_, D> {
+impl<D: Delta> Delta for Chosen<'_, D> {
     type Address = D::Address;
 
     fn each<E>(&self, mut visit: impl FnMut(Part<'_, Self::Address>) -> Result<(), E>) -> Result<(), E> {
         self.delta.each(|part| {
             let is_in = self.entities.contains(&(part.kind.to_owned(), part.id.to_owned()));
-            if is_in { visit(part) } else { Ok(()) }
+            if is_in == self.are_in { visit(part) } else { Ok(()) }
         })
     }
 

@@ -271,11 +271,10 @@ impl<S: Store> Replica<S> {
                 // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
                 // is here. What merely is older than what is here changes nothing either, and need not be true.
                 // Of what was collected nothing is here: what is newer is of another life.
-                let is_gone = matches!(verdict, Verdict::Refused { code: Code::GONE, .. });
-                let is_misplaced = matches!(verdict, Verdict::Refused { code: Code::SCOPE, .. });
-                let is_here = match is_misplaced {
-                    true => self.bears(&edit.delta, edit.stamp)?,
-                    false => !is_gone && self.holds(&edit.delta)?,
+                let is_here = match verdict {
+                    Verdict::Refused { code: Code::GONE, .. } => false,
+                    Verdict::Refused { code: Code::SCOPE, .. } => self.bears(&edit.delta, edit.stamp)?,
+                    _ => self.holds(&edit.delta)?,
                 };
                 if !is_here {
                     if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {

@@ -252,6 +252,18 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// What takes back that a scope, or entities that were in it, are to leave.
+    pub(super) fn without_notes_of(&self, scope: &str) -> Result<Vec<RecordWrite>, StoreError> {
+        let mut records = vec![RecordWrite::remove(Table::Leaving, scope_key(scope))];
+        self.store.records(Table::Leaving, &[], &mut |key, noted| {
+            if noted == scope.as_bytes() && key.first() != Some(&SCOPE) {
+                records.push(RecordWrite::remove(Table::Leaving, key));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(records)
+    }
+
     /// Takes out what is to leave and is touched by no pending edit.
     ///
     /// # Errors

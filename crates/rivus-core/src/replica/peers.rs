@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::leave::scope_key;
 use super::{Replica, commit_records, unreadable};
 use crate::bytes::Reader;
 use crate::id::StoreId;
@@ -16,7 +15,12 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn cursor(&self, of: StoreId) -> Result<Option<Cursor>, StoreError> {
-        let bytes = self.store.record(Table::Cursor, &of.0.to_be_bytes())?;
+        self.cursor_of(of, None)
+    }
+
+    /// How far this store has read another, or a scope of it.
+    pub(crate) fn cursor_of(&self, of: StoreId, scope: Option<&str>) -> Result<Option<Cursor>, StoreError> {
+        let bytes = self.store.record(Table::Cursor, &cursor_key(of, scope))?;
         bytes.map(|bytes| Cursor::decode(&bytes).map_err(|_| unreadable("a cursor"))).transpose()
     }
 
@@ -25,8 +29,7 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn cursor_in(&self, of: StoreId, scope: &str) -> Result<Option<Cursor>, StoreError> {
-        let bytes = self.store.record(Table::Cursor, &cursor_key(of, Some(scope)))?;
-        bytes.map(|bytes| Cursor::decode(&bytes).map_err(|_| unreadable("a cursor"))).transpose()
+        self.cursor_of(of, Some(scope))
     }
 
     /// How far this store has read the scopes of another that it follows by name.
@@ -47,6 +50,13 @@ impl<S: Store> Replica<S> {
         if failed { Err(unreadable("a cursor")) } else { Ok(cursors) }
     }
 
+    /// What takes out how far each scope of another store was read.
+    pub(super) fn without_cursors_in(&self, of: StoreId) -> Result<Vec<RecordWrite>, StoreError> {
+        let scopes = self.cursors_in(of)?.into_keys();
+        let keys = scopes.map(|scope| cursor_key(of, Some(&scope)));
+        Ok(keys.map(|key| RecordWrite::remove(Table::Cursor, key)).collect())
+    }
+
     /// Up to where this store has read another, be it of one scope alone; `None` if it has not begun.
     pub(crate) fn read_up_to(&self, of: StoreId) -> Result<Option<u64>, StoreError> {
         let cursors = self.cursor(of)?.into_iter().chain(self.cursors_in(of)?.into_values());
@@ -58,18 +68,10 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`]; nothing has changed.
     pub fn forget_cursor_in(&mut self, of: StoreId, scope: &str) -> Result<(), StoreError> {
-        let mut records = vec![
-            RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))),
-            RecordWrite::remove(Table::Leaving, scope_key(scope)),
-        ];
+        let mut records = vec![RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope)))];
         records.extend(self.note_read()?);
         // What was to leave because it had not come again stays.
-        self.store.records(Table::Leaving, &[], &mut |key, noted| {
-            if noted == scope.as_bytes() && key.first() != Some(&0) {
-                records.push(RecordWrite::remove(Table::Leaving, key));
-            }
-            ControlFlow::Continue(())
-        })?;
+        records.extend(self.without_notes_of(scope)?);
         commit_records(&mut self.store, records)?;
         self.saws.remove(scope);
         Ok(())
@@ -81,9 +83,7 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`]; nothing has changed.
     pub fn forget_cursor(&mut self, of: StoreId) -> Result<(), StoreError> {
         let mut records = vec![RecordWrite::remove(Table::Cursor, cursor_key(of, None))];
-        for scope in self.cursors_in(of)?.keys() {
-            records.push(RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))));
-        }
+        records.extend(self.without_cursors_in(of)?);
         commit_records(&mut self.store, records)?;
         if self.identity.authority.is_some_and(|authority| authority.store == of) {
             self.saw = None;

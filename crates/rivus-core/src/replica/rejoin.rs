@@ -189,11 +189,7 @@ impl<S: Store> Replica<S> {
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed.
-    pub(crate) fn rejoined(
-        &mut self,
-        now: Millis,
-        follows: Option<&BTreeSet<String>>,
-    ) -> Result<(), CommitError> {
+    pub(crate) fn rejoined(&mut self, now: Millis, follows: Option<&[&str]>) -> Result<(), CommitError> {
         self.now = now;
         for _ in 0..STALE_RETRIES_MAX {
             let since = self.store.head()?.seq;
@@ -211,7 +207,7 @@ impl<S: Store> Replica<S> {
         &mut self,
         (now, since): (Millis, u64),
         parked: &Parked,
-        follows: Option<&BTreeSet<String>>,
+        follows: Option<&[&str]>,
     ) -> Result<(), CommitError> {
         let mut waiting = Vec::new();
         self.outbox(0, &mut |key, record| {
@@ -219,18 +215,16 @@ impl<S: Store> Replica<S> {
             Ok(ControlFlow::Continue(()))
         })?;
         let mut fallen = Vec::new();
-        for edit in &waiting {
-            for (kind, id) in &edit.entities {
-                let name = (kind.clone(), id.clone());
-                let Some(scope) = parked.known.get(&name).filter(|_| edit.key <= parked.until) else {
-                    continue;
-                };
-                if self.is_confirmed(kind, id)? {
+        for edit in waiting.iter().filter(|edit| edit.key <= parked.until) {
+            for name in &edit.entities {
+                let Some(scope) = parked.known.get(name) else { continue };
+                if self.is_confirmed(&name.0, &name.1)? {
                     continue;
                 }
+                let (kind, id) = name.clone();
                 let verdict = match follows {
-                    Some(follows) if !follows.contains(scope) => not_followed(name, scope),
-                    _ => gone(name.0, name.1),
+                    Some(follows) if !follows.contains(&scope.as_str()) => not_followed(kind, id, scope),
+                    _ => gone(kind, id),
                 };
                 if let Verdict::Refused { code, message, spot } = verdict {
                     fallen.push(Fallen { key: edit.key, code, message, spot });
@@ -268,7 +262,7 @@ impl<S: Store> Replica<S> {
 }
 
 /// Why an edit of what was in a scope that is not followed any more is not made anew: it would make half an entity.
-fn not_followed((kind, id): (String, String), scope: &str) -> Verdict {
+fn not_followed(kind: String, id: String, scope: &str) -> Verdict {
     let message = format!(
         "{kind} `{id}` was in the scope `{scope}`, which was not followed when this database began anew: follow it, and \
          retry"

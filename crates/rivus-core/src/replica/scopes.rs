@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::peers::cursor_key;
 use super::{Meanwhile, Origin, Part, Replica, STALE_RETRIES_MAX, commit_records, unreadable};
 use crate::id::StoreId;
 use crate::register::Register;
@@ -47,8 +46,8 @@ impl<S: Store> Replica<S> {
     pub(crate) fn place_of(&self, kind: &str, id: &str) -> Result<Option<String>, StoreError> {
         let mut work = self.placing();
         let at = work.entity(kind, id);
-        let is_held = work.is_held(at).map_err(|error| super::read::unsettled(kind, id, error))?;
-        if is_held { self.scope_of(kind, id).map(Some) } else { Ok(None) }
+        let mut place = || if work.is_held(at)? { work.scope(at).map(Some) } else { Ok(None) };
+        place().map_err(|error| super::read::unsettled(kind, id, error))
     }
 
     /// Rows to look at, of entities whose scopes are asked for.
@@ -85,9 +84,7 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let mut records = vec![RecordWrite::remove(Table::Identity, PARTIAL_KEY)];
-        for scope in self.cursors_in(of)?.keys() {
-            records.push(RecordWrite::remove(Table::Cursor, cursor_key(of, Some(scope))));
-        }
+        records.extend(self.without_cursors_in(of)?);
         commit_records(&mut self.store, records)?;
         self.saws.clear();
         self.set_partial(false)

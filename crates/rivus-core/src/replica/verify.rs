@@ -40,10 +40,16 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read; `Damaged` names the row that is unreadable.
     pub fn verify(&self) -> Result<Verification, StoreError> {
+        Ok(self.examine()?.0)
+    }
+
+    /// What is wrong, and what is to be added to the digests of scopes so that they are those of their rows.
+    fn examine(&self) -> Result<(Verification, BTreeMap<String, Sums>), StoreError> {
         self.store.together(|| {
-            let kept = self.store.head()?.digest;
-            let scopes = self.wrong_scopes()?.into_keys().collect();
-            Ok(Verification { kept, made: self.recompute_digest()?, scopes, index: self.wrong_entries()? })
+            let (kept, wrong) = (self.store.head()?.digest, self.wrong_scopes()?);
+            let scopes = wrong.keys().cloned().collect();
+            let (made, index) = (self.recompute_digest()?, self.wrong_entries()?);
+            Ok((Verification { kept, made, scopes, index }, wrong))
         })?
     }
 
@@ -55,10 +61,9 @@ impl<S: Store> Replica<S> {
     pub fn repair(&mut self) -> Result<Verification, StoreError> {
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
-            let found = self.verify()?;
+            let (found, wrong) = self.examine()?;
             let head = self.store.head()?.seq;
             let sums = found.made.from(found.kept);
-            let wrong = self.wrong_scopes()?;
             let scopes: Vec<_> = wrong.iter().map(|(scope, sums)| (scope.as_str(), *sums)).collect();
             let mut records = Vec::new();
             self.store.records(Table::Cursor, &[], &mut |key, _| {

@@ -54,11 +54,7 @@ pub(crate) fn touch(row: Row<'_>) -> Result<Vec<u8>, Corrupt> {
 
 /// Takes a row out of the digests; what is left is empty.
 pub(crate) fn leave(row: Row<'_>, digested: &mut Digested<'_>) -> Result<Vec<u8>, Corrupt> {
-    let Sums { shown, confirmed, count } = sums(row, digested)?;
-    digested.sums.add(Sums {
-        shown: shown.wrapping_neg(),
-        confirmed: confirmed.wrapping_neg(),
-        count: -count,
-    });
+    let sums = sums(row, digested)?;
+    digested.sums.add(Sums::default().minus(sums));
     Ok(begin(row, VERSION))
 }

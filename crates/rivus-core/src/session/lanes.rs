@@ -105,6 +105,10 @@ impl Lanes {
         self.lanes.values().map(|lane| lane.peer_synced.unwrap_or(0)).min()
     }
 
+    fn slots(&self) -> Vec<u32> {
+        self.lanes.keys().copied().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lanes.len()
     }
@@ -272,8 +276,21 @@ impl Session {
         &mut self,
         mut act: impl FnMut(&mut Self) -> Result<(), SessionError>,
     ) -> Result<(), SessionError> {
-        let slots: Vec<u32> = self.lanes.lanes.keys().copied().collect();
-        slots.into_iter().try_for_each(|slot| self.with_slot(slot, &mut act).unwrap_or(Ok(())))
+        self.lanes.slots().into_iter().try_for_each(|slot| self.with_slot(slot, &mut act).unwrap_or(Ok(())))
+    }
+
+    /// The first frame that any of these subscriptions has, and which it is.
+    fn first_of(
+        &mut self,
+        slots: Vec<u32>,
+        mut next: impl FnMut(&mut Self) -> Result<Option<Vec<u8>>, SessionError>,
+    ) -> Result<Option<(u32, Vec<u8>)>, SessionError> {
+        for slot in slots {
+            if let Some(frame) = self.with_slot(slot, &mut next).transpose()?.flatten() {
+                return Ok(Some((slot, frame)));
+            }
+        }
+        Ok(None)
     }
 
     fn exchange(&mut self, lane: &mut Lane) {
@@ -469,14 +486,11 @@ impl Session {
         &mut self,
         replica: &mut Replica<S>,
     ) -> Result<Option<Vec<u8>>, SessionError> {
-        let mut next = None;
-        self.each_slot(|session| {
-            if next.is_none() {
-                next = session.next_repair(replica)?;
-            }
-            Ok(())
-        })?;
-        Ok(next)
+        if let Some(frame) = self.next_repair(replica)? {
+            return Ok(Some(frame));
+        }
+        let slots = self.lanes.slots();
+        Ok(self.first_of(slots, |session| session.next_repair(replica))?.map(|(_, frame)| frame))
     }
 
     /// The next page of any subscription: each has its turn.
@@ -493,14 +507,11 @@ impl Session {
         let turn = self.lanes.turn;
         let later = self.lanes.lanes.range(turn.saturating_add(1)..).map(|(slot, _)| *slot);
         let slots: Vec<u32> = later.chain(self.lanes.lanes.range(..=turn).map(|(slot, _)| *slot)).collect();
-        for slot in slots {
-            let page = self.with_slot(slot, |session| session.next_page(replica));
-            if let Some(frame) = page.transpose()?.flatten() {
-                self.lanes.turn = slot;
-                return Ok(Some(frame));
-            }
-        }
-        Ok(None)
+        let found = self.first_of(slots, |session| session.next_page(replica))?;
+        Ok(found.map(|(slot, frame)| {
+            self.lanes.turn = slot;
+            frame
+        }))
     }
 
     /// Of what has left the scope in hand, that of which the other side is to know so. What is in another scope that it

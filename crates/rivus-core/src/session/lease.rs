@@ -1,7 +1,5 @@
 //! Leases on the wire: how far everybody is, what was collected, and who has missed that.
 
-use std::collections::BTreeSet;
-
 use super::{Access, Known, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
@@ -136,15 +134,12 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<(), SessionError> {
-        let follows = self.scopes();
-        let follows: Option<BTreeSet<String>> =
-            follows.map(|scopes| scopes.into_iter().map(str::to_owned).collect());
-        if self.leasing.rejoins && self.is_caught_up() {
-            replica.rejoined(now, follows.as_ref())?;
-            self.leasing.rejoins = false;
-            self.begin_pushing(replica)?;
+        if !self.leasing.rejoins || !self.is_caught_up() {
+            return Ok(());
         }
-        Ok(())
+        replica.rejoined(now, self.scopes().as_deref())?;
+        self.leasing.rejoins = false;
+        self.begin_pushing(replica)
     }
 
     /// Takes a new subscription: it has been told of the marks up to its position.

@@ -573,8 +573,9 @@ impl<'g> Asked<'g> {
         validate: &'r dyn Fn(&Proposed<'_>) -> Result<(), Refusal>,
     ) -> Review<'r> {
         let Limits { registers_max, value_bytes_max, .. } = self.gate.bounds();
+        let may_write = self.gate.is_asking().then_some(may_write);
         let validate = self.gate.is_validating().then_some(validate);
-        Review { may_write: Some(may_write), validate, registers_max, value_bytes_max }
+        Review { may_write, validate, registers_max, value_bytes_max }
     }
 }
 

@@ -140,14 +140,10 @@ impl Session {
         }
         let peer = self.peer()?;
         let mut everything = self.reading.everything;
-        let cursor = match &self.scope {
-            _ if everything => None,
-            None => replica.cursor(peer.store)?,
-            // What was collected below the floor may not have been told of this scope.
-            Some(scope) => replica
-                .cursor_in(peer.store, scope)?
-                .filter(|c| c.at.max(c.done) >= self.leasing.floor_told()),
-        };
+        let cursor = if everything { None } else { replica.cursor_of(peer.store, self.scope.as_deref())? };
+        // What was collected below the floor may not have been told of this scope.
+        let is_of_use = |c: &Cursor| self.scope.is_none() || c.at.max(c.done) >= self.leasing.floor_told();
+        let cursor = cursor.filter(is_of_use);
         if let Some(scope) = &self.scope
             && cursor.is_none_or(|cursor| cursor.at == 0)
             && !everything
@@ -330,11 +326,7 @@ impl Session {
         }
         let incarnation = self.heard_of(incarnation, seq)?;
         let cursor = Cursor { incarnation, done: seq, at: seq };
-        let known = match &self.scope {
-            None => replica.cursor(store)?,
-            Some(scope) => replica.cursor_in(store, scope)?,
-        };
-        if known != Some(cursor) {
+        if replica.cursor_of(store, self.scope.as_deref())? != Some(cursor) {
             let follows =
                 Some(Follows { scope: self.scope.as_deref(), cursor, everything: false, collects: false });
             replica.follow_page::<[Incoming<'_>]>(now, &[], store, Trust::Peer, follows)?;

@@ -12,9 +12,7 @@ use super::push::Asked;
 use super::{Access, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::{Millis, Stamp};
 use crate::register::{Alive, Candidate, Register, Saw, Seen};
-use crate::replica::{
-    Delta, Follows, Incoming, Joined, Only, Principal, Pushed, Replica, Taint, Trust, Without,
-};
+use crate::replica::{Chosen, Delta, Follows, Incoming, Joined, Principal, Pushed, Replica, Taint, Trust};
 use crate::row::Change;
 use crate::store::Store;
 
@@ -64,10 +62,10 @@ impl Session {
         if judged.is_empty() {
             return Ok(replica.follow_page(now, rows, store, Trust::Peer, follows)?);
         }
-        let of_judged = Only { delta: rows, entities: &judged };
+        let of_judged = Chosen { delta: rows, entities: &judged, are_in: true };
         self.judge_upload(replica, &of_judged, now)?;
         self.note_elsewhere(replica, &of_judged)?;
-        let rest = Without { delta: rows, entities: judged };
+        let rest = Chosen { are_in: false, ..of_judged };
         Ok(replica.follow_page(now, &rest, store, Trust::Peer, follows)?)
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{At, Work};
 use crate::row::{self, Row};
-use crate::rules::{Dirt, Watch};
+use crate::rules::Dirt;
 use crate::store::{CommitError, Store};
 
 /// What of an entity may be dropped.
@@ -20,11 +20,7 @@ impl<S: Store> Work<'_, S> {
     /// Empties the rows of an entity, as if it had never been here. Says whether it did: not if pending edits touch it
     /// that may not be dropped.
     pub(crate) fn wipe(&mut self, at: At, drop: Drop) -> Result<bool, CommitError> {
-        if self.staged(at).watch.is_some_and(Watch::aliases) {
-            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
-            let before = self.alias(&kind, &id)?;
-            self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
-        }
+        self.note_repointed(at)?;
         let done = self.rewrite(at, None, |row, digested| {
             let (bytes, is_pending) = row::wipe(row, digested)?;
             Ok((drop == Drop::All || !is_pending).then_some(bytes))

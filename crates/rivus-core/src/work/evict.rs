@@ -67,11 +67,7 @@ impl<S: Store> Work<'_, S> {
 
     /// Forgets an evicted entity, as if it had never been here.
     pub(crate) fn forget(&mut self, at: At) -> Result<(), CommitError> {
-        if self.staged(at).watch.is_some_and(Watch::aliases) {
-            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
-            let before = self.alias(&kind, &id)?;
-            self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
-        }
+        self.note_repointed(at)?;
         self.rewrite(at, None, |row, digested| row::forget(row, digested).map(Some))?;
         self.staged_mut(at).dirt = Dirt { any: true, keys: true, life: true };
         Ok(())

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::evict::Moved;
 use super::{At, StagedChunk, Work, damaged};
 use crate::row::{self, Change, Digested, Sums};
-use crate::rules::{Dirt, Watch};
+use crate::rules::Dirt;
 use crate::scope;
 use crate::store::{CommitError, Store};
 
@@ -62,16 +62,17 @@ impl<'s, S: Store> Work<'s, S> {
 
     /// The scope that the staged entity says itself that it is in.
     pub(crate) fn named_scope(&mut self, at: At) -> Result<Option<String>, CommitError> {
-        let Some(address) = self.scope_address(at) else { return Ok(None) };
+        self.scope_address(at).map_or(Ok(None), |address| self.named_by(at, address))
+    }
+
+    fn named_by(&mut self, at: At, address: &[u8]) -> Result<Option<String>, CommitError> {
         let found = scope::says(self.row(at, address)?, address);
         let staged = self.staged(at);
         found.map_err(|corrupt| damaged(staged.kind(), staged.id(), corrupt).into())
     }
 
     fn scope_by(&mut self, at: At, address: &[u8]) -> Result<String, CommitError> {
-        let found = scope::confirmed(self.row(at, address)?, address);
-        let staged = self.staged(at);
-        found.map_err(|corrupt| damaged(staged.kind(), staged.id(), corrupt).into())
+        Ok(self.named_by(at, address)?.unwrap_or_default())
     }
 
     /// Notes where the entity is before it is changed.
@@ -134,11 +135,7 @@ impl<'s, S: Store> Work<'s, S> {
 
     /// Takes an entity out of the store: nothing of it stays, and it is not deleted anywhere else.
     pub(crate) fn leave(&mut self, at: At) -> Result<(), CommitError> {
-        if self.staged(at).watch.is_some_and(Watch::aliases) {
-            let (kind, id) = (self.staged(at).kind().to_owned(), self.staged(at).id().to_owned());
-            let before = self.alias(&kind, &id)?;
-            self.repointed.extend(before.into_iter().chain([id]).map(|id| (kind.clone(), id)));
-        }
+        self.note_repointed(at)?;
         self.rewrite(at, None, |row, digested| row::leave(row, digested).map(Some))?;
         let staged = self.staged_mut(at);
         staged.leaves = true;

@@ -22,6 +22,10 @@ impl Random {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         usize::try_from((z ^ (z >> 31)) % end as u64).unwrap()
     }
+
+    pub(super) fn pick<'c>(&mut self, choices: &[&'c str]) -> &'c str {
+        choices[self.below(choices.len())]
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -247,6 +247,37 @@ impl Member {
     }
 }
 
+/// Moves frames until neither side has any, and returns those of the hub without their envelopes.
+fn hear(member: &mut Member, hub: &mut Device) -> Vec<Vec<u8>> {
+    let (wire, mut heard) = (member.wire.as_mut().unwrap(), Vec::new());
+    loop {
+        let up = wire.client.poll_transmit(&mut member.device, NOW).unwrap();
+        if let Some(frame) = &up {
+            wire.server.handle(hub, frame, NOW).unwrap();
+        }
+        let down = wire.server.poll_transmit(hub, NOW).unwrap();
+        if let Some(frame) = &down {
+            wire.client.handle(&mut member.device, frame, NOW).unwrap();
+            heard.push(bare(frame));
+        }
+        if up.is_none() && down.is_none() {
+            return heard;
+        }
+    }
+}
+
+fn bare(frame: &[u8]) -> Vec<u8> {
+    if frame[0] == tag::SCOPED { Scoped::decode(frame).unwrap().frame.to_vec() } else { frame.to_vec() }
+}
+
+/// SUBSCRIBE to everything of a scope.
+fn from_the_start() -> Vec<u8> {
+    let cursor = crate::identity::Cursor::default();
+    let subscribe =
+        crate::wire::Subscribe { cursor, incarnation: None, live: true, everything: true, digest: None };
+    Frame::Subscribe(subscribe).encode()
+}
+
 /// What LOST is about.
 fn told_of(frame: &[u8]) -> Vec<(String, String)> {
     match Frame::decode(frame) {

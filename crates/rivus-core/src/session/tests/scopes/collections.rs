@@ -32,23 +32,13 @@ fn delete_all(hub: &mut Device) {
 
 /// The names in what the hub sends about collections from here on.
 fn told_of_collections(member: &mut Member, hub: &mut Device) -> Vec<String> {
-    let (wire, mut told) = (member.wire.as_mut().unwrap(), Vec::new());
-    loop {
-        let up = wire.client.poll_transmit(&mut member.device, NOW).unwrap();
-        if let Some(frame) = &up {
-            wire.server.handle(hub, frame, NOW).unwrap();
-        }
-        let down = wire.server.poll_transmit(hub, NOW).unwrap();
-        if let Some(frame) = &down {
-            if let Ok(Frame::Collected { entities, .. }) = Frame::decode(frame) {
-                told.extend(entities.into_iter().map(|(_, id)| id));
-            }
-            wire.client.handle(&mut member.device, frame, NOW).unwrap();
-        }
-        if up.is_none() && down.is_none() {
-            return told;
+    let mut told = Vec::new();
+    for frame in hear(member, hub) {
+        if let Ok(Frame::Collected { entities, .. }) = Frame::decode(&frame) {
+            told.extend(entities.into_iter().map(|(_, id)| id));
         }
     }
+    told
 }
 
 #[test]

@@ -23,29 +23,6 @@ fn drop_title(of: &mut Device, scope: &str, id: &str) {
     damage_in(of, scope, ("note", id), &[(address::field("title"), Fault::Drop)].into());
 }
 
-/// Moves frames until neither side has any, and returns those of the hub without their envelopes.
-fn hear(member: &mut Member, hub: &mut Device) -> Vec<Vec<u8>> {
-    let (wire, mut heard) = (member.wire.as_mut().unwrap(), Vec::new());
-    loop {
-        let up = wire.client.poll_transmit(&mut member.device, NOW).unwrap();
-        if let Some(frame) = &up {
-            wire.server.handle(hub, frame, NOW).unwrap();
-        }
-        let down = wire.server.poll_transmit(hub, NOW).unwrap();
-        if let Some(frame) = &down {
-            wire.client.handle(&mut member.device, frame, NOW).unwrap();
-            heard.push(bare(frame));
-        }
-        if up.is_none() && down.is_none() {
-            return heard;
-        }
-    }
-}
-
-fn bare(frame: &[u8]) -> Vec<u8> {
-    if frame[0] == tag::SCOPED { Scoped::decode(frame).unwrap().frame.to_vec() } else { frame.to_vec() }
-}
-
 /// The keys of the hub's registers in a scope.
 fn keys_of(hub: &Device, scope: &str) -> Vec<Key> {
     let (whole, mut keys) = (hub.sketch_of(Some(scope)).unwrap(), Vec::new());
@@ -195,14 +172,7 @@ fn one_scope_at_a_time_is_compared_and_no_more_often_than_there_may_be_scopes() 
     one.connect(&rights);
     hear(&mut one, &mut hub);
     let server = &mut one.wire.as_mut().unwrap().server;
-    let subscribe = crate::wire::Subscribe {
-        cursor: crate::identity::Cursor::default(),
-        incarnation: None,
-        live: true,
-        everything: true,
-        digest: None,
-    };
-    let subscribe = Frame::Subscribe(subscribe).encode();
+    let subscribe = from_the_start();
     let mut made = 0;
     let error = loop {
         let slot = 3 + made;

@@ -1,31 +1,11 @@
 //! Random histories of devices that follow and may read differing scopes, with moves, grants, revocations, and cuts
 //! after any frame.
 
+use super::super::repair::Random;
 use super::*;
 
 const SCOPES: [&str; 4] = ["", "a", "b", "c"];
 const IDS: [&str; 6] = ["p", "q", "r", "s", "t", "u"];
-
-/// A seeded generator (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    fn pick<'c>(&mut self, choices: &[&'c str]) -> &'c str {
-        choices[self.below(choices.len())]
-    }
-}
 
 struct World {
     random: Random,

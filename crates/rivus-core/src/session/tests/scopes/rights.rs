@@ -224,14 +224,7 @@ fn a_hub_says_how_many_scopes_it_takes_and_takes_no_more() {
     let (mut client, mut server) = greet(&mut hub, &["a", "b"]).unwrap();
     assert_eq!(client.subscribe("c"), Err(TooManyScopes { most: 2 }));
     // Who does not care is told so by the hub.
-    let subscribe = crate::wire::Subscribe {
-        cursor: crate::identity::Cursor::default(),
-        incarnation: None,
-        live: true,
-        everything: true,
-        digest: None,
-    };
-    let frame = Scoped { slot: 3, scope: "c", frame: &Frame::Subscribe(subscribe).encode() }.encode();
+    let frame = Scoped { slot: 3, scope: "c", frame: &from_the_start() }.encode();
     let error = server.handle(&mut hub, &frame, NOW).unwrap_err();
     assert_eq!(error.code(), Some(Code::TOO_LARGE), "{error}");
 }
