@@ -234,6 +234,13 @@ fn tell_event(event: &Event, out: &mut Output) -> Result<()> {
         Event::Fenced { before, now } => format!(
             "store {before} was away for longer than its lease: it is now store {now} and reads everything again"
         ),
+        Event::Diverged { with, scope } => {
+            let scope = scope.as_ref().map_or(String::new(), |s| format!(" in the scope `{}`", printable(s)));
+            format!("this database and store {with} differ{scope}: what differs is looked for and mended")
+        }
+        Event::Repaired { with, registers } => {
+            format!("what differed between this database and store {with} is mended: {registers} registers")
+        }
         Event::Clash { stamp } => {
             format!("two databases wrote as one (stamp {stamp}): somebody copied a file while it was in use")
         }

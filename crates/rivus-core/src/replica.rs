@@ -8,6 +8,7 @@ mod aside;
 mod collect;
 mod conflicts;
 mod delta;
+mod event;
 mod evict;
 mod explain;
 mod hold;
@@ -17,6 +18,8 @@ mod judge;
 mod lease;
 mod leave;
 mod migrate;
+mod newest;
+mod object;
 mod others;
 mod owners;
 mod peers;
@@ -26,10 +29,12 @@ mod read;
 mod rejected;
 mod rejoin;
 mod restamp;
+mod returned;
 mod roles;
 mod rules;
 mod scopes;
 mod sketch;
+mod taint;
 mod usual;
 mod verdict;
 mod verify;
@@ -39,10 +44,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::canary::{Canary, is_on};
-use crate::clock::{Admission, Clock, Force, Millis, Stamp};
-use crate::conflict::Conflict;
+use crate::clock::{Admission, Clock, Force, Millis};
 use crate::edit::{EditError, Finish, Made, Op, Tx};
-use crate::id::{Incarnation, ReplicaId, StoreId};
+use crate::id::{Incarnation, ReplicaId};
 use crate::identity::{Cursor, IDENTITY_KEY, Identity, Seeds};
 use crate::register::Saw;
 use crate::rules::Cover;
@@ -59,12 +63,13 @@ pub use collect::{CollectError, Collection, GRACE_DEFAULT_MS, Marks, Sweep};
 pub use conflicts::Losses;
 pub(crate) use delta::Chosen;
 pub use delta::{Delta, Incoming, Part};
+pub use event::{Edited, Event, Origin, Watching};
 pub use evict::{EvictError, Evicted};
 pub use explain::{CandidateExplanation, Explanation, FieldExplanation, RegisterExplanation};
 pub use hold::Blocked;
 pub(crate) use hold::{Hold, Holding};
 pub use join::{Follows, Joined, Trust};
-pub use judge::{Principal, Pushed, Review, Taint, Verdict, Verdicts};
+pub use judge::{Principal, Pushed, Review, Verdict, Verdicts};
 pub use lease::{Cut, LEASE_DEFAULT_MS, Lease};
 pub use leave::Kept;
 pub(crate) use leave::Why;
@@ -76,6 +81,7 @@ pub use propose::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use roles::RoleError;
 pub use rules::{EPOCH_AHEAD_MAX, Unresolved};
 use rules::{Placed, evaluated, ruled};
+pub use taint::Taint;
 pub use verdict::{Answer, Rejected};
 pub use verify::Verification;
 
@@ -145,121 +151,6 @@ pub struct Replica<S> {
     /// How many times that list may have changed.
     refusals: u64,
     leasing: lease::Leasing,
-}
-
-/// Where a change came from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
-    /// An edit made here.
-    Local,
-    /// A page from this store.
-    Remote(StoreId),
-    /// A verdict took a refused edit back.
-    Withdrawn,
-    /// It was evicted: it is not at hand any more, and not deleted.
-    Evicted,
-    /// Another process, or another opening of the file in this one, has committed it: an edit of its own, or what it
-    /// has received.
-    OtherProcess,
-    /// It is in no scope any more that is followed here: it is gone from this store, and not deleted.
-    Left,
-}
-
-/// Something that an application may want to know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// The view of an entity may have changed: one event per transaction and entity.
-    Changed {
-        /// The entity's kind.
-        kind: String,
-        /// The entity's id.
-        id: String,
-        /// Whose doing it was.
-        origin: Origin,
-    },
-    /// Another process, or another opening of the file, has committed, and rules may show any entity of this kind
-    /// otherwise: read again those that are shown.
-    Swayed {
-        /// The kind.
-        kind: String,
-    },
-    /// One stamp was met with two contents: somebody copied a database and both copies wrote.
-    Clash {
-        /// The stamp.
-        stamp: Stamp,
-    },
-    /// Registers with stamps from the future were set aside until their time has come.
-    Quarantined {
-        /// How many.
-        registers: usize,
-        /// Who sent them.
-        from: Option<StoreId>,
-    },
-    /// The store was found to be a copy or a restored backup and has taken a new id.
-    Copied {
-        /// Its id until now.
-        before: StoreId,
-        /// Its id from now on.
-        now: StoreId,
-    },
-    /// The store was away for longer than its lease at the authority and has missed what was collected: it has taken a new
-    /// id, and shows nothing of before until it has read everything again. Its pending edits are made anew then.
-    Fenced {
-        /// Its id until now.
-        before: StoreId,
-        /// Its id from now on.
-        now: StoreId,
-    },
-    /// Rules are not evaluated any more, or again: any view may be another one.
-    Rules {
-        /// Why not; `None` if they are.
-        unresolved: Option<Unresolved>,
-    },
-    /// A write of this store lost to one whose author had not seen it, or is not known to have.
-    Conflict {
-        /// Its number among the conflicts.
-        number: u64,
-        /// What was lost, and to what.
-        conflict: Conflict,
-    },
-    /// The authority does not let this store read a scope that it was to follow, or not any more. What was read of it
-    /// leaves the store once the pending edits of it have their verdicts: then [`Event::Revoked`] tells.
-    Denied {
-        /// The scope.
-        scope: String,
-    },
-    /// The authority does not let this store read a scope, or not any more: what was read of it has left the store.
-    /// Edits of it that the authority refused are among the rejected.
-    Revoked {
-        /// The scope.
-        scope: String,
-        /// How many entities have left.
-        entities: usize,
-    },
-    /// The authority refused an edit; it was taken back and kept among the rejected.
-    Rejected(Rejected),
-    /// A refused edit is off the list: each of its fields was written anew, or somebody said what becomes of it.
-    Settled {
-        /// Its key.
-        key: u64,
-    },
-}
-
-/// What an edit did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edited {
-    /// Everything showed that already: nothing written, no stamp used.
-    Nothing,
-    /// One transaction.
-    Committed {
-        /// The edit's stamp.
-        stamp: Stamp,
-        /// How many registers it wrote.
-        registers: usize,
-        /// The store's head after it.
-        seq: u64,
-    },
 }
 
 impl<S: Store> Replica<S> {
@@ -435,6 +326,11 @@ impl<S: Store> Replica<S> {
     /// Whether changes of entities are to be kept for [`Replica::poll_events`].
     pub fn watch(&mut self, watching: Watching) {
         self.watching = watching == Watching::Yes;
+    }
+
+    /// Has the application hear of something that a session has met.
+    pub(crate) fn tell_of(&mut self, event: Event) {
+        self.events.push(event);
     }
 
     /// The next event, oldest first.
@@ -701,15 +597,6 @@ enum Meanwhile {
         /// What the clock is set back to.
         high_water: Option<u64>,
     },
-}
-
-/// Whether a replica keeps events of changed entities.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Watching {
-    /// Somebody polls them.
-    Yes,
-    /// Nobody does.
-    No,
 }
 
 fn commit_records<S: Store>(store: &mut S, records: Vec<RecordWrite>) -> Result<(), StoreError> {

@@ -6,8 +6,11 @@
 //! encoded is queued and the dictionaries stay in step), and calls [`Session::handle_quiet`] after a second
 //! without frames. After an error the connection is over; the stores are as after the last good frame.
 
+mod answer;
 mod auth;
 mod echo;
+mod error;
+mod event;
 mod fetch;
 mod grant;
 mod lanes;
@@ -25,17 +28,19 @@ mod window;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::id::{Incarnation, ReplicaId, StoreId};
-use crate::identity::{Peer, Seeds};
-use crate::replica::{Replica, RoleError};
-use crate::store::{CommitError, Store, StoreError};
+use crate::identity::Peer;
+use crate::replica::Replica;
+use crate::store::Store;
 use crate::wire::page::{RowDecoder, RowEncoder};
 use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX, WireError, tag};
 
+pub use answer::{Answered, LeftOver};
+pub use error::SessionError;
+pub use event::{Role, SessionEvent, SessionOptions, Want};
 pub use grant::{
     Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Gate, Grant, Grants, Limits, Restore,
     SUBJECT_BYTES_MAX, Validator,
@@ -53,192 +58,8 @@ use read::Reading;
 use repair::{Helping, Repairing};
 use write::Writing;
 
-pub use push::{Answered, LeftOver};
 pub use stand::{Doing, Progress, Stand};
 pub use write::PageAim;
-
-/// What a session wants of the other side's changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Want {
-    /// Nothing: only give.
-    Nothing,
-    /// Everything up to now; then the session ends by itself.
-    Once,
-    /// Everything up to now and whatever comes.
-    Live,
-}
-
-/// Which end of the connection this is.
-#[derive(Clone, Debug)]
-pub enum Role {
-    /// It has connected.
-    Client {
-        /// What grants access.
-        token: Option<String>,
-    },
-    /// It was connected to.
-    Server {
-        /// Whom it lets in, and what they may do. The connections of one hub share it.
-        gate: Arc<Gate>,
-    },
-}
-
-impl Role {
-    /// A server that lets these in, and lets them do everything.
-    #[must_use]
-    pub fn server(authenticator: impl Authenticator + 'static) -> Self {
-        Self::Server { gate: Arc::new(Gate::new(authenticator)) }
-    }
-}
-
-/// How a session is run.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// Which end this is.
-    pub role: Role,
-    /// What it wants. A server wants what its clients offer, live, whatever this says.
-    pub want: Want,
-    /// Whether the other side may have this one's changes.
-    pub offers: bool,
-    /// Ids in case the store is found to be a copy.
-    pub seeds: Seeds,
-    /// What the shell can do, see [`capability`](crate::wire::capability).
-    pub capabilities: u64,
-}
-
-/// What happened, for whoever runs the session.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// The handshake is done.
-    Opened {
-        /// The other store.
-        peer: StoreId,
-        /// Whether it judges this store's edits.
-        is_authority: bool,
-        /// The rank that it grants.
-        rank: u8,
-        /// What it can do, see [`capability`](crate::wire::capability).
-        capabilities: u64,
-    },
-    /// A page was joined.
-    Joined {
-        /// Registers in it.
-        registers: usize,
-        /// Registers set aside because they are from the future.
-        quarantined: usize,
-        /// Registers among them that this store wrote itself.
-        own: usize,
-        /// Entities that may show something else now.
-        changed: usize,
-    },
-    /// Everything that the other had up to now is here.
-    CaughtUp,
-    /// The page before it was not the last: more is waiting, as the sender says.
-    More {
-        /// The position behind the page, in the sender's changes.
-        at: u64,
-    },
-    /// So many edits are to be sent on this connection, those of now and no later ones unless it is live.
-    Offering {
-        /// How many.
-        edits: usize,
-    },
-    /// Edits were sent to the authority.
-    Pushed {
-        /// Their keys in the outbox, ascending.
-        edits: Vec<u64>,
-    },
-    /// The authority's answer to edits that were sent, in classes that add up to them.
-    Answered(Answered),
-    /// The authority has judged edits.
-    Judged {
-        /// How many it accepted.
-        accepted: usize,
-        /// How many it refused or wants again.
-        excepted: usize,
-    },
-    /// The gate has let somebody in. The handshake goes on.
-    Admitted {
-        /// The principal's name; empty for the anonymous.
-        subject: String,
-    },
-    /// A page went out.
-    Sent {
-        /// Registers in it.
-        registers: usize,
-    },
-    /// A push was taken, and what it holds was judged.
-    Taken {
-        /// Registers in it.
-        registers: usize,
-        /// Why edits in it were refused, one code for each.
-        refused: Vec<Code>,
-    },
-    /// At the same position the digests differ: a fault. The difference is looked for and mended, or everything is read
-    /// again from the start.
-    Diverged {
-        /// This store's digest.
-        ours: u128,
-        /// The other's.
-        theirs: u128,
-    },
-    /// After the digests differed, the registers that do were found and exchanged.
-    Repaired {
-        /// How many registers were asked for and given.
-        registers: usize,
-        /// How many bytes of frames it took to find them, without the registers themselves.
-        bytes: usize,
-        /// How many round trips, the exchange of the registers being one.
-        rounds: usize,
-    },
-    /// The other side has found the digests to differ, and asks where.
-    AskedToCompare,
-    /// At the same position the digests are equal.
-    Verified {
-        /// The position.
-        seq: u64,
-        /// The digest.
-        digest: u128,
-    },
-    /// This store is a copy and took a new id: connect again.
-    Copied,
-    /// This store was away for longer than its lease and begins anew under a new id: connect again.
-    Fenced,
-    /// Up to here in the authority's changes everybody with a lease has everything.
-    Cut {
-        /// The seq.
-        seq: u64,
-    },
-    /// The authority has collected entities, and so has this store.
-    Collected {
-        /// How many.
-        entities: usize,
-        /// How many pending edits of theirs are refused now.
-        refused: usize,
-    },
-    /// The authority has taken another token.
-    Refreshed {
-        /// The rank that it grants.
-        rank: u8,
-    },
-    /// What was asked for by [`Session::fetch`] is here.
-    Fetched {
-        /// How many entities came.
-        entities: usize,
-        /// How many registers they have.
-        registers: usize,
-        /// Those that the authority does not have, by kind and id.
-        missing: Vec<(String, String)>,
-    },
-    /// The authority does not let this store read a scope, or not any more.
-    Denied {
-        /// The scope.
-        scope: String,
-    },
-    /// The other side does not hand out entities: it is no authority, or older than this. Nothing was asked for.
-    CannotFetch,
-}
 
 /// One connection's protocol.
 #[derive(Debug)]
@@ -293,6 +114,8 @@ pub struct Session {
     uploaded: bool,
     /// It has ended by itself, with everything done.
     finished: bool,
+    /// See [`Session::has_told_all`].
+    has_told_all: bool,
     /// Where the own store stood before an upload: what came in and is in another scope by now has left since.
     upload_from: Option<u64>,
     /// What an upload has named in a scope that it is not in, by that scope.
@@ -393,6 +216,7 @@ impl Session {
             page_aim: PageAim::default(),
             uploaded: false,
             finished: false,
+            has_told_all: false,
             upload_from: None,
             elsewhere: BTreeSet::new(),
             events: VecDeque::new(),
@@ -469,6 +293,9 @@ impl Session {
         match (self.phase, frame) {
             (_, Frame::Ignored) => Ok(()),
             (_, Frame::Goaway { code, message, retry_after_ms }) => {
+                if code == Code::SCOPE {
+                    self.lose_everything(replica, now)?;
+                }
                 self.phase = Phase::Closed;
                 self.control.clear();
                 Err(SessionError::Goaway { code, message, retry_after_ms })
@@ -514,6 +341,7 @@ impl Session {
             Frame::Collected { seq, entities } => self.handle_collected(replica, seq, &entities, now),
             Frame::Lost(losses) => self.handle_lost(replica, &losses),
             Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
+            Frame::Refused { clock_ms, parts } => self.handle_refused(replica, clock_ms, &parts, now),
             Frame::Left(entities) => self.handle_left(replica, &entities),
             Frame::Denied { slot } => self.handle_denied(replica, slot),
             _ => Err(unexpected("a second greeting")),
@@ -554,6 +382,7 @@ impl Session {
         replica: &mut Replica<S>,
         now: Millis,
     ) -> Result<Option<Vec<u8>>, SessionError> {
+        self.has_told_all = false;
         if self.phase == Phase::Start {
             self.phase = Phase::Greeting;
             return Ok(Some(self.hello(replica, now)?));
@@ -586,6 +415,7 @@ impl Session {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.next_page_of_any(replica)? {
+            self.has_told_all = self.is_live_alone();
             return Ok(Some(frame));
         }
         // What follows would overtake pages.
@@ -682,6 +512,25 @@ impl Session {
     #[must_use]
     pub fn is_followed(&self) -> bool {
         self.writing.is_some_and(|writing| writing.is_live()) || self.lanes.are_followed()
+    }
+
+    /// Whether the frame that [`Session::poll_transmit`] has just given is the last one, until something comes in or is
+    /// committed: a page of live changes mostly is. To ask once more would do no harm, and give nothing.
+    #[must_use]
+    pub fn has_told_all(&self) -> bool {
+        self.has_told_all
+    }
+
+    /// Whether a page that has just been filled holds all that there is to tell.
+    fn is_live_alone(&self) -> bool {
+        let is_idle = self.control.is_empty() && self.telling.is_idle() && self.giving.is_empty();
+        self.is_server()
+            && self.lanes.len() == 0
+            && self.writing.is_some_and(|writing| writing.is_live() && !writing.has_more)
+            && is_idle
+            && !self.leasing.is_due()
+            && !self.repairing.is_under_way()
+            && self.helping.is_idle()
     }
 
     /// Whether so many answers wait to be sent that nothing more should be taken from the other side before it has read
@@ -815,119 +664,6 @@ fn not_authority(authority: StoreId) -> SessionError {
 
 fn unexpected(what: &str) -> SessionError {
     SessionError::Refused { code: Code::UNEXPECTED, message: what.to_owned() }
-}
-
-/// Why a connection is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// The other side sent bytes that are no frame.
-    #[error("the other side sent {0}: it is no Rivus, or another version")]
-    Wire(#[from] WireError),
-    /// This side ended it.
-    #[error("{code}: {message}")]
-    Refused {
-        /// Why.
-        code: Code,
-        /// Why, in words.
-        message: String,
-    },
-    /// The other side ended it.
-    #[error("the other side closed: {code}: {}", shown(.message))]
-    Goaway {
-        /// Why.
-        code: Code,
-        /// Why, in words.
-        message: String,
-        /// How long it asks to wait before connecting again, in ms.
-        retry_after_ms: Option<u64>,
-    },
-    /// The other side sends more than it may in so short a time.
-    #[error("too many registers in too short a time: to go on in {retry_after_ms} ms")]
-    Rate {
-        /// When it may go on, in ms from now.
-        retry_after_ms: u64,
-    },
-    /// This store was a copy; it has taken a new id. Connect again.
-    #[error(
-        "this store is a copy or a restored backup of one that has gone on; it took a new id, connect again"
-    )]
-    Copied,
-    /// This store was away for longer than its lease and has missed what was collected; it has taken a new id. Connect again.
-    #[error(
-        "this store was away for longer than its lease: it took a new id and reads everything again, connect again"
-    )]
-    Fenced,
-    /// Another process has begun to write into this store since the greeting, which named the writers, or has found
-    /// it to be a copy and given it new ids.
-    #[error("another process writes into this store since the connection was made: connect again")]
-    NewWriter,
-    /// The store failed.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The two stores do not belong together.
-    #[error(transparent)]
-    Role(#[from] RoleError),
-}
-
-impl From<StoreError> for SessionError {
-    fn from(error: StoreError) -> Self {
-        Self::Commit(error.into())
-    }
-}
-
-impl SessionError {
-    /// Whether connecting again later may help without anybody changing anything.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Wire(_) | Self::Role(_) => false,
-            Self::Refused { code, .. } | Self::Goaway { code, .. } => code.is_retryable(),
-            Self::Copied | Self::Fenced | Self::NewWriter | Self::Commit(_) | Self::Rate { .. } => true,
-        }
-    }
-
-    /// How long to wait before connecting again, in ms, if either side asks for that.
-    #[must_use]
-    pub fn retry_after_ms(&self) -> Option<u64> {
-        match self {
-            Self::Goaway { retry_after_ms, .. } => *retry_after_ms,
-            Self::Rate { retry_after_ms } => Some(*retry_after_ms),
-            _ => None,
-        }
-    }
-
-    /// The code that the other side is told, or has told.
-    #[must_use]
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Goaway { code, .. } => Some(*code),
-            other => other.to_tell().map(|(code, _)| code),
-        }
-    }
-
-    /// What to tell the other side.
-    fn to_tell(&self) -> Option<(Code, String)> {
-        match self {
-            Self::Wire(error @ WireError::TooLarge { .. }) => Some((Code::TOO_LARGE, error.to_string())),
-            Self::Wire(error) => Some((Code::BAD_FRAME, error.to_string())),
-            Self::Refused { code, message } => Some((*code, message.clone())),
-            Self::Goaway { .. } => None,
-            Self::Rate { .. } => Some((Code::RATE, self.to_string())),
-            Self::NewWriter => Some((Code::CLOSED, "back in a moment".to_owned())),
-            Self::Copied => Some((Code::COPIED, "the store took a new id".to_owned())),
-            Self::Fenced => Some((Code::FENCED, "the store took a new id".to_owned())),
-            Self::Commit(error @ CommitError::Store(StoreError::Aside)) => {
-                Some((Code::CLOCK_SKEW, error.to_string()))
-            }
-            // What is wrong with the store is nobody else's business.
-            Self::Commit(_) => Some((Code::STORE, "the store cannot be used now".to_owned())),
-            Self::Role(error @ (RoleError::OtherAuthority { .. } | RoleError::IsAuthority)) => {
-                Some((Code::NOT_AUTHORITY, error.to_string()))
-            }
-            Self::Role(error) => Some((Code::STORE, error.to_string())),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -461,6 +461,13 @@ pub trait Store {
         Ok(read())
     }
 
+    /// Whatever is read from here to [`Store::end_reading`], or to the next commit, may be as of one moment: reading is
+    /// then cheaper. Must not be held while anything else is waited for. A store that cannot begin reads one by one.
+    fn begin_reading(&self) {}
+
+    /// Reading is as of now again, each time.
+    fn end_reading(&self) {}
+
     /// One record.
     ///
     /// # Errors

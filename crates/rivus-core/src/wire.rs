@@ -5,6 +5,7 @@
 //! byte of a frame is its type; types from 128 on may be ignored by those that do not know them. Knows nothing of
 //! replicas or of what a frame is for.
 
+mod ack;
 mod cbor;
 mod dictionary;
 mod fetch;
@@ -22,10 +23,11 @@ use crate::code::Code;
 use crate::id::Incarnation;
 use crate::id::ReplicaId;
 use crate::identity::Cursor;
-use crate::replica::{Losses, Spot};
+use crate::replica::Losses;
 use crate::sketch::{Key, Symbol};
 use greeting::{check_about, check_history, check_token};
 
+pub use ack::{Ack, Exception, Refused, Words};
 pub use cbor::Policies;
 pub use greeting::{About, Auth, Bounds, Hello, Leases, Reset, Welcome};
 pub use scoped::{SCOPES_MAX, Scoped};
@@ -60,9 +62,6 @@ pub const FETCH_ENTITIES_MAX: usize = 1024;
 
 /// The most entities that one frame tells to be collected.
 pub const COLLECTED_MAX: usize = 1024;
-
-/// What is added to the code of an exception if what it is about follows: codes have 16 bits.
-const SPOT_FOLLOWS: u64 = 1 << 16;
 
 /// How deep a control frame may be nested: one of this version is at most 5.
 const LEVELS_MAX: usize = 16;
@@ -135,6 +134,8 @@ pub mod tag {
     pub const LOST: u8 = 129;
     /// See [`Frame::Heard`](super::Frame::Heard).
     pub const HEARD: u8 = 130;
+    /// See [`Frame::Refused`](super::Frame::Refused).
+    pub const REFUSED: u8 = 131;
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -177,54 +178,6 @@ pub struct Checkpoint {
     pub count: u64,
     /// Between peers: how far the sender has read the receiver.
     pub read: Option<Cursor>,
-}
-
-/// The authority's answer to one PUSH, sent when the accepted edits are durable.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ack {
-    /// The authority's head.
-    pub seq: u64,
-    /// Its clock, in ms; told only with exceptions, else 0.
-    pub clock_ms: i64,
-    /// The edits that were not accepted.
-    pub exceptions: Vec<Exception>,
-}
-
-/// An edit that was not accepted.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Exception {
-    /// Its place in the push, from 0.
-    pub index: u32,
-    /// Why; none for "again".
-    pub code: Option<Code>,
-    /// Why, in words, and what to do.
-    pub message: Words,
-    /// What of the edit it is about, if it is about a part.
-    pub spot: Option<Box<Spot>>,
-}
-
-/// Words that mostly are none: then they take no more than a pointer.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Words(Option<Box<Box<str>>>);
-
-impl std::ops::Deref for Words {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        self.0.as_deref().map_or("", |words| words)
-    }
-}
-
-impl From<&str> for Words {
-    fn from(words: &str) -> Self {
-        Self((!words.is_empty()).then(|| Box::new(words.into())))
-    }
-}
-
-impl From<String> for Words {
-    fn from(words: String) -> Self {
-        words.as_str().into()
-    }
 }
 
 /// A frame that needs no dictionary.
@@ -296,6 +249,14 @@ pub enum Frame {
         /// Which.
         entities: Vec<(String, String)>,
     },
+    /// What an upload has brought that the authority does not take: its author keeps it with the reason, and shows it no
+    /// more.
+    Refused {
+        /// The authority's clock, in ms.
+        clock_ms: i64,
+        /// What one edit each has written.
+        parts: Vec<Refused>,
+    },
     /// Entities, by kind and id, that have left the scope, and are in none now that the receiver subscribes to.
     Left(Vec<(String, String)>),
     /// The subscription in this slot is over. From an authority: the scope may not be read, or not any more. From a
@@ -362,6 +323,7 @@ impl Frame {
                 out.varint(u64::from(*slot));
             }
             Self::Lost(losses) => lost::put(losses, &mut out),
+            Self::Refused { clock_ms, parts } => ack::put_refused(*clock_ms, parts, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
         }
@@ -419,6 +381,9 @@ impl Frame {
             tag::DENIED => scoped::read_slot(&mut reader).map(|slot| Self::Denied { slot }),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
             tag::HEARD => lost::read_heard(&mut reader),
+            tag::REFUSED => {
+                ack::read_refused(&mut reader).map(|(clock_ms, parts)| Self::Refused { clock_ms, parts })
+            }
             tag::OPTIONAL.. => return Ok(Self::Ignored),
             other => return Err(WireError::UnknownFrame { tag: other }),
         };
@@ -444,6 +409,7 @@ fn name(tag: u8) -> &'static str {
         tag::SCOPED => "SCOPED",
         tag::LOST => "LOST",
         tag::HEARD => "HEARD",
+        tag::REFUSED => "REFUSED",
         _ => "frame",
     }
 }
@@ -531,53 +497,6 @@ impl Checkpoint {
             None
         };
         Ok(Self { seq, digest, count, read })
-    }
-}
-
-impl Ack {
-    /// How many exceptions a frame says that it has; 0 if it is no ACK.
-    pub(crate) fn announced(frame: &[u8]) -> u64 {
-        let Some((&tag::ACK, body)) = frame.split_first() else { return 0 };
-        let mut reader = Reader::new(body);
-        reader.varint().and_then(|_| reader.varint()).unwrap_or(0)
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.push(tag::ACK);
-        out.varint(self.seq);
-        out.varint(self.exceptions.len() as u64);
-        if self.exceptions.is_empty() {
-            return;
-        }
-        out.extend_from_slice(&self.clock_ms.to_be_bytes());
-        for Exception { index, code, message, spot } in &self.exceptions {
-            out.varint(u64::from(*index));
-            let follows = if spot.is_some() { SPOT_FOLLOWS } else { 0 };
-            out.varint(code.map_or(0, |code| u64::from(code.0)) + follows);
-            out.slice(message.as_bytes());
-            spot.iter().for_each(|spot| spot.encode(out));
-        }
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Cut> {
-        let seq = reader.varint()?;
-        let count = reader.count(3)?;
-        if count > page::REGISTERS_MAX {
-            return Err(Cut);
-        }
-        let clock_ms = if count == 0 { 0 } else { i64::from_be_bytes(reader.array()?) };
-        let mut exceptions = Vec::with_capacity(count);
-        for _ in 0..count {
-            let index = u32::try_from(reader.varint()?).map_err(|_| Cut)?;
-            let code = reader.varint()?;
-            let placed = code.checked_sub(SPOT_FOLLOWS);
-            let code = u16::try_from(placed.unwrap_or(code)).map_err(|_| Cut)?;
-            let code = (code != 0).then_some(Code(code));
-            let message = reader.str()?.into();
-            let spot = if placed.is_some() { Some(Box::new(Spot::read(reader)?)) } else { None };
-            exceptions.push(Exception { index, code, message, spot });
-        }
-        Ok(Self { seq, clock_ms, exceptions })
     }
 }
 

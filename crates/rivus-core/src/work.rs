@@ -6,6 +6,7 @@
 mod collect;
 mod derive;
 mod evict;
+mod finished;
 mod scope;
 
 use std::borrow::Cow;
@@ -22,13 +23,13 @@ use crate::register::{REGISTER_BYTES_MAX, Register};
 use crate::row::{self, Change, Corrupt, Digested, Row, Sums};
 use crate::rules::{Changes, Dirt, Rules, Watch};
 use crate::scope::Scopes;
-use crate::store::{
-    CommitError, Move, Place, RecordKey, RecordWrite, RowRead, RowWrite, Store, StoreError, Table,
-};
+use crate::store::{CommitError, Place, RecordKey, RecordWrite, Store, StoreError, Table};
 
 pub(crate) use collect::Drop;
 pub(crate) use derive::{Derivation, Derived, ViewRow};
 pub(crate) use evict::Left;
+pub(crate) use finished::Finished;
+use finished::{FinishedEntity, FinishedRow};
 use scope::{HasMoved, Scoped};
 
 /// One transaction's staged rows.
@@ -444,7 +445,10 @@ impl<'s, S: Store> Work<'s, S> {
             let (sums, clashes) = (digested.sums, std::mem::take(&mut digested.clashes));
             let losses = std::mem::take(&mut digested.losses);
             let (applied, here) = outcome.map_err(|c| damaged(staged.kind(), staged.id(), c))?;
-            if let Some(watch) = staged.watch {
+            let now = rest.get(..here).unwrap_or_default();
+            // What is merely confirmed shows as it did.
+            let shows = applied.shown_changed || !now.iter().all(|(_, c)| matches!(c, Change::Accept(_)));
+            if let Some(watch) = staged.watch.filter(|_| shows) {
                 if chunk.bytes.is_empty() && chunk.start.is_empty() {
                     staged.dirt = Dirt { any: true, keys: true, life: true };
                 }
@@ -453,7 +457,7 @@ impl<'s, S: Store> Work<'s, S> {
                     [(_, bytes)] => Row::new(bytes, 0).unwrap_or(Row::empty()),
                     _ => Row::empty(),
                 };
-                for (address, _) in rest.get(..here).unwrap_or_default() {
+                for (address, _) in now {
                     let dirt = watch.dirt(address.as_ref(), before, after);
                     staged.dirt.any |= dirt.any;
                     staged.dirt.keys |= dirt.keys;
@@ -559,127 +563,6 @@ impl<'s, S: Store> Work<'s, S> {
             });
         }
         Ok(finished)
-    }
-}
-
-/// Staged rows that no longer borrow the store.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    rows: SmallVec<[FinishedRow; 1]>,
-    entities: SmallVec<[FinishedEntity; 1]>,
-    pub(crate) clashes: Vec<Stamp>,
-    pub(crate) losses: Vec<Conflict>,
-    pub(crate) sums: Sums,
-    moves: Vec<HasMoved>,
-    /// What is added to the digests of scopes with a name.
-    scopes: BTreeMap<String, Sums>,
-    pub(crate) scratch: Scratch,
-    /// Changes of the rules' index.
-    pub(crate) index: Vec<RecordWrite>,
-    /// The head's seq before anything was read, if there are rules.
-    pub(crate) since: Option<u64>,
-    /// Entities that rules may show otherwise now.
-    swayed: BTreeSet<usize>,
-    /// What is kept beside the rows.
-    pub(crate) derivation: Option<Derivation>,
-}
-
-#[derive(Debug)]
-struct FinishedEntity {
-    names: Names,
-    shown_changed: bool,
-    /// Where it is, if its kind has scopes.
-    scope: Option<String>,
-    /// Its rows are removed.
-    leaves: bool,
-}
-
-#[derive(Debug)]
-struct FinishedRow {
-    entity: usize,
-    start: Vec<u8>,
-    seq: u64,
-    place: Place,
-    bytes: Option<Vec<u8>>,
-}
-
-impl Finished {
-    /// Kind and id of the entities whose registers changed.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = (&str, &str)> {
-        let changed = self.entities.iter().filter(|entity| entity.shown_changed);
-        changed.map(|entity| (entity.names.kind(), entity.names.id()))
-    }
-
-    /// Kind and id of the other entities that rules may show otherwise now.
-    pub(crate) fn swayed(&self) -> impl Iterator<Item = (&str, &str)> {
-        let swayed = self.swayed.iter().filter_map(|at| self.entities.get(*at));
-        let swayed = swayed.filter(|entity| !entity.shown_changed);
-        swayed.map(|entity| (entity.names.kind(), entity.names.id()))
-    }
-
-    /// Kind and id of the entities whose rows are removed.
-    pub(crate) fn leaving(&self) -> impl Iterator<Item = (&str, &str)> {
-        let leaving = self.entities.iter().filter(|entity| entity.leaves);
-        leaving.map(|entity| (entity.names.kind(), entity.names.id()))
-    }
-
-    /// Whether any entity is taken out of the store.
-    pub(crate) fn removes(&self) -> bool {
-        self.entities.iter().any(|entity| entity.leaves)
-    }
-
-    /// Whether a rule was asked about anything.
-    pub(crate) fn asked_rules(&self) -> bool {
-        !self.swayed.is_empty()
-    }
-
-    fn leaves(&self, row: &FinishedRow) -> bool {
-        self.entities.get(row.entity).is_some_and(|entity| entity.leaves)
-    }
-
-    /// How many rows there are to write and to remove.
-    pub(crate) fn written(&self) -> u64 {
-        let is_written = |row: &&FinishedRow| row.bytes.is_some() && (row.seq > 0 || !self.leaves(row));
-        self.rows.iter().filter(is_written).count() as u64
-    }
-
-    /// The rows that were only read, and those to write; one that goes is written empty.
-    pub(crate) fn rows(&self) -> (Vec<RowRead<'_>>, Vec<RowWrite<'_>>) {
-        let (mut reads, mut rows) = (Vec::new(), Vec::with_capacity(self.rows.len()));
-        for row in &self.rows {
-            let Some(entity) = self.entities.get(row.entity) else { continue };
-            let (kind, id) = (entity.names.kind(), entity.names.id());
-            let read = RowRead { kind, id, start: Cow::Borrowed(&row.start), seq: row.seq, place: row.place };
-            match &row.bytes {
-                // One that was never there does not go.
-                Some(bytes) if !entity.leaves || row.seq > 0 => {
-                    let scope = entity.scope.as_deref().unwrap_or_default();
-                    let bytes = if entity.leaves { &[] } else { bytes.as_slice() };
-                    rows.push(RowWrite { row: read, bytes: Cow::Borrowed(bytes), scope });
-                }
-                _ => reads.push(read),
-            }
-        }
-        (reads, rows)
-    }
-
-    /// The entities that move from one scope to another.
-    pub(crate) fn moves(&self) -> Vec<Move<'_>> {
-        let moves = self.moves.iter().filter_map(|moved| {
-            let entity = self.entities.get(moved.at)?;
-            Some(Move {
-                kind: entity.names.kind(),
-                id: entity.names.id(),
-                from: moved.from.as_deref(),
-                to: entity.scope.as_deref().unwrap_or_default(),
-            })
-        });
-        moves.collect()
-    }
-
-    /// What is added to the digests of scopes with a name.
-    pub(crate) fn scopes(&self) -> Vec<(&str, Sums)> {
-        self.scopes.iter().map(|(scope, sums)| (scope.as_str(), *sums)).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use rivus_core::store::{
     RecordWrite, ScopeChange, Store, StoreError, Table,
 };
 use rusqlite::types::FromSqlResult;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::{SqliteStore, scopes, views};
 
@@ -141,11 +141,24 @@ impl Store for SqliteStore {
         snapshot(&self.conn, |_| Ok(read())).map_err(|error| self.fault(&error))
     }
 
+    fn begin_reading(&self) {
+        self.end_reading();
+        // Whatever keeps it from beginning tells so when something is read.
+        let _ = execute(&self.conn, BEGIN);
+    }
+
+    fn end_reading(&self) {
+        if !self.conn.is_autocommit() {
+            drop(Open(&self.conn));
+        }
+    }
+
     fn projects(&self) -> bool {
         true
     }
 
     fn commit(&mut self, batch: Batch<'_>) -> Result<u64, CommitError> {
+        self.end_reading();
         self.head.replace(None);
         match commit(&mut self.conn, batch) {
             Ok(Some(seq)) => Ok(seq),
@@ -181,10 +194,24 @@ fn snapshot<T>(
     if !conn.is_autocommit() {
         return read(conn);
     }
-    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
-    let found = read(&transaction)?;
-    transaction.commit()?;
-    Ok(found)
+    execute(conn, BEGIN)?;
+    let _open = Open(conn);
+    read(conn)
+}
+
+/// A snapshot that ends with this.
+struct Open<'c>(&'c Connection);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // Nothing was written: there is nothing in ending it that could fail.
+        let _ = execute(self.0, COMMIT);
+    }
+}
+
+fn execute(conn: &Connection, statement: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(statement)?.execute(())?;
+    Ok(())
 }
 
 /// The head without its incarnations.
@@ -356,6 +383,8 @@ const UPDATE_MOVED: &str = "UPDATE entity SET seq = ?4, state = ?5, scope = ?7
 const OPEN: &str = "INSERT INTO incarnation (first, id) VALUES (?1, ?2)";
 const MOVE_HEAD: &str =
     "UPDATE head SET seq = ?1, high_water = ?2, shown = ?3, confirmed = ?4, count = ?5 WHERE one = 1";
+const BEGIN: &str = "BEGIN DEFERRED";
+const COMMIT: &str = "COMMIT";
 const PUT: &str = "INSERT INTO record (tab, key, value) VALUES (?1, ?2, ?3)
     ON CONFLICT (tab, key) DO UPDATE SET value = excluded.value";
 const REMOVE: &str = "DELETE FROM record WHERE tab = ?1 AND key = ?2";

@@ -47,6 +47,14 @@ impl Store for AnyStore {
         each!(self, store => store.together(read))
     }
 
+    fn begin_reading(&self) {
+        each!(self, store => store.begin_reading());
+    }
+
+    fn end_reading(&self) {
+        each!(self, store => store.end_reading());
+    }
+
     fn others(&self) -> Result<Option<i64>, StoreError> {
         each!(self, store => store.others())
     }

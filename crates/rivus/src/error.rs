@@ -33,7 +33,10 @@ pub enum Error {
     #[error(transparent)]
     Migrate(#[from] rivus_core::replica::MigrateError),
     /// A field does not fit between the struct and what is stored.
-    #[error("field `{field}` of {kind} `{id}` does not fit its type in the struct: {source}")]
+    #[error(
+        "field `{field}` of {kind} `{id}` does not fit its type in the struct: {source}; write a value of that type with \
+         `Db::put`, or let the struct take any (`rivus::Value`)"
+    )]
     Field {
         /// The entity's kind.
         kind: String,

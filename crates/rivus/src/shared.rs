@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rivus_core::clock::Millis;
 use rivus_core::replica::{Event, Origin, Replica, Watching};
 use rivus_core::schema::Schema;
+use rivus_core::store::Store as _;
 use tokio::sync::{broadcast, watch};
 
 use crate::Error;
@@ -127,6 +128,7 @@ impl DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        self.replica.store().end_reading();
         let events = self.replica.poll_events();
         // First, so that whoever wakes knows that the edit may have to wait for more of them.
         if events.iter().any(|event| matches!(event, Event::Changed { origin: Origin::Local, .. })) {

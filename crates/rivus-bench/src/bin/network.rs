@@ -1,6 +1,6 @@
 //! Prints what syncing over sockets costs, with the hub as a process of its own.
 //!
-//! `network [PART]` prints only `idle`, `fleet`, `memory`, `bootstrap` or `scopes`.
+//! `network [PART]` prints only `idle`, `fleet`, `memory`, `bootstrap`, `slow` or `scopes`.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,12 +16,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use rivus::{
     Action, Connection, Db, Event, HubOptions, KindBuilder, Millis, Op, Origin, Remote, Schema,
     SqliteOptions, Synchronous, Value,
 };
 use rivus_bench::workload::Random;
+use rivus_core::clock::Admission;
+use rivus_core::id::{Incarnation, ReplicaId, StoreId};
+use rivus_core::identity::Seeds;
+use rivus_core::replica::{OpenOptions, Replica};
+use rivus_core::session::{Role, Session, SessionOptions, Want};
+use rivus_core::store::MemoryStore;
+use rivus_core::wire::tag;
+use tokio_tungstenite::tungstenite::Message;
 
 /// Registers of the large store: the fields of its entities, and one for the life of each.
 const REGISTERS: usize = 1_000_000;
@@ -50,6 +58,9 @@ async fn main() {
     }
     if wants("bootstrap") {
         bootstrap().await;
+    }
+    if wants("slow") {
+        slow().await;
     }
     if wants("scopes") {
         scopes().await;
@@ -230,29 +241,7 @@ async fn memory() {
 async fn bootstrap() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hub.db");
-    {
-        // Edits some seconds apart, with the clock set for each.
-        let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
-        let reading = Arc::clone(&clock);
-        let options = SqliteOptions { synchronous: Synchronous::Off, ..SqliteOptions::default() };
-        let builder = Db::builder().schema(schema()).sqlite(options);
-        let db = builder.clock(move || Millis(reading.load(Ordering::Relaxed))).open(&file).unwrap();
-        let mut random = Random(7);
-        let ids: Vec<String> = (0..REGISTERS / REGISTERS_EACH).map(|_| id(&mut random)).collect();
-        for id in &ids {
-            let wait = i64::try_from(random.below(5000)).unwrap();
-            clock.fetch_add(1 + wait, Ordering::Relaxed);
-            db.apply(&[entity(id, &mut random)]).unwrap();
-        }
-        // A third of the fields was written again later, each by itself.
-        for _ in 0..REGISTERS / 3 {
-            let wait = i64::try_from(random.below(5000)).unwrap();
-            clock.fetch_add(1 + wait, Ordering::Relaxed);
-            let field = random.below(REGISTERS_EACH - 1);
-            let op = Action::Put(vec![value(field, &mut random)]);
-            db.apply(&[Op::new("task", &ids[random.below(ids.len())], op)]).unwrap();
-        }
-    }
+    fill(&file);
     let hub = Hub::start(&file);
     for (name, device) in [
         ("into memory", memory_db()),
@@ -285,6 +274,96 @@ async fn bootstrap() {
     }
     let each = hub.resident().saturating_sub(before) / 8;
     println!("  and {} KiB for each of 8 more, after ten quiet seconds of the first", each / 1024);
+}
+
+/// Makes a store of a million registers.
+fn fill(file: &Path) {
+    // Edits some seconds apart, with the clock set for each.
+    let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let reading = Arc::clone(&clock);
+    let options = SqliteOptions { synchronous: Synchronous::Off, ..SqliteOptions::default() };
+    let builder = Db::builder().schema(schema()).sqlite(options);
+    let db = builder.clock(move || Millis(reading.load(Ordering::Relaxed))).open(file).unwrap();
+    let mut random = Random(7);
+    let ids: Vec<String> = (0..REGISTERS / REGISTERS_EACH).map(|_| id(&mut random)).collect();
+    for id in &ids {
+        let wait = i64::try_from(random.below(5000)).unwrap();
+        clock.fetch_add(1 + wait, Ordering::Relaxed);
+        db.apply(&[entity(id, &mut random)]).unwrap();
+    }
+    // A third of the fields was written again later, each by itself.
+    for _ in 0..REGISTERS / 3 {
+        let wait = i64::try_from(random.below(5000)).unwrap();
+        clock.fetch_add(1 + wait, Ordering::Relaxed);
+        let field = random.below(REGISTERS_EACH - 1);
+        let op = Action::Put(vec![value(field, &mut random)]);
+        db.apply(&[Op::new("task", &ids[random.below(ids.len())], op)]).unwrap();
+    }
+}
+
+/// Devices that ask for all of it and read nothing: what one costs the hub.
+async fn slow() {
+    const READERS: usize = 40;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hub.db");
+    fill(&file);
+    let hub = Hub::start(&file);
+    let _first = connected(&hub).await;
+    let before = hub.resident();
+    let (mut held, mut random) = (Vec::new(), Random(11));
+    for _ in 0..READERS {
+        held.push(stalled(&hub.url, &mut random).await);
+    }
+    // Until it stands still: each has got as much as the sockets take.
+    let mut resident = hub.resident();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = hub.resident();
+        if now <= resident + (64 << 10) {
+            break;
+        }
+        resident = now;
+    }
+    let each = hub.resident().saturating_sub(before) / READERS;
+    println!("memory of the hub: {} KiB for each of {READERS} connections that read nothing", each / 1024);
+}
+
+/// Connects, subscribes, and leaves everything that comes unread.
+async fn stalled(url: &str, random: &mut Random) -> impl Sized + use<> {
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let db = MemoryStore::new();
+    let seeds = Seeds {
+        store: StoreId(random.number()),
+        replica: ReplicaId::from_u128(u128::from(random.number()) << 64 | u128::from(random.number())),
+        incarnation: Incarnation(random.number()),
+    };
+    let options =
+        OpenOptions { seeds, slot: 0, admission: Admission::Quarantine { drift_ms_max: 60_000 }, rank: 0 };
+    let mut replica = Replica::open(db, Arc::new(schema()), options).unwrap();
+    let mut session = Session::new(SessionOptions {
+        role: Role::Client { token: None },
+        want: Want::Live,
+        offers: true,
+        seeds,
+        capabilities: 0,
+    });
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let now = Millis(i64::try_from(now).unwrap());
+    // HELLO, WELCOME, RESET; then the hub has read everything here, and is subscribed to.
+    let mut subscribed = false;
+    while !subscribed {
+        while let Some(frame) = session.poll_transmit(&mut replica, now).unwrap() {
+            subscribed |= frame.first() == Some(&tag::SUBSCRIBE);
+            socket.send(Message::Binary(frame.into())).await.unwrap();
+        }
+        if subscribed {
+            break;
+        }
+        if let Message::Binary(frame) = socket.next().await.unwrap().unwrap() {
+            session.handle(&mut replica, &frame, now).unwrap();
+        }
+    }
+    socket
 }
 
 /// A device reads a scope of a million registers: how long do changes in another scope take to it meanwhile?

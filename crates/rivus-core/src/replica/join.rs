@@ -5,8 +5,9 @@
 use std::convert::Infallible;
 
 use super::aside::quarantine;
+use super::newest;
 use super::peers::cursor_key;
-use super::{Delta, Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, evict, judge, leave};
+use super::{Delta, Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, evict, leave};
 use crate::canary::{Canary, is_on};
 use crate::clock::Millis;
 use crate::id::StoreId;
@@ -154,7 +155,7 @@ impl<S: Store> Replica<S> {
             let staged = self.store.together(|| {
                 let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
                 work.look_out(self.witness()?);
-                let mut newest = judge::Newest::new();
+                let mut newest = newest::Newest::new();
                 let notes = self.identity.is_authority;
                 let places = self.places(page, (from, follows))?;
                 if let (Some(places), Some(follows)) = (&places, follows.filter(|follows| follows.collects)) {
@@ -173,7 +174,7 @@ impl<S: Store> Replica<S> {
                     let life = || self.schema.kind(part.kind).map(|kind| kind.life);
                     if !future {
                         if notes {
-                            judge::note_all(&mut newest, part.changes);
+                            newest::note_all(&mut newest, part.changes);
                         }
                         return work.join(at, life, part.changes);
                     }
@@ -184,14 +185,14 @@ impl<S: Store> Replica<S> {
                     records.extend(aside.filter_map(|(a, c)| quarantine(&part, a.as_ref(), c)));
                     // What is set aside tells of its author's clock what need not be true.
                     if notes {
-                        judge::note_all(&mut newest, &due);
+                        newest::note_all(&mut newest, &due);
                     }
                     work.join(at, life, &due)
                 })?;
                 if joined.quarantined > 0 {
                     self.check_room_aside(&records)?;
                 }
-                judge::record_all(&self.store, newest, &mut records)?;
+                newest::record_all(&self.store, newest, &mut records)?;
                 if let Some(places) = places {
                     self.note_places(&mut work, places, &mut records)?;
                 }

@@ -1,6 +1,6 @@
 //! Who judges edits: this store, another one, or nobody.
 
-use super::{Replica, commit_records, judge};
+use super::{Replica, commit_records, newest};
 use crate::clock::{Admission, Millis};
 use crate::id::StoreId;
 use crate::identity::Authority;
@@ -19,7 +19,7 @@ impl<S: Store> Replica<S> {
         if self.identity.is_authority {
             return Ok(());
         }
-        let records = judge::newest_of_all(&self.store)?;
+        let records = newest::newest_of_all(&self.store)?;
         commit_records(&mut self.store, records)?;
         self.swap_identity(|identity| identity.is_authority = true)?;
         Ok(())

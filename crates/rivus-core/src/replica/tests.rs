@@ -6,8 +6,10 @@ use std::rc::Rc;
 
 use super::*;
 use crate::address;
+use crate::clock::Stamp;
 use crate::clock::{TIME_END, ticks};
 use crate::edit::Action;
+use crate::id::StoreId;
 use crate::pending::Pending;
 use crate::register::Register;
 use crate::row::{Change, Row, decode_register, encode_register};

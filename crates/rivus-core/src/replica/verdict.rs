@@ -545,19 +545,24 @@ impl Waiting {
 }
 
 pub(super) fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records: &mut Vec<RecordWrite>) {
-    for Fallen { key, code, message, spot } in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
-        let Some(edit) = waiting.iter().find(|edit| edit.key == *key) else { continue };
-        let mut value = Vec::new();
-        value.extend_from_slice(&code.0.to_be_bytes());
-        value.sized(|out| {
-            out.extend_from_slice(message.as_bytes());
-            // No text has this byte.
-            out.extend(spot.iter().map(|_| SPOT_FOLLOWS));
-            spot.iter().for_each(|spot| spot.encode(out));
-        });
-        value.extend_from_slice(&edit.record);
-        records.push(RecordWrite::put(Table::Rejected, key.to_be_bytes(), value));
+    for fallen in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
+        let Some(edit) = waiting.iter().find(|edit| edit.key == fallen.key) else { continue };
+        records.push(rejected_record(fallen, &edit.record));
     }
+}
+
+/// Keeps a refused edit, given as the record of a pending one, with its reason.
+pub(super) fn rejected_record(Fallen { key, code, message, spot }: &Fallen, edit: &[u8]) -> RecordWrite {
+    let mut value = Vec::new();
+    value.extend_from_slice(&code.0.to_be_bytes());
+    value.sized(|out| {
+        out.extend_from_slice(message.as_bytes());
+        // No text has this byte.
+        out.extend(spot.iter().map(|_| SPOT_FOLLOWS));
+        spot.iter().for_each(|spot| spot.encode(out));
+    });
+    value.extend_from_slice(edit);
+    RecordWrite::put(Table::Rejected, key.to_be_bytes(), value)
 }
 
 fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {

@@ -61,6 +61,8 @@ pub enum Change<'a> {
     Accept(Register<'a>),
     /// Goes back to the confirmed form.
     Withdraw,
+    /// It was never here: the authority does not take what was confirmed without it.
+    Forget,
 }
 
 impl<'a> Change<'a> {
@@ -68,7 +70,7 @@ impl<'a> Change<'a> {
     pub(crate) fn register(&self) -> Option<&Register<'a>> {
         match self {
             Self::Join { register, .. } | Self::Pend(register) | Self::Accept(register) => Some(register),
-            Self::Withdraw => None,
+            Self::Withdraw | Self::Forget => None,
         }
     }
 }
@@ -249,7 +251,7 @@ fn one<'a>(before: Option<State<'a>>, change: &'a Change<'a>) -> Option<State<'a
             Change::Join { register, source } => fresh(register, Confirmed::Same, *source),
             Change::Accept(register) => fresh(register, Confirmed::Same, None),
             Change::Pend(register) => fresh(register, Confirmed::Absent, None),
-            Change::Withdraw => None,
+            Change::Withdraw | Change::Forget => None,
         };
     };
     match change {
@@ -281,6 +283,7 @@ fn one<'a>(before: Option<State<'a>>, change: &'a Change<'a>) -> Option<State<'a
             Confirmed::Absent => return None,
             Confirmed::Register(register) => state.shown = register,
         },
+        Change::Forget => return None,
     }
     Some(state)
 }

@@ -35,7 +35,7 @@ pub(super) fn usual<'a>(
     let (new, source, pends) = match change {
         Change::Join { register, source } => (register.as_plain(), *source, false),
         Change::Pend(register) => (register.as_plain(), None, true),
-        Change::Accept(_) | Change::Withdraw => (None, None, false),
+        Change::Accept(_) | Change::Withdraw | Change::Forget => (None, None, false),
     };
     let forms = entry.forms()?;
     let (Some(new), Some(old)) = (new, plain(forms.shown)) else { return Ok(None) };

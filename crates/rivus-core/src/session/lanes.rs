@@ -432,6 +432,28 @@ impl Session {
         Ok(())
     }
 
+    /// The authority does not let this store read everything any more: all that it has read leaves, scope by scope. What a
+    /// pending edit touches stays until that has its verdict.
+    pub(super) fn lose_everything<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let Some(peer) = &self.peer else { return Ok(()) };
+        if self.is_server() || !peer.is_authority || self.lanes.are_named() {
+            return Ok(());
+        }
+        let store = peer.store;
+        // What it has not read yet is its own.
+        if replica.cursor_of(store, None)?.is_some() {
+            let named = replica.store().scopes()?;
+            for scope in named.iter().map(|(scope, _)| scope.as_str()).chain([""]) {
+                replica.note_leaving(store, scope, Why::Revoked)?;
+            }
+        }
+        Ok(replica.leave(now)?)
+    }
+
     pub(super) fn handle_left<S: Store>(
         &mut self,
         replica: &mut Replica<S>,

@@ -55,6 +55,11 @@ impl Leasing {
         self.told.is_some_and(|told| told.newest.is_some())
     }
 
+    /// Whether the cut is to be looked at.
+    pub(super) fn is_due(&self) -> bool {
+        self.due
+    }
+
     pub(super) fn handle_quiet(&mut self) {
         self.due = self.cut.is_some_and(|cut| cut < self.accepted);
     }
@@ -199,11 +204,12 @@ impl Session {
         if !replica.identity().is_authority || !self.hears_of_leases() || until <= self.leasing.marked {
             return Ok(Vec::new());
         }
-        if self.leasing.marked < replica.marks()?.floor {
+        let Marks { newest, floor } = replica.marks()?;
+        if self.leasing.marked < floor {
             return Err(is_gone());
         }
-        let marks = replica.marks_after(self.leasing.marked, until, usize::MAX)?;
-        self.leasing.marked = until;
+        let after = std::mem::replace(&mut self.leasing.marked, until);
+        let marks = if newest > after { replica.marks_after(after, until, usize::MAX)? } else { Vec::new() };
         let mut frames = Vec::new();
         for (seq, marked) in marks {
             let mut names = Vec::with_capacity(marked.len());

@@ -24,6 +24,11 @@ impl Telling {
     pub(super) fn answer(&mut self, ack: Ack) {
         self.answers.push_back(Frame::Ack(ack).encode());
     }
+
+    /// Whether no answer waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.answers.is_empty()
+    }
 }
 
 impl Session {

@@ -56,8 +56,9 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         if hello.version_min > VERSION || hello.version_max < VERSION {
+            let older = if hello.version_max < VERSION { "client" } else { "server" };
             let message = format!(
-                "the client speaks versions {} to {}, this side {VERSION}: update the older one",
+                "the client speaks versions {} to {} of the protocol, the server {VERSION}: update the {older}",
                 hello.version_min, hello.version_max
             );
             return Err(SessionError::Refused { code: Code::VERSION, message });
@@ -152,7 +153,11 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         if welcome.version != VERSION {
-            let message = format!("the server chose version {}, offered was {VERSION}", welcome.version);
+            let older = if welcome.version < VERSION { "server" } else { "client" };
+            let message = format!(
+                "the server chose version {} of the protocol, the client offered {VERSION}: update the {older}",
+                welcome.version
+            );
             return Err(SessionError::Refused { code: Code::VERSION, message });
         }
         let store = welcome.about.store();

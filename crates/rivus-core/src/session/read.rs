@@ -9,7 +9,7 @@ use crate::clock::Millis;
 use crate::code::Code;
 use crate::id::Incarnation;
 use crate::identity::Cursor;
-use crate::replica::{Delta, Follows, Incoming, Joined, Replica, Trust};
+use crate::replica::{Delta, Event, Follows, Incoming, Joined, Replica, Trust};
 use crate::store::{Digest, Store};
 use crate::wire::page::Page;
 use crate::wire::{Checkpoint, Frame, Subscribe};
@@ -466,6 +466,7 @@ impl Session {
             "digests differ at one position"
         );
         self.events.push_back(SessionEvent::Diverged { ours, theirs: checkpoint.digest });
+        replica.tell_of(Event::Diverged { with: self.peer()?.store, scope: self.scope.clone() });
         self.handle_difference(replica)
     }
 }

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 
 use super::{Session, SessionError, SessionEvent, unexpected, write};
 use crate::clock::Millis;
-use crate::replica::{Delta, Joined, Replica, Trust};
+use crate::replica::{Delta, Event, Joined, Replica, Trust};
 use crate::sketch::{Key, SYMBOLS_MAX, Sketch, Symbol, difference};
 use crate::store::Store;
 use crate::wire::page::RowEncoder;
@@ -103,6 +103,11 @@ pub(super) enum Helping {
 }
 
 impl Helping {
+    /// Whether nothing is to be told before the other side asks.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self, Self::NotYet | Self::Asked | Self::Done)
+    }
+
     /// Whether the store is to be gone through.
     pub(super) fn is_work(&self) -> bool {
         matches!(self, Self::Giving { .. } | Self::Telling { sketch: None, due: 1.., .. })
@@ -401,19 +406,21 @@ impl Session {
         decoder.trim();
         self.decoder = decoder;
         if asked && !more {
-            self.mended();
+            self.mended(replica)?;
         }
         Ok(())
     }
 
-    fn mended(&mut self) {
+    fn mended<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), SessionError> {
         if let Repairing::Mending(Mending { ours, theirs, cost, .. }) = &self.repairing {
             let gives = self.writing.is_some() && self.peer.as_ref().is_some_and(|peer| !peer.is_authority);
             let registers = theirs.len() + if gives { *ours } else { 0 };
             let event = SessionEvent::Repaired { registers, bytes: cost.bytes, rounds: cost.rounds };
             self.repairing = Repairing::Mended { ours: *ours };
             self.events.push_back(event);
+            replica.tell_of(Event::Repaired { with: self.peer()?.store, registers });
         }
+        Ok(())
     }
 }
 

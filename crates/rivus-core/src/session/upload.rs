@@ -7,17 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::answer::Asked;
 use super::fetch::Name;
-use super::push::Asked;
 use super::{Access, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::{Millis, Stamp};
 use crate::register::{Alive, Candidate, Register, Saw, Seen};
-use crate::replica::{Chosen, Delta, Follows, Incoming, Joined, Principal, Pushed, Replica, Taint, Trust};
+use crate::replica::{
+    Chosen, Delta, Follows, Incoming, Joined, Principal, Pushed, Replica, Taint, Trust, Verdict,
+};
 use crate::row::Change;
 use crate::store::Store;
+use crate::wire::{Frame, IGNORED_BYTES_MAX, Refused};
 
 /// How many uploaded entities are remembered that are elsewhere by now.
 const ELSEWHERE_MAX: usize = 10_000;
+
+/// How many entities one part of a REFUSED names: with the longest ids it is no longer than a frame that may be ignored.
+const REFUSED_ENTITIES_MAX: usize = 32;
+
+/// What else such a part takes at most, in bytes: a stamp, lengths, and where it was.
+const REFUSED_BYTES: usize = 2 << 10;
 
 /// One register with a single candidate, of which nothing is borrowed.
 struct Kept {
@@ -98,8 +107,43 @@ impl Session {
         here.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// Judges a page of such an upload. What is refused, and what others wrote, is passed over: the sender hears of it
-    /// by the digest alone.
+    /// What this side has brought and the authority does not take: its own edits alone, and once it was asked for them.
+    pub(super) fn handle_refused<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        clock_ms: i64,
+        parts: &[Refused],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let is_own = |part: &Refused| self.told_replicas.contains(&part.stamp.replica);
+        if self.is_server() || !self.peer()?.is_authority || !self.uploaded || !parts.iter().all(is_own) {
+            return Err(unexpected("REFUSED of what was not brought"));
+        }
+        let refused = replica.take_out(now, Millis(clock_ms), parts)?;
+        self.events.push_back(SessionEvent::Returned(refused));
+        Ok(())
+    }
+
+    /// Tells what was refused of an upload, in frames that whoever does not know them may pass over.
+    fn tell_refused(&mut self, parts: Vec<Refused>, now: Millis) {
+        let (mut frame, mut bytes) = (Vec::new(), 0);
+        for part in parts {
+            let names: usize = part.entities.iter().map(|(kind, id)| kind.len() + id.len() + 8).sum();
+            let more = 2 * part.message.len() + names + REFUSED_BYTES;
+            if bytes + more > IGNORED_BYTES_MAX && !frame.is_empty() {
+                self.send(&Frame::Refused { clock_ms: now.0, parts: std::mem::take(&mut frame) });
+                bytes = 0;
+            }
+            bytes += more;
+            frame.push(part);
+        }
+        if !frame.is_empty() {
+            self.send(&Frame::Refused { clock_ms: now.0, parts: frame });
+        }
+    }
+
+    /// Judges a page of such an upload, and tells what is refused. What others wrote is passed over: the sender hears of
+    /// that by the digest alone.
     fn judge_upload<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
@@ -151,6 +195,25 @@ impl Session {
         let remembered = peer.remembered(replica.peer(peer.store)?);
         let verdicts = replica.judge(now, edits, &principal, &remembered, &mut Taint::off(), 0, 1)?;
         let excepted = verdicts.exceptions.len();
+        let refused = verdicts.exceptions.into_iter().filter_map(|(number, verdict)| {
+            let ((_, stamp), registers) = kept.iter().nth(usize::try_from(number).ok()?)?;
+            let Verdict::Refused { code, message, spot } = verdict else { return None };
+            let names: BTreeSet<Name> =
+                registers.iter().map(|kept| (kept.kind.to_string(), kept.id.to_string())).collect();
+            Some((*stamp, code, message, spot, names))
+        });
+        let mut parts = Vec::new();
+        for (stamp, code, message, spot, names) in refused {
+            let names: Vec<Name> = names.into_iter().collect();
+            parts.extend(names.chunks(REFUSED_ENTITIES_MAX).map(|entities| Refused {
+                stamp,
+                code,
+                message: message.as_str().into(),
+                spot: spot.clone().map(Box::new),
+                entities: entities.to_vec(),
+            }));
+        }
+        self.tell_refused(parts, now);
         if excepted + foreign > 0 {
             tracing::warn!(subject, excepted, foreign, "parts of an upload were not taken");
         }

@@ -43,6 +43,8 @@ pub(super) struct Writing {
     checkpoint_due: bool,
     /// A quiet second has passed: send what is due even if it is empty.
     quiet: bool,
+    /// The last page was not the last one.
+    pub(super) has_more: bool,
     pub(super) window: Outgoing,
 }
 
@@ -127,6 +129,7 @@ impl Session {
             born: if subscribe.everything && at == 0 { self.upload_from.unwrap_or(head.seq) } else { 0 },
             checkpoint_due: false,
             quiet: false,
+            has_more: false,
             window: Outgoing::default(),
         });
         if equal {
@@ -203,7 +206,7 @@ impl Session {
             self.writing = Some(writing);
             return Ok(None);
         }
-        (writing.at, writing.part) = (filled.at, filled.part);
+        (writing.at, writing.part, writing.has_more) = (filled.at, filled.part, filled.more);
         if !is_empty {
             writing.content_at = filled.at;
         }

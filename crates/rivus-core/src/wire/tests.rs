@@ -13,7 +13,7 @@ use crate::clock::{Instant, Stamp, TIME_END};
 use crate::id::{ReplicaId, StoreId};
 use crate::identity::Position;
 use crate::register::{Candidate, Register, Saw, Seen};
-use crate::replica::Delta;
+use crate::replica::{Delta, Spot};
 use crate::row::Change;
 use crate::sketch::{Key, Symbol};
 
@@ -221,6 +221,11 @@ fn registers_of(page: Result<Page<'_, '_>, WireError>) -> Result<usize, WireErro
         .map(|()| count)
 }
 
+fn some_stamp() -> impl Strategy<Value = Stamp> {
+    (0..4_u16, 0..1_u64 << 40, any::<u128>())
+        .prop_map(|(generation, time, replica)| stamp(generation, time, replica))
+}
+
 fn exception() -> impl Strategy<Value = Exception> {
     let text = "\\PC{0,9}";
     (
@@ -324,6 +329,18 @@ fn control() -> impl Strategy<Value = Frame> {
             let clock_ms = if exceptions.is_empty() { 0 } else { clock_ms };
             Frame::Ack(Ack { seq, clock_ms, exceptions })
         }),
+        (any::<i64>(), vec((some_stamp(), exception(), vec(("k", "\\PC{1,9}"), 1..3)), 0..4)).prop_map(
+            |(clock_ms, parts)| {
+                let part = |(stamp, why, names): (Stamp, Exception, Vec<(String, String)>)| Refused {
+                    stamp,
+                    code: why.code.unwrap_or(Code::INVALID),
+                    message: why.message,
+                    spot: why.spot,
+                    entities: names,
+                };
+                Frame::Refused { clock_ms, parts: parts.into_iter().map(part).collect() }
+            }
+        ),
         number().prop_map(|seq| Frame::Synced { seq }),
         number().prop_map(|taken| Frame::Window { taken }),
         reset().prop_map(Frame::Reset),

@@ -68,6 +68,7 @@ impl Keeper {
         let control = &db.shared.sync;
         let (levers, pauses) = (control.levers.subscribe(), control.pauses.subscribe());
         let (nudges, edits) = (control.nudges(remote.url()), control.edits.subscribe());
+        let spent = Arc::clone(&control.spent);
         Self {
             levers,
             pauses,
@@ -80,7 +81,7 @@ impl Keeper {
             stop,
             backoff: Backoff::new(),
             bucket: Bucket::full(),
-            spent: Arc::new(Mutex::new(Spent::new())),
+            spent,
             refreshed: false,
         }
     }

@@ -108,6 +108,8 @@ pub(crate) struct Control {
     pub(super) last_success: Mutex<Option<Millis>>,
     /// The keys of edits that were sent and not answered.
     pub(super) sent: Mutex<BTreeSet<u64>>,
+    /// What connections have used of the budget.
+    pub(super) spent: Arc<Mutex<Spent>>,
     /// The rounds under way, by remote.
     pub(super) lines: Mutex<HashMap<String, Line>>,
 }
@@ -122,6 +124,7 @@ impl Default for Control {
             edits: watch::Sender::default(),
             last_success: Mutex::default(),
             sent: Mutex::default(),
+            spent: Arc::new(Mutex::new(Spent::new())),
             lines: Mutex::default(),
         }
     }
@@ -334,7 +337,7 @@ pub(crate) struct Gate {
 
 /// What was used of the budget.
 #[derive(Debug)]
-pub(super) struct Spent {
+pub(crate) struct Spent {
     since: Instant,
     bytes: u64,
 }

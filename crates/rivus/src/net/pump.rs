@@ -100,6 +100,8 @@ pub(crate) struct Pump<H: Host> {
     synced: Synced,
     /// How long the next frame may take to make, going by the last one.
     length: Length,
+    /// Scopes that were denied, and when they are asked for again.
+    denied: VecDeque<(Instant, String)>,
     /// What the session is fetching.
     asked: Option<Ask>,
     /// Called whenever that changes.
@@ -171,6 +173,7 @@ impl<H: Host> Pump<H> {
             zstd: false,
             length: Length::Moment,
             synced: Synced::default(),
+            denied: VecDeque::new(),
             asked: None,
             listen: Box::new(listen),
             tells: true,
@@ -284,6 +287,7 @@ impl<H: Host> Pump<H> {
         let mut since = Since { heard: started, frame: started, quiet: started, ping: started };
         let mut failed: Option<SyncError> = None;
         loop {
+            self.ask_again(&wakes.asks);
             self.ask(&wakes.asks);
             self.follow(&wakes.asks).await?;
             // Out with everything that the session has. What comes in meanwhile is taken, or both ends could wait
@@ -294,12 +298,14 @@ impl<H: Host> Pump<H> {
                 since.frame = Instant::now();
                 since.quiet = since.frame;
                 let takes = failed.is_none() && !self.is_choked();
+                let is_last = self.session.as_ref().is_some_and(|session| session.has_told_all());
                 let sending = send(sink, stream, frame, &mut since, takes);
                 let received = tokio::select! {
                     received = sending => received?,
                     // The other side takes nothing, perhaps for long: it is left without a word.
                     ended = given_up(self.gate.as_ref(), &wakes.stop) => return Ok(Over::Mute(ended)),
                 };
+                let is_last = is_last && received.is_empty();
                 for message in received {
                     // After a goodbye comes nothing but the end.
                     if failed.is_some() {
@@ -308,6 +314,10 @@ impl<H: Host> Pump<H> {
                     if let Some(frame) = data(message)? {
                         self.take(frame, &mut failed).await?;
                     }
+                }
+                // Whatever was committed since then wakes this side once more.
+                if is_last {
+                    break;
                 }
             }
             if let Some(error) = failed {
@@ -327,6 +337,7 @@ impl<H: Host> Pump<H> {
             if let (Some(renewal), Some(session)) = (&mut self.renewal, &self.session) {
                 renewal.plan(session.grant_ends());
             }
+            let due = self.denied.front().map_or(due, |(at, _)| due.min(*at));
             let paused = self.session.as_ref().and_then(|session| session.paused_ms());
             let due = paused.map_or(due, |ms| due.min(Instant::now() + Duration::from_millis(ms)));
             tokio::select! {
@@ -516,6 +527,9 @@ impl<H: Host> Pump<H> {
                 watch(Sight::Event(&event));
             }
             self.answer(&event);
+            if let SessionEvent::Denied { scope } = &event {
+                self.denied.push_back((Instant::now() + DENIED_PAUSE, scope.clone()));
+            }
             if let (Some(turn), SessionEvent::Admitted { subject }) = (&mut self.turn, &event)
                 && !subject.is_empty()
             {
@@ -537,6 +551,9 @@ impl<H: Host> Pump<H> {
         synced
     }
 }
+
+/// Rights may be given back at any time: a scope that was denied is asked for again after so long.
+const DENIED_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

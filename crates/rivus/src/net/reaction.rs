@@ -155,6 +155,8 @@ fn of_session(error: &SessionError) -> ErrorClass {
         SessionError::Wire(_) => ErrorClass::Protocol,
         // On a whole connection: rights may be given back at any time.
         SessionError::Goaway { code: Code(400..=499), .. } => ErrorClass::Forbidden,
+        // Said on this side: scopes that cannot be followed so.
+        SessionError::Refused { code: Code::SCOPE | Code::TOO_LARGE, .. } => ErrorClass::Misuse,
         SessionError::Refused { code, .. } | SessionError::Goaway { code, .. } => of_code(*code),
         SessionError::Copied | SessionError::Fenced | SessionError::NewWriter => ErrorClass::Renewed,
         SessionError::Commit(CommitError::Store(StoreError::Damaged(_) | StoreError::TooNew { .. })) => {
@@ -238,6 +240,7 @@ mod tests {
             (SessionError::Fenced.into(), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (goaway(Code::FENCED, None), ErrorClass::Renewed, Reaction::Again, Reaction::Again),
             (SyncError::Paused, ErrorClass::Paused, Reaction::Stop, Reaction::Stop),
+            (refused(Code::SCOPE), ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),
             (goaway(Code::SAME_STORE, None), ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),
             (SyncError::BadAddress { url: "x".into() }, ErrorClass::Misuse, Reaction::Stop, Reaction::Stop),
         ];

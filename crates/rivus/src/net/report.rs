@@ -34,6 +34,9 @@ pub struct SyncReport {
     pub pushed: Pushed,
     /// What became of the other side's changes.
     pub pulled: Pulled,
+    /// Registers that the other side has read here: of a peer what it lacked, of a hub at the first meeting what was
+    /// written before. That is in no class of `pushed`, as it was never pending, but for edits of it that are refused.
+    pub given: usize,
     /// Whether the digests were compared at one position and were equal.
     pub verified: bool,
     /// Whether they were compared and differed at some time.
@@ -188,6 +191,8 @@ impl SyncReport {
         pulled.set_aside += earlier.set_aside;
         pulled.changed += earlier.changed;
         self.diverged |= before.diverged;
+        self.given += before.given;
+        self.repaired += before.repaired;
         self.denied.extend(
             before.denied.into_iter().filter(|scope| !self.denied.contains(scope)).collect::<Vec<_>>(),
         );

@@ -182,7 +182,9 @@ impl Db {
     /// ```
     pub async fn run_once(&self, remote: &Remote, within: Duration) -> Background {
         let before = self.standing().await;
-        match timeout(within, self.sync_once(remote)).await {
+        // Ending it in order takes a moment, too.
+        let reserve = (within / 8).min(super::QUIET);
+        match timeout(within.saturating_sub(reserve), self.sync_once(remote)).await {
             Ok(report) => match (&report.error, report.moved()) {
                 (None, _) if report.pulled.more || report.pushed.deferred > 0 => Background::Partial,
                 (None, _) if report.pulled.applied > 0 => Background::NewData,
@@ -191,10 +193,24 @@ impl Db {
                 (Some(_), false) => Background::Failed,
             },
             Err(_) => {
-                let mut running = self.shared.sync.running.subscribe();
                 // It ends after the frame that is under way.
-                let _ = timeout(super::QUIET, running.wait_for(|running| *running == 0)).await;
+                let _ = timeout(reserve, self.line_ends(&remote.key())).await;
                 if self.standing().await == before { Background::Failed } else { Background::Partial }
+            }
+        }
+    }
+
+    /// Waits until no round to this remote is under way.
+    async fn line_ends(&self, key: &str) {
+        let mut running = self.shared.sync.running.subscribe();
+        loop {
+            running.mark_unchanged();
+            let lines = &self.shared.sync.lines;
+            if !lines.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key) {
+                return;
+            }
+            if running.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -252,7 +268,10 @@ impl Db {
             let next = lines.get_mut(&key).and_then(|line| line.next.take());
             let Some(next) = next else {
                 lines.remove(&key);
+                drop(lines);
                 std::mem::forget(cleared);
+                // Whoever waits for its end looks again.
+                self.shared.sync.running.send_modify(|_| {});
                 return;
             };
             (wanted, report) = next;

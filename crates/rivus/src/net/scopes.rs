@@ -68,6 +68,14 @@ impl Asks {
         self.followed().changes.pop_front()
     }
 
+    /// Has the running session follow a scope that it was denied, if that is wanted still.
+    pub(crate) fn follow_again(&self, scope: &str) {
+        let mut followed = self.followed();
+        if followed.wanted.as_ref().is_some_and(|wanted| wanted.contains_key(scope)) {
+            followed.changes.push_back(Change { scope: scope.to_owned(), to: To::Follow });
+        }
+    }
+
     fn change(&self, scope: &str, to: To) -> Result<(), SyncError> {
         let mut followed = self.followed();
         let Some(wanted) = &mut followed.wanted else { return Err(SyncError::FollowsEverything) };
@@ -98,7 +106,8 @@ impl Asks {
 }
 
 impl Connection {
-    /// Follows one scope more, from now on. A scope that was denied may be asked for again like this.
+    /// Follows one scope more, from now on. A scope that was denied may be asked for again like this;
+    /// while it is wanted that is done once a minute, too.
     ///
     /// # Errors
     /// [`Error::Sync`] if the connection follows everything, or as many scopes as it can; it is as it was.

@@ -10,8 +10,8 @@ use futures_util::{SinkExt, StreamExt, future::join_all};
 use rivus::rivus_core::code::Code;
 use rivus::rivus_core::wire::Frame;
 use rivus::{
-    Background, Budget, Db, Debounce, Delivery, Error, ErrorClass, Hub, HubOptions, Mode, Phase, Remote,
-    Schema, SyncError, SyncReport, Why,
+    Background, Budget, Db, Debounce, Delivery, Error, ErrorClass, Hub, HubOptions, Mode, Phase, Proposed,
+    Refusal, Remote, Schema, SyncError, SyncReport, Value, Why,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -469,5 +469,33 @@ async fn a_refused_write_is_retried_or_discarded_and_exported_meanwhile() -> Res
     adds_up(&a.sync_once(&plain).await);
     assert!(has(&hub, "t") && !has(&hub, "u") && has(&hub, "v"));
     assert_eq!(a.status()?.digest, hub.status()?.digest);
+    Ok(())
+}
+
+/// Refuses tasks without a title that counts.
+fn untitled(_: &str, edit: &Proposed<'_>) -> std::result::Result<(), Refusal> {
+    let bad = edit.entities().iter().find(|task| task.field("title") == Some(&Value::from("bad")));
+    bad.map_or(Ok(()), |task| Err(Refusal::of_field(task, "title", "say what is to be done")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hub_refuses_of_before_the_first_meeting_is_told_like_any_refusal() -> Result {
+    let (hub, a) = (open(), open());
+    let served = hub.serve("127.0.0.1:0", HubOptions::open().validator(untitled)).await?;
+    let (bad, good) = (put(&a, "t", "bad"), put(&a, "u", "x"));
+    let report = a.sync_once(&to(&served)).await;
+    adds_up(&report);
+    assert_eq!((report.pushed.offered, report.pushed.rejected.get("INVALID")), (1, Some(&1)), "{report:?}");
+    assert_eq!((report.diverged, report.error.as_ref(), report.given > 2), (false, None, true), "{report:?}");
+    let rejections = a.rejections()?;
+    assert_eq!((rejections.len(), rejections[0].id.as_str()), (1, "t"));
+    assert_eq!((a.delivery(&bad)?, a.delivery(&good)?), (Delivery::Rejected, Delivery::Durable));
+    assert!(!has(&a, "t") && has(&a, "u") && has(&hub, "u") && !has(&hub, "t"));
+    assert_eq!(a.status()?.digest, hub.status()?.digest);
+    // It can be put right.
+    put(&a, "t", "better");
+    assert!(a.rejections()?.is_empty());
+    a.sync(&to(&served)).await?;
+    assert!(has(&hub, "t"));
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::replica::{Event, Origin};
 use crate::schema::OnGone;
 
 /// Syncs once, or until so many frames have passed. Returns those that passed, by type, and what the client heard.
@@ -370,4 +371,15 @@ fn an_end_that_was_accepted_before_its_edit_was_made_anew_without_it_is_no_fault
         assert_eq!(view.fields["stop"], Shown::Value(2000.into()), "the authority has taken it");
     }
     assert_same(&[&a, &h]);
+}
+
+#[test]
+fn an_edit_that_is_accepted_is_no_news_though_rules_read_what_it_wrote() {
+    let (mut a, mut h) = timing_device_and_hub();
+    a.watch(Watching::Yes);
+    a.edit(Millis(1000), &[starts("e", 1000)]).unwrap();
+    let own = Event::Changed { kind: "entry".to_owned(), id: "e".to_owned(), origin: Origin::Local };
+    assert_eq!(a.poll_events(), [own]);
+    sync(&mut a, &mut h);
+    assert_eq!((a.poll_events(), a.pending_count().unwrap()), (vec![], 0));
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::address;
 use crate::clock::{Stamp, ticks};
 use crate::register::{Candidate, Register};
-use crate::replica::{Proposed, Refusal, Rejected, Spot};
+use crate::replica::{Event, Proposed, Refusal, Rejected, Spot};
 use crate::wire::{About, Hello, Subscribe, Welcome};
 
 const NOW: Millis = Millis(100_000);
@@ -23,7 +23,7 @@ pub(super) fn with(token: &str, want: Want) -> Session {
     options(Role::Client { token: Some(token.to_owned()) }, want)
 }
 
-fn gate() -> Arc<Gate> {
+pub(super) fn gate() -> Arc<Gate> {
     Arc::new(Gate::new(grants()))
 }
 
@@ -229,13 +229,67 @@ fn a_right_to_read_that_is_taken_away_acts_on_the_next_page() {
     put(&mut h, 60_000, "t", "title", "secret");
     assert_eq!(code(run_on(&mut a, &mut s, &mut h, &mut t, 60_000)), Code::SCOPE);
     assert!(s.is_closed() && t.is_closed());
-    assert_eq!(shows(&a, "t", "title"), text("for all"));
+    // What it has read has left it.
+    assert_eq!(shows(&a, "t", "title"), None);
     // A fetch is no way around it, nor is another connection.
     let (mut session, _) = claim(&mut h, &gate, Some("b1"), 66, &[66]);
     let fetch = Frame::Fetch(vec![("task".to_owned(), "t".to_owned())]);
     assert_eq!(code(session.handle(&mut h, &fetch.encode(), NOW)), Code::SCOPE);
     assert_eq!(code(meet(&mut a, &mut h, &gate, "a1", 70_000)), Code::SCOPE);
-    assert_eq!(shows(&a, "t", "title"), text("for all"));
+    assert_eq!(shows(&a, "t", "title"), None);
+}
+
+/// Syncs once with this token, in vain: the device hears why.
+fn is_refused(one: &mut Device, hub: &mut Device, gate: &Arc<Gate>, token: &str, now: i64) -> Code {
+    let (mut s, mut t) = (with(token, Want::Once), serve(gate));
+    run_on(one, &mut s, hub, &mut t, now).unwrap_err();
+    let now = Millis(now);
+    let last = t.poll_transmit(hub, now).unwrap().unwrap();
+    code(s.handle(one, &last, now))
+}
+
+#[test]
+fn who_may_not_read_everything_any_more_keeps_unsent_edits_and_nothing_else() {
+    let (mut a, mut h) = (device(1), hub(9));
+    a.watch(Watching::Yes);
+    let may = Arc::new(AtomicBool::new(true));
+    let gate = switched(&may, Access::Read);
+    put(&mut h, 1000, "t", "title", "for all");
+    put(&mut h, 1000, "u", "title", "for all");
+    meet(&mut a, &mut h, &gate, "a1", 50_000).unwrap();
+    may.store(false, Ordering::Relaxed);
+    put(&mut a, 60_000, "t", "note", "not sent yet");
+    a.poll_events();
+    // The greeting alone tells nothing, and edits go before anything is asked for.
+    assert_eq!(is_refused(&mut a, &mut h, &gate, "a1", 60_000), Code::SCOPE);
+    assert_eq!(
+        (shows(&a, "t", "title"), shows(&a, "u", "title"), shows(&a, "t", "note")),
+        (None, None, None)
+    );
+    assert_eq!((shows(&h, "t", "note"), a.pending_count().unwrap()), (text("not sent yet"), 0));
+    let events = a.poll_events();
+    assert!(events.contains(&Event::Denied { scope: String::new() }), "{events:?}");
+    assert!(events.contains(&Event::Revoked { scope: String::new(), entities: 2 }), "{events:?}");
+    assert!(a.verify().unwrap().is_sound());
+    // What it writes now it holds until that is judged, and no longer.
+    put(&mut a, 61_000, "v", "title", "mine");
+    assert_eq!(shows(&a, "v", "title"), text("mine"));
+    assert_eq!(is_refused(&mut a, &mut h, &gate, "a1", 62_000), Code::SCOPE);
+    assert_eq!((shows(&h, "v", "title"), a.pending_count().unwrap()), (text("mine"), 0));
+    // Given back, everything is there again.
+    may.store(true, Ordering::Relaxed);
+    meet(&mut a, &mut h, &gate, "a1", 70_000).unwrap();
+    assert_eq!((shows(&a, "u", "title"), shows(&a, "v", "title")), (text("for all"), text("mine")));
+    assert_eq!(a.head().unwrap().digest.shown, h.head().unwrap().digest.shown);
+}
+
+#[test]
+fn who_was_never_let_read_loses_nothing_of_its_own() {
+    let (mut a, mut h) = (device(1), hub(9));
+    let gate = switched(&Arc::default(), Access::Read);
+    put(&mut a, 1000, "t", "title", "mine");
+    assert_eq!(is_refused(&mut a, &mut h, &gate, "a1", 50_000), Code::SCOPE);
+    assert_eq!((shows(&a, "t", "title"), shows(&h, "t", "title")), (text("mine"), text("mine")));
 }
 
 #[test]
@@ -305,7 +359,7 @@ fn validate(_: &str, edit: &Proposed<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn validating() -> Arc<Gate> {
+pub(super) fn validating() -> Arc<Gate> {
     Arc::new(Gate::new(grants()).validator(Arc::new(By(validate))))
 }
 
@@ -609,4 +663,55 @@ fn a_flood_of_frames_that_carry_nothing_runs_out_of_credit() {
     assert_eq!(code(again), Code::RATE, "nor does another store");
     let (_, other) = claim(&mut h, &gate, Some("b1"), 68, &[68]);
     assert_eq!(other, Ok(()), "and nobody with a name pays for it");
+}
+
+/// A hub that lets nobody bring back what others wrote, and judges what is brought.
+pub(super) fn gate_without_restore() -> Arc<Gate> {
+    switched(&Arc::default(), Access::Restore)
+}
+
+/// A device, its hub, and who watches the hub's door.
+pub(super) struct Bench {
+    pub(super) device: Device,
+    pub(super) hub: Device,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Bench {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self { device: device(1), hub: hub(9), gate }
+    }
+
+    pub(super) fn sessions(&self) -> (Session, Session) {
+        (with("a1", Want::Once), serve(&self.gate))
+    }
+
+    /// Passes one frame each way, if there is one.
+    pub(super) fn pass(&mut self, s: &mut Session, t: &mut Session, now: i64) {
+        let now = Millis(now);
+        if let Some(frame) = s.poll_transmit(&mut self.device, now).unwrap() {
+            t.handle(&mut self.hub, &frame, now).unwrap();
+        }
+        if let Some(frame) = t.poll_transmit(&mut self.hub, now).unwrap() {
+            s.handle(&mut self.device, &frame, now).unwrap();
+        }
+    }
+
+    pub(super) fn run(&mut self, s: &mut Session, t: &mut Session, now: i64) {
+        self.run_at(s, Millis(now), t, Millis(now));
+    }
+
+    /// Each by its own clock.
+    pub(super) fn run_at(&mut self, s: &mut Session, here: Millis, t: &mut Session, there: Millis) {
+        let mut two = End { replica: &mut self.hub, session: t, now: there };
+        run(&mut End { replica: &mut self.device, session: s, now: here }, &mut two, usize::MAX).unwrap();
+        assert!(s.is_closed(), "{s:?}");
+    }
+
+    /// Syncs once, and says what happened at the device.
+    pub(super) fn meet(&mut self, now: i64) -> Vec<SessionEvent> {
+        let (mut s, mut t) = self.sessions();
+        self.run(&mut s, &mut t, now);
+        s.poll_events().collect()
+    }
 }

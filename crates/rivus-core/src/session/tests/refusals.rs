@@ -1,6 +1,7 @@
 //! What is refused, set aside or made anew, and that it holds up nothing else.
 
 use super::*;
+use crate::replica::RoleError;
 
 #[test]
 fn a_device_with_a_fast_clock_is_corrected_and_loses_nothing() {

@@ -326,7 +326,14 @@ fn types_that_may_be_ignored_are_and_others_are_refused() {
     for first in 0..=255_u8 {
         let read = Frame::decode(&[first, 1, 2, 3]);
         match first {
-            tag::LEFT | tag::DENIED | tag::LOST | tag::HEARD | tag::WINDOW | tag::SKETCH | tag::LEASE => {
+            tag::LEFT
+            | tag::DENIED
+            | tag::LOST
+            | tag::HEARD
+            | tag::REFUSED
+            | tag::WINDOW
+            | tag::SKETCH
+            | tag::LEASE => {
                 assert!(read.is_err(), "{first}")
             }
             tag::OPTIONAL.. => assert_eq!(read, Ok(Frame::Ignored)),
@@ -441,6 +448,7 @@ fn a_malformed_frame_is_called_by_its_name() {
         (tag::LEASE, "LEASE"),
         (tag::LOST, "LOST"),
         (tag::HEARD, "HEARD"),
+        (tag::REFUSED, "REFUSED"),
     ];
     for (tag, frame) in names {
         assert_eq!(Frame::decode(&[tag]), Err(WireError::Malformed { frame }));

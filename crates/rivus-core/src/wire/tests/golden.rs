@@ -130,8 +130,24 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("denied", Frame::Denied { slot: 300 }),
         ("lost", Frame::Lost(losses())),
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
+        ("refused", brought_in_vain()),
         ("ignored", Frame::Ignored),
     ]
+}
+
+fn brought_in_vain() -> Frame {
+    let part = |time, spot| Refused {
+        stamp: stamp(1, time, 3),
+        code: Code::INVALID,
+        message: "no".into(),
+        spot,
+        entities: vec![("task".to_owned(), "t1".to_owned()), (String::new(), "ü".to_owned())],
+    };
+    let spot = Spot { kind: "task".to_owned(), id: "t1".to_owned(), field: None };
+    Frame::Refused {
+        clock_ms: 1_700_000_000_000,
+        parts: vec![part(300, None), part(301, Some(Box::new(spot)))],
+    }
 }
 
 fn goaway(code: Code, retry_after_ms: Option<u64>) -> Frame {

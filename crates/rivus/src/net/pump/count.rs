@@ -1,5 +1,8 @@
 //! What a session's events come to in a report.
 
+use std::collections::BTreeMap;
+
+use rivus_core::code::Code;
 use rivus_core::session::{Answered, SessionEvent};
 use rivus_core::wire::capability;
 
@@ -20,9 +23,18 @@ pub(super) fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEven
             pulled.applied += registers.saturating_sub(quarantined + own);
             pulled.changed += changed;
         }
-        SessionEvent::More { at } => (report.pulled.more, report.pulled.position) = (true, *at),
+        // How far that is says the session: of several scopes the one that is furthest behind counts.
+        SessionEvent::More { .. } => report.pulled.more = true,
         SessionEvent::CaughtUp => report.pulled.more = false,
-        SessionEvent::Offering { edits } => report.pushed.offered = *edits,
+        SessionEvent::Offering { edits } => {
+            // What an upload has brought in vain was offered, too, before any of these.
+            report.pushed.offered = *edits + report.pushed.rejected.values().sum::<usize>();
+        }
+        SessionEvent::Returned(refused) => {
+            report.pushed.offered += refused.values().sum::<usize>();
+            refuse(report, refused);
+        }
+        SessionEvent::Sent { registers } => report.given += registers,
         SessionEvent::Answered(answered) => count(report, answered),
         SessionEvent::Denied { scope } => report.denied.push(scope.clone()),
         SessionEvent::Diverged { .. } => report.diverged = true,
@@ -37,8 +49,12 @@ fn count(report: &mut SyncReport, answered: &Answered) {
     pushed.accepted += answered.accepted;
     pushed.superseded += answered.superseded;
     pushed.duplicate += answered.duplicate;
-    for (code, edits) in &answered.refused {
+    refuse(report, &answered.refused);
+}
+
+fn refuse(report: &mut SyncReport, refused: &BTreeMap<Code, usize>) {
+    for (code, edits) in refused {
         let reason = code.name().map_or_else(|| code.0.to_string(), str::to_owned);
-        *pushed.rejected.entry(reason).or_default() += edits;
+        *report.pushed.rejected.entry(reason).or_default() += edits;
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rivus_core::clock::Millis;
 use rivus_core::replica::Replica;
 use rivus_core::session::{PageAim, Session};
+use rivus_core::store::Store as _;
 use rivus_core::wire::PAGE_BYTES_AIM;
 use tokio::time::Instant;
 
@@ -99,6 +100,7 @@ impl<H: Host> Pump<H> {
             let done = host.with(|replica, now| {
                 // Waiting for others is free.
                 let begun = std::time::Instant::now();
+                replica.store().begin_reading();
                 let done = act(&mut session, replica, now, before);
                 let head = (tells || lags).then(|| replica.head().ok().map(|head| head.seq)).flatten();
                 let lag = head.filter(|_| lags).and_then(|head| session.lag(head));

@@ -157,3 +157,55 @@ async fn answers_that_are_not_read_are_bounded() {
     }
     panic!("{unread} answers wait, and it listens still");
 }
+
+/// Who may do what in which scope, as a function says.
+struct By<F>(F);
+
+impl<F> std::fmt::Debug for By<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("By")
+    }
+}
+
+impl<F: Fn() -> bool + Send + Sync> rivus_core::session::Authorizer for By<F> {
+    fn allows(&self, _: &str, _: rivus_core::session::Access, scope: &str) -> bool {
+        scope != "home" || (self.0)()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_was_denied_is_asked_for_again_and_read_once_the_right_is_there() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let schema = || Schema::builder().kind("note", |k| k.value("list").scope("list").value("text")).build();
+    let (hub, phone) = (Db::memory(schema().unwrap()).unwrap(), Db::memory(schema().unwrap()).unwrap());
+    hub.lock().unwrap().serve_as_authority().unwrap();
+    hub.put("note", "n", [("list", "home".into()), ("text", "at last".into())]).unwrap();
+    let may = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&may);
+    let gate = rivus_core::session::Gate::new(Grants::everybody())
+        .authorizer(Arc::new(By(move || asked.load(Ordering::Relaxed))));
+    let (one, two) = pair().await;
+    let (_hub_changed, _hub_stop, hub_wakes) = wakes();
+    let server = session(Role::Server { gate: Arc::new(gate) }, Want::Live);
+    let served = tokio::spawn(Pump::new(Arc::clone(&hub.shared), server, |_| {}).run(two, hub_wakes));
+    let (_changed, stop, wakes) = wakes();
+    let wanted = [("home".to_owned(), 0), ("work".to_owned(), 0)];
+    let wakes = Wakes { asks: Arc::new(Asks::following(Some(wanted.into()))), ..wakes };
+    let mut client = session(Role::Client { token: None }, Want::Live);
+    client.follow_scopes(["home".to_owned(), "work".to_owned()]).unwrap();
+    let mut events = phone.subscribe();
+    let ran = tokio::spawn(Pump::new(Arc::clone(&phone.shared), client, |_| {}).run(one, wakes));
+    let denied = rivus_core::replica::Event::Denied { scope: "home".to_owned() };
+    assert_eq!(events.next().await, Some(Ok(denied)));
+    may.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    let came = events.next().await;
+    assert!(
+        matches!(&came, Some(Ok(rivus_core::replica::Event::Changed { id, .. })) if id == "n"),
+        "{came:?}"
+    );
+    assert!(started.elapsed() >= DENIED_PAUSE, "not at once, and not again and again");
+    stop.send_replace(true);
+    assert_eq!(ran.await.unwrap().1, Ok(Ended::Stopped));
+    assert_eq!(served.await.unwrap().1, Ok(Ended::Done));
+}

@@ -3,7 +3,7 @@
 use rivus_core::replica::Replica;
 use rivus_core::session::{Session, SessionError, SessionEvent};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::lend::Work;
 use super::{Ended, Host, Pump};
@@ -50,6 +50,13 @@ impl<H: Host> Pump<H> {
         {
             session.fetch(ask.entities.iter().cloned());
             self.asked = Some(ask);
+        }
+    }
+
+    /// Asks once more for scopes that were denied a while ago, if they are wanted still.
+    pub(super) fn ask_again(&mut self, asks: &Asks) {
+        while let Some((_, scope)) = self.denied.pop_front_if(|(at, _)| *at <= Instant::now()) {
+            asks.follow_again(&scope);
         }
     }
 
