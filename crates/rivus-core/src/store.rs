@@ -514,6 +514,9 @@ pub enum StoreError {
          is the clock right that stamped it, and the one here?"
     )]
     Aside,
+    /// Nothing can be there, or something is there already.
+    #[error("{0}")]
+    Place(String),
     /// Anything else the system said.
     #[error("the store cannot be used ({0}): check that the path exists and may be written")]
     Io(String),

@@ -20,6 +20,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Connection, PathBuf
     // Absolute, so that SQLite takes no path for one of its special names.
     let path = std::path::absolute(path).map_err(io)?;
     let name = path.display().to_string();
+    refuse_place(&path)?;
     refuse_remains(&path, &name)?;
     let fault = |error: Error| fault(&name, &error);
     let flags =
@@ -52,6 +53,20 @@ pub(crate) fn open_to_read(path: &Path, busy_timeout: Duration) -> rusqlite::Res
     conn.busy_timeout(busy_timeout)?;
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;")?;
     Ok(conn)
+}
+
+/// Refuses where no file can be, which SQLite merely cannot open.
+fn refuse_place(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Err(StoreError::Place(format!("{} is a folder: name a file in it", path.display())));
+    }
+    match path.parent().filter(|folder| !folder.is_dir()) {
+        None => Ok(()),
+        Some(folder) => {
+            let text = format!("{}: there is no folder {}", path.display(), folder.display());
+            Err(StoreError::Place(format!("{text}: make it, or name another")))
+        }
+    }
 }
 
 /// Refuses what SQLite would take for a new database. A store makes its log after its database, so a log beside

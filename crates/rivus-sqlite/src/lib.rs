@@ -177,7 +177,7 @@ impl SqliteStore {
     /// A copy that is opened counts as a restored backup; replicas notice that by its incarnations.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if there is something at `path` already or it cannot be written, `Full` if there is no
+    /// [`StoreError::Place`] if there is something at `path` already, [`StoreError::Io`] if it cannot be written, `Full` if there is no
     /// room for it. Nothing is left at `path` then, except what was there before.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let target = path.as_ref();
@@ -185,7 +185,12 @@ impl SqliteStore {
         let io = |what: &dyn std::fmt::Display| StoreError::Io(format!("backup to {name}: {what}"));
         let text = target.to_str().ok_or_else(|| io(&"the path is not UTF-8"))?;
         // Creating it here says that it is new, and that it is ours to remove.
-        std::fs::File::create_new(target).map_err(|error| io(&error))?;
+        std::fs::File::create_new(target).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                StoreError::Place(format!("{name} is there already, left as it is: name a file that is not"))
+            }
+            _ => io(&error),
+        })?;
         self.conn.execute("VACUUM INTO ?1", [text]).map(drop).map_err(|error| {
             let removed = [target.to_owned(), beside(target, "-journal")].map(std::fs::remove_file);
             tracing::debug!(path = name, ?removed, "partial backup removed");

@@ -55,7 +55,7 @@ pub enum EditError {
         kind: String,
     },
     /// The operation does not fit the field's type.
-    #[error("`{tried}` does not fit field `{field}` of kind `{kind}`, which is: {ty}")]
+    #[error("`{tried}` does not fit field `{field}` of kind `{kind}`, which is: {ty}{}", instead(ty))]
     WrongType {
         /// The kind.
         kind: String,
@@ -157,5 +157,15 @@ pub enum EditError {
 impl From<StoreError> for EditError {
     fn from(error: StoreError) -> Self {
         Self::Commit(error.into())
+    }
+}
+
+/// What fits a field of the type that is described so.
+fn instead(ty: &str) -> &'static str {
+    match ty.split([',', ' ']).next() {
+        Some("set") => " (`add` and `remove` change it)",
+        Some("map") => " (`set_key` and `remove` change it)",
+        Some("counter") => " (`inc` changes it)",
+        _ => " (`put` sets it)",
     }
 }

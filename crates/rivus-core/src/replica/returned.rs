@@ -42,25 +42,23 @@ impl<S: Store> Replica<S> {
     ) -> Result<BTreeMap<Code, usize>, CommitError> {
         self.now = now;
         let fallen = self.take_out_of_rows(parts)?;
-        if fallen.iter().any(|fallen| fallen.code == Code::CLOCK_SKEW) {
+        if fallen.iter().any(|(fallen, _)| fallen.code == Code::CLOCK_SKEW) {
             let correction_ms = clock.0.saturating_sub(now.0);
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
         }
         let mut refused = BTreeMap::new();
-        for Fallen { key, code, message, spot } in fallen {
+        for (Fallen { key, code, message, spot }, ops) in fallen {
             // What cannot be written again stays on the list.
             if code == Code::CLOCK_SKEW && self.retry_rejected(now, key).is_ok() {
                 continue;
             }
             *refused.entry(code).or_default() += 1;
-            let ops = self.rejected()?.into_iter().find(|rejected| rejected.key == key);
-            let ops = ops.map(|rejected| rejected.ops).unwrap_or_default();
             self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
         }
         Ok(refused)
     }
 
-    fn take_out_of_rows(&mut self, parts: &[Refused]) -> Result<Vec<Fallen>, CommitError> {
+    fn take_out_of_rows(&mut self, parts: &[Refused]) -> Result<Vec<(Fallen, Vec<Op>)>, CommitError> {
         for _ in 0..STALE_RETRIES_MAX {
             // What others commit from here on is noticed.
             let since = self.store.head()?.seq;
@@ -73,7 +71,11 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale)
     }
 
-    fn take_out_once(&mut self, since: u64, parts: &[Refused]) -> Result<Vec<Fallen>, CommitError> {
+    fn take_out_once(
+        &mut self,
+        since: u64,
+        parts: &[Refused],
+    ) -> Result<Vec<(Fallen, Vec<Op>)>, CommitError> {
         let names: BTreeSet<(&str, &str)> = parts
             .iter()
             .flat_map(|part| part.entities.iter().map(|(kind, id)| (kind.as_str(), id.as_str())))
@@ -114,15 +116,15 @@ impl<S: Store> Replica<S> {
                 written.push((kind.clone(), id.clone(), registers));
                 seq = last.max(seq);
             }
-            let record =
-                record(&self.schema, part.stamp, &written).map_err(|Cut| unreadable("a register"))?;
-            let Some(record) = record else { continue };
+            let corrupt = |Cut| unreadable("a register");
+            let Some(record) = record(&self.schema, part.stamp, &written).map_err(corrupt)? else { continue };
+            let ops = Pending::decode(&record).and_then(|edit| edit.ops()).map_err(corrupt)?;
             let key = self.free_key(seq, &used)?;
             used.insert(key);
             let (message, spot) = (part.message.to_string(), part.spot.as_deref().cloned());
             let one = Fallen { key, code: part.code, message, spot };
             records.push(rejected_record(&one, &record));
-            fallen.push(one);
+            fallen.push((one, ops));
         }
         for entity in touched() {
             let at = work.entity(entity.kind, entity.id);

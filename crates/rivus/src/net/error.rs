@@ -66,11 +66,11 @@ pub enum SyncError {
         reason: String,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} ({reason}): choose another port, or stop what uses it")]
+    #[error("cannot listen on {address}: {reason}")]
     Listen {
         /// The address.
         address: String,
-        /// What the system said.
+        /// Why not, and what to do.
         reason: String,
     },
     /// The connection broke.

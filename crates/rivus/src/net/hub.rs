@@ -13,6 +13,7 @@ mod metrics;
 mod options;
 mod stream;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -197,8 +198,18 @@ impl Db {
 }
 
 async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), SyncError> {
-    let failed =
-        |error: std::io::Error| SyncError::Listen { address: address.to_owned(), reason: error.to_string() };
+    let failed = |error: std::io::Error| {
+        let what = match error.kind() {
+            ErrorKind::InvalidInput => "an address is a host and a port, such as 127.0.0.1:7171",
+            ErrorKind::AddrInUse => "choose another port, or stop what uses it",
+            ErrorKind::AddrNotAvailable => {
+                "choose an address of this machine; 0.0.0.0 stands for all of them"
+            }
+            ErrorKind::PermissionDenied => "choose a port from 1024 on, or run it with the right to this one",
+            _ => "choose another address",
+        };
+        SyncError::Listen { address: address.to_owned(), reason: format!("{error}: {what}") }
+    };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))

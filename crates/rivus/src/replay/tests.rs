@@ -268,7 +268,7 @@ line 5: refused: kind `note` has no field `none`: declare it, or make the kind o
 line 6: refused: note `1` does not exist or is deleted
 line 7: refused: note `1` is not deleted
 line 11: refused: task `x y` is deleted: revive it first
-line 12: refused: `add` does not fit field `views` of kind `task`, which is: counter
+line 12: refused: `add` does not fit field `views` of kind `task`, which is: counter (`inc` changes it)
 ";
     assert_eq!((out.as_str(), err.as_str()), ("", expected));
     let Summary { steps, edits, unchanged, refused, moved } = summary;
