@@ -16,6 +16,7 @@ mod accounts;
 mod collection;
 mod conflicts;
 mod copies;
+mod cuts;
 mod engine;
 mod evict;
 mod findings;

@@ -11,6 +11,7 @@ use crate::wire::Scoped;
 
 mod claims;
 mod collections;
+mod cuts;
 mod differences;
 mod moves;
 mod random;
