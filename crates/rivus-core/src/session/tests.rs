@@ -17,6 +17,7 @@ mod collection;
 mod conflicts;
 mod copies;
 mod cuts;
+mod during;
 mod engine;
 mod evict;
 mod findings;

@@ -6,8 +6,9 @@ use super::*;
 use crate::replica::{Event, Origin};
 use crate::schema::OnGone;
 
-/// Syncs once, or until so many frames have passed. Returns those that passed, by type, and what the client heard.
-fn round(
+/// Syncs once, or until so many frames have passed, and tells `between` of each when the client has made it or taken it.
+/// Returns those that passed, by type, and what the client heard.
+pub(super) fn round(
     one: &mut Device,
     two: &mut Device,
     mut client: Session,
@@ -29,6 +30,7 @@ fn round(
         {
             passed.push(frame[0]);
             client.handle(one, &frame, now).unwrap();
+            between(one, frame[0]);
         }
         if passed.len() == before {
             return (passed, client.poll_events().collect());
@@ -74,47 +76,6 @@ fn killed_after_every_frame_in_every_direction_nothing_is_lost_and_nothing_count
             assert_eq!(shows(device, "t", "views"), Some(Shown::Counter(25)), "cut after {cut}");
             assert_eq!(shows(device, "a11", "title"), Some(Shown::Value("x".repeat(40_000).into())));
         }
-    }
-}
-
-#[test]
-fn an_edit_of_every_field_during_a_push_takes_exactly_one_more_and_loses_nothing() {
-    let fields = |device: &mut Device, now, value: &str| {
-        put(device, now, "t", "title", value);
-        put(device, now, "t", "owner", value);
-        put(device, now, "t", "free", value);
-        act(device, now, "t", Action::Add { field: "tags".to_owned(), key: value.to_owned() });
-        let (field, key) = ("labels".to_owned(), "k".to_owned());
-        act(device, now, "t", Action::SetKey { field, key, value: value.into() });
-        inc(device, now, "t", 1);
-    };
-    for want in [Want::Live, Want::Once] {
-        let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
-        sync(&mut a, &mut h);
-        fields(&mut a, 1000, "one");
-        let mut edited = false;
-        let during = |device: &mut Device, frame: u8| {
-            if frame == tag::PUSH && !std::mem::replace(&mut edited, true) {
-                fields(device, 1000, "two");
-            }
-        };
-        let (passed, events) = round(&mut a, &mut h, client(want), usize::MAX, during);
-        let mut pushes = passed.iter().filter(|frame| **frame == tag::PUSH).count();
-        if want == Want::Once {
-            // A round takes what was there when it began, so that it ends.
-            assert_eq!((pushes, a.pending_count().unwrap()), (1, 6));
-            assert!(events.contains(&SessionEvent::Offering { edits: 6 }), "{events:?}");
-            let (passed, _) = round(&mut a, &mut h, client(want), usize::MAX, |_, _| {});
-            pushes += passed.iter().filter(|frame| **frame == tag::PUSH).count();
-        }
-        assert_eq!((pushes, a.pending_count().unwrap()), (2, 0), "{want:?}");
-        sync(&mut b, &mut h);
-        sync(&mut a, &mut h);
-        assert_same(&[&a, &b, &h]);
-        for field in ["title", "owner", "free"] {
-            assert_eq!(shows(&b, "t", field), text("two"), "{want:?}: {field}");
-        }
-        assert_eq!(shows(&b, "t", "views"), Some(Shown::Counter(2)));
     }
 }
 
