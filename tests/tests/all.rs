@@ -4,6 +4,7 @@
 
 mod comparison;
 mod crash;
+mod cuts;
 #[cfg(target_os = "linux")]
 mod fleet;
 mod hostile;
