@@ -7,8 +7,9 @@ use rivus_core::clock::{Instant, Stamp, ticks};
 use rivus_core::id::{Incarnation, ReplicaId, StoreId};
 use rivus_core::identity::Cursor;
 use rivus_core::register::{Candidate, Register, Seen};
+use rivus_core::value::Value;
 use rivus_core::wire::page::RowEncoder;
-use rivus_core::wire::{About, FRAME_BYTES_MAX, Frame, Hello, Subscribe, tag};
+use rivus_core::wire::{About, FRAME_BYTES_MAX, Frame, Hello, Scoped, Subscribe, tag};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -21,10 +22,18 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// # Errors
 /// If the hub takes no connection.
 pub async fn greet(url: &str, token: Option<&str>, n: u64) -> Result<Socket> {
+    greet_of(url, token, n, &schema()?).await
+}
+
+/// A socket after HELLO under these ids, to a hub of this schema.
+///
+/// # Errors
+/// If the hub takes no connection.
+pub async fn greet_of(url: &str, token: Option<&str>, n: u64, schema: &rivus::Schema) -> Result<Socket> {
     let (mut socket, _) = connect_async(url).await?;
     let replica = ReplicaId::from_u128(u128::from(n));
     let history = [(Incarnation(n), 1)];
-    let fingerprint = schema()?.fingerprint();
+    let fingerprint = schema.fingerprint();
     let about = About::new(StoreId(n), [replica].into_iter(), &history, 1, fingerprint, 1_700_000_000_000);
     let token = token.map(str::to_owned);
     let hello = Hello { version_min: 1, version_max: 1, capabilities: 0, about, token, offers: true };
@@ -46,6 +55,36 @@ pub fn subscribe() -> Vec<u8> {
     let cursor = Cursor::default();
     let (live, everything) = (true, true);
     Frame::Subscribe(Subscribe { cursor, incarnation: None, live, everything, digest: None }).encode()
+}
+
+/// The schema of hubs that have scopes: notes in lists.
+///
+/// # Errors
+/// Never: the schema is sound.
+pub fn schema_of_lists() -> Result<rivus::Schema> {
+    let note = |kind: rivus::KindBuilder| kind.value("list").scope("list").value("title");
+    Ok(rivus::Schema::builder().kind("note", note).build()?)
+}
+
+/// A frame of the subscription in this slot, where it is SUBSCRIBE to this scope.
+#[must_use]
+pub fn scoped(slot: u32, scope: &str, frame: &[u8]) -> Vec<u8> {
+    Scoped { slot, scope, frame }.encode()
+}
+
+/// Pushes an edit of one note that writes these, each an address with a value, and lies about nothing but who may do so;
+/// the first on this connection, under the ids of [`greet`].
+#[must_use]
+pub fn push_note(n: u64, ms: u64, id: &str, writes: &[(Vec<u8>, Value)]) -> Vec<u8> {
+    let stamp = Stamp { generation: 0, time: ticks(ms), replica: ReplicaId::from_u128(u128::from(n)) };
+    let values: Vec<_> = writes.iter().map(|(_, value)| value.to_bytes()).collect();
+    let registers =
+        values.iter().map(|value| Register::plain(Candidate { stamp, rank: 0, saw: None, value }));
+    let registers: Vec<_> = registers.collect();
+    let mut encoder = RowEncoder::default();
+    encoder.start_edit(1, 1);
+    encoder.entity("note", id, writes.iter().zip(&registers).map(|((address, _), one)| (&**address, one)));
+    encoder.finish_push(0, 1, None)
 }
 
 /// A short frame that unpacks to the longest that there is, of a type that whoever does not know it ignores.

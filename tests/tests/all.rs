@@ -10,5 +10,6 @@ mod fleet;
 mod hostile;
 mod leader;
 mod process;
+mod scope_lies;
 mod sync;
 mod traps;
