@@ -3,10 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
-use rivus::{Db, HubOptions, Limits, Remote};
+use rivus::{Db, Hub, HubOptions, Limits, Remote, Shown};
 use rivus_core::code::Code;
 use rivus_core::wire::page::RowEncoder;
-use rivus_core::wire::{Frame, tag};
+use rivus_core::wire::{Frame, PAGE_BYTES_AIM, WINDOW_BYTES, tag};
 use rivus_testkit::random::Random;
 use rivus_tests::hostile::{Lie, Socket, greet, push, push_lie, schema, subscribe};
 use rivus_tests::random::seed;
@@ -148,5 +148,58 @@ async fn who_has_no_right_neither_reads_nor_writes() {
     }
     assert!(!told.contains(&tag::DELTA), "{told:?}");
     assert!(hub.view("task", "500-0").unwrap().is_none());
+    served.shutdown().await;
+}
+
+/// How many bytes a hub has sent.
+fn sent(served: &Hub) -> u64 {
+    let metrics = served.metrics();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("rivus_bytes_out_total "));
+    line.unwrap().parse().unwrap()
+}
+
+/// What somebody asks for and does not read waits where it is, whatever else the hub is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_is_sent_a_window_and_others_are_served_meanwhile() {
+    let hub = open();
+    for n in 0..60 {
+        hub.put("task", &format!("t{n}"), [("title", "x".repeat(200_000).into())]).unwrap();
+    }
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await.unwrap();
+    let (a, b) = (open(), open());
+    let connections = [&a, &b].map(|device| device.connect(Remote::new(served.url())));
+    for connection in &connections {
+        connection.synced().await.unwrap();
+    }
+    let (before, mut changes) = (sent(&served), b.subscribe());
+    let mut mute = greet(&served.url(), None, 66).await.unwrap();
+    mute.send(Message::Binary(subscribe().into())).await.unwrap();
+    let mut begun = 0;
+    for n in 0..10_000_i64 {
+        a.put("task", "live", [("title", n.into())]).unwrap();
+        let is_here = |db: &Db| {
+            let shown = db.view("task", "live").unwrap().and_then(|view| view.fields.get("title").cloned());
+            shown == Some(Shown::Value(n.into()))
+        };
+        while !is_here(&b) {
+            changes.next().await.unwrap().unwrap();
+        }
+        // It goes on for a while after the first page has gone out.
+        begun += u64::from(sent(&served) - before > PAGE_BYTES_AIM as u64);
+        if begun == 100 {
+            break;
+        }
+    }
+    assert_eq!(begun, 100, "the hub has begun to tell it");
+    let sent = sent(&served) - before;
+    assert!(sent < 2 * WINDOW_BYTES, "{sent} bytes, of 12 MB");
+    assert!(served.metrics().contains("\nrivus_connections 3\n"));
+    // It has lost nothing but time.
+    let told = mute.next().await.unwrap().unwrap();
+    assert_eq!(told.into_data()[0], tag::WELCOME);
+    drop(mute);
+    for connection in connections {
+        connection.close().await;
+    }
     served.shutdown().await;
 }

@@ -15,7 +15,12 @@ fn session(role: Role, want: Want) -> Session {
 }
 
 async fn pair() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
-    let (one, two) = tokio::io::duplex(1 << 20);
+    narrow(1 << 20).await
+}
+
+/// The two ends of a connection on whose way so many bytes have room.
+async fn narrow(bytes: usize) -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>) {
+    let (one, two) = tokio::io::duplex(bytes);
     let one = WebSocketStream::from_raw_socket(one, SocketRole::Client, Some(socket_config())).await;
     (one, WebSocketStream::from_raw_socket(two, SocketRole::Server, Some(socket_config())).await)
 }
@@ -116,6 +121,67 @@ async fn a_live_connection_with_nothing_to_do_stalls_never() {
     assert_eq!(served.await.unwrap(), Ok(Ended::Done));
 }
 
+/// A hub's side of a connection, until it ends.
+fn serve(
+    hub: &Db,
+    socket: WebSocketStream<DuplexStream>,
+) -> tokio::task::JoinHandle<Result<Ended, SyncError>> {
+    let pump =
+        Pump::new(Arc::clone(&hub.shared), session(Role::server(Grants::everybody()), Want::Live), |_| {});
+    tokio::spawn(async move {
+        let (_changed, _stop, wakes) = wakes();
+        pump.run(socket, wakes).await.1
+    })
+}
+
+/// It asks for everything, says now and then that it is there, and takes nothing.
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_much_and_reads_nothing_has_stalled_and_others_are_served_meanwhile() {
+    let (hub, mute, phone) = (
+        Db::memory(Schema::open()).unwrap(),
+        Db::memory(Schema::open()).unwrap(),
+        Db::memory(Schema::open()).unwrap(),
+    );
+    hub.lock().unwrap().serve_as_authority().unwrap();
+    for n in 0..20 {
+        hub.put("task", &format!("t{n}"), [("title", "x".repeat(50_000).into())]).unwrap();
+    }
+    let (mut one, two) = narrow(16 << 10).await;
+    let mut stalls = serve(&hub, two);
+    let mut client = session(Role::Client { token: None }, Want::Live);
+    for round in 0..2 {
+        while let Some(frame) = client.poll_transmit(&mut mute.lock().unwrap(), Millis(1)).unwrap() {
+            one.send(Message::Binary(frame.into())).await.unwrap();
+        }
+        if round == 0 {
+            let Some(Ok(Message::Binary(welcome))) = one.next().await else { panic!("no WELCOME") };
+            client.handle(&mut mute.lock().unwrap(), &welcome, Millis(1)).unwrap();
+        }
+    }
+    assert!(client.stand().awaits, "it has asked");
+    let started = Instant::now();
+
+    let (there, here) = pair().await;
+    let served = serve(&hub, here);
+    let (_changed, _stop, wakes) = wakes();
+    let client = session(Role::Client { token: None }, Want::Once);
+    let (report, ended) = Pump::new(Arc::clone(&phone.shared), client, |_| {}).run(there, wakes).await;
+    assert_eq!((ended, report.pulled.applied), (Ok(Ended::Done), 40));
+    assert_eq!(served.await.unwrap(), Ok(Ended::Done));
+    assert!(!stalls.is_finished() && started.elapsed() < STALL_MAX, "it waits still");
+
+    let mut beats = tokio::time::interval(PING);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut stalls => break ended.unwrap(),
+            _ = beats.tick() => one.send(Message::Ping(Vec::new().into())).await.unwrap(),
+        }
+    };
+    assert_eq!(ended, Err(SyncError::Stalled));
+    let after = started.elapsed();
+    assert!(after >= STALL_MAX && after < STALL_MAX + Duration::from_secs(5), "{after:?}");
+}
+
 /// Whoever asks much and reads little is listened to only as far as the answers are read.
 #[tokio::test(start_paused = true)]
 async fn answers_that_are_not_read_are_bounded() {
@@ -123,9 +189,7 @@ async fn answers_that_are_not_read_are_bounded() {
     const ANSWER_BYTES: usize = 6;
     let hub = Db::memory(Schema::open()).unwrap();
     hub.lock().unwrap().serve_as_authority().unwrap();
-    let (one, two) = tokio::io::duplex(SOCKET_BYTES);
-    let mut one = WebSocketStream::from_raw_socket(one, SocketRole::Client, Some(socket_config())).await;
-    let two = WebSocketStream::from_raw_socket(two, SocketRole::Server, Some(socket_config())).await;
+    let (mut one, two) = narrow(SOCKET_BYTES).await;
     let (_changed, _stop, wakes) = wakes();
     let server = session(Role::server(Grants::nobody().grant_as("ann", "a", 0)), Want::Live);
     let pump = Pump::new(Arc::clone(&hub.shared), server, |_| {});
