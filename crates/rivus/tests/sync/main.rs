@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
 mod endings;
+mod levers;
 
 type Result<T = ()> = std::result::Result<T, Error>;
 
