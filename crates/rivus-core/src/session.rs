@@ -22,6 +22,7 @@ mod push;
 mod rate;
 mod read;
 mod repair;
+mod rights;
 mod stand;
 mod upload;
 mod window;
@@ -46,6 +47,7 @@ pub use grant::{
     SUBJECT_BYTES_MAX, Validator,
 };
 pub use lanes::TooManyScopes;
+pub use rights::{Rights, Scopes, ScopesError};
 
 use auth::Granted;
 use echo::Echoes;

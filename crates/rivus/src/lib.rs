@@ -112,9 +112,9 @@ pub use crate::machine::{derived_id, new_id};
 pub use crate::net::Jwt;
 pub use crate::net::{
     Access, Authenticator, Authorizer, Background, Budget, By, Connection, Debounce, Delivery, Denial,
-    ErrorClass, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase, Proposed, ProposedEntity,
-    Pulled, Pushed, Reaction, Refusal, Remote, Restore, Spot, SyncError, SyncReport, SyncState, Validator,
-    Why, Write,
+    ErrorClass, FRAME_BYTES_LEAST, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase,
+    Proposed, ProposedEntity, Pulled, Pushed, Reaction, Refusal, Remote, Restore, Rights, Scopes,
+    ScopesError, Spot, SyncError, SyncReport, SyncState, Validator, Why, Write,
 };
 pub use crate::projection::{QueryParams, QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};

@@ -46,7 +46,8 @@ pub use remote::Remote;
 pub use report::{Pulled, Pushed, SyncReport};
 pub use rivus_core::replica::{Proposed, ProposedEntity, Refusal, Spot, Write};
 pub use rivus_core::session::{
-    Access, Authenticator, Authorizer, By, Denial, Grant, Grants, Limits, Restore, Validator,
+    Access, Authenticator, Authorizer, By, Denial, FRAME_BYTES_LEAST, Grant, Grants, Limits, Restore, Rights,
+    Scopes, ScopesError, Validator,
 };
 pub use rounds::Background;
 pub use state::{Delivery, Phase, SyncState, Why};

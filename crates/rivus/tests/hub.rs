@@ -295,7 +295,7 @@ async fn at_the_end_everybody_is_told_goodbye_and_whoever_does_not_go_is_cut_off
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_says_by_itself_who_is_let_in() -> Result {
     let options = HubOptions::closed().authenticator(By(|token: Option<&str>, _now| match token {
-        Some("sesame") => Ok(Grant { subject: "ali".to_owned(), rank: 3, expires: None }),
+        Some("sesame") => Ok(Grant { subject: "ali".to_owned(), rank: 3, ..Grant::default() }),
         _ => Err(Denial::unauthorised("say the words")),
     }));
     let served = open().serve("127.0.0.1:0", options).await?;

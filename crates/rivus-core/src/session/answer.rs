@@ -1,9 +1,10 @@
 //! What a push comes to: what is asked about it, and what is told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::grant::cut;
-use super::{Access, Gate, Limits};
+use super::{Access, Gate, Limits, Rights};
 use crate::code::Code;
 use crate::pending::Pending;
 use crate::register::Register;
@@ -47,28 +48,30 @@ pub struct LeftOver {
 }
 
 /// What the gate says of a subject's edits.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'g> {
-    pub(super) gate: &'g Gate,
-    pub(super) subject: &'g str,
+pub(super) struct Asked {
+    pub(super) gate: Arc<Gate>,
+    pub(super) subject: String,
+    pub(super) rights: Arc<Rights>,
 }
 
-impl<'g> Asked<'g> {
-    pub(super) fn may_write(self) -> impl Fn(&str) -> bool + 'g {
-        move |scope| self.gate.allows(self.subject, Access::Write, scope)
+impl Asked {
+    pub(super) fn may_write(&self) -> impl Fn(&str) -> bool {
+        let Self { gate, subject, rights } = self;
+        move |scope| rights.allows(Access::Write, scope) && gate.allows(subject, Access::Write, scope)
     }
 
-    pub(super) fn validate(self) -> impl Fn(&Proposed<'_>) -> Result<(), Refusal> + 'g {
-        move |edit| self.gate.validate(self.subject, edit)
+    pub(super) fn validate(&self) -> impl Fn(&Proposed<'_>) -> Result<(), Refusal> {
+        move |edit| self.gate.validate(&self.subject, edit)
     }
 
     pub(super) fn review<'r>(
-        self,
+        &self,
         may_write: &'r dyn Fn(&str) -> bool,
         validate: &'r dyn Fn(&Proposed<'_>) -> Result<(), Refusal>,
     ) -> Review<'r> {
         let Limits { registers_max, value_bytes_max, .. } = self.gate.bounds();
-        let may_write = self.gate.is_asking().then_some(may_write);
+        let asks = self.gate.is_asking() || !self.rights.is_everything();
+        let may_write = asks.then_some(may_write);
         let validate = self.gate.is_validating().then_some(validate);
         Review { may_write, validate, registers_max, value_bytes_max }
     }

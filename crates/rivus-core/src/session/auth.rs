@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::push::Asked;
 use super::rate::{Pace, cost};
 use super::{
-    Access, Denial, Gate, Grant, Limits, Phase, Role, Session, SessionError, SessionEvent, unexpected,
+    Access, Denial, Gate, Grant, Limits, Phase, Rights, Role, Session, SessionError, SessionEvent, unexpected,
 };
 use crate::clock::Millis;
 use crate::code::Code;
@@ -21,6 +22,8 @@ use crate::wire::{Auth, Bounds, Frame, tag};
 pub(super) struct Granted {
     /// Who the other side is, at the server's.
     subject: String,
+    /// Which scopes the grant is for.
+    rights: Arc<Rights>,
     /// Under which name it pays for what it sends.
     payer: String,
     /// From where it connects, if that is known.
@@ -77,7 +80,8 @@ impl Session {
         let (subject, network) = (grant.subject.clone(), std::mem::take(&mut self.granted.network));
         // Whoever has no name may call its store anything, as often as it wants.
         let payer = if subject.is_empty() { format!("\0{network}") } else { subject.clone() };
-        self.granted = Granted { subject, payer, network, ends: grant.expires, ..Granted::default() };
+        let rights = Arc::new(grant.rights.clone());
+        self.granted = Granted { subject, rights, payer, network, ends: grant.expires, ..Granted::default() };
         self.charge(1, now)?;
         Ok(grant)
     }
@@ -102,18 +106,20 @@ impl Session {
         })
     }
 
-    pub(super) fn subject(&self) -> &str {
-        &self.granted.subject
+    /// Who the other side is to the gate, to ask it of edits while the session is at work on them.
+    pub(super) fn asked(&self, gate: Arc<Gate>) -> Asked {
+        Asked { gate, subject: self.granted.subject.clone(), rights: Arc::clone(&self.granted.rights) }
     }
 
     /// Whether the other side may do this in a scope now.
     pub(super) fn allows(&self, access: Access, scope: &str) -> bool {
-        self.gate().is_none_or(|gate| gate.allows(&self.granted.subject, access, scope))
+        let Granted { subject, rights, .. } = &self.granted;
+        self.gate().is_none_or(|gate| rights.allows(access, scope) && gate.allows(subject, access, scope))
     }
 
     /// Whether what the other side may do differs by scope.
     pub(super) fn is_asking(&self) -> bool {
-        self.gate().is_some_and(|gate| gate.is_asking())
+        self.gate().is_some_and(|gate| gate.is_asking() || !self.granted.rights.is_everything())
     }
 
     /// Whether the other side may be told what the subscription in hand is of.
@@ -220,6 +226,7 @@ impl Session {
             return Err(SessionError::Refused { code: Code::UNAUTHORISED, message });
         }
         self.granted.ends = grant.expires;
+        self.granted.rights = Arc::new(grant.rights.clone());
         let peer = self.peer.as_mut().ok_or_else(|| unexpected("AUTH before the greeting"))?;
         peer.rank = grant.rank;
         let expires_in_ms = left(&grant, now);

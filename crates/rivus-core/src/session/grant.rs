@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::SessionError;
 use super::rate::Rate;
+use super::{Rights, SessionError};
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::edit::EDIT_BYTES_MAX;
@@ -25,13 +25,17 @@ pub const SUBJECT_BYTES_MAX: usize = 255;
 pub const FRAME_BYTES_LEAST: usize = 2 * PAGE_BYTES_AIM;
 
 /// What a token grants.
-#[derive(Clone, PartialEq, Eq, Debug)]
+///
+/// The default is what those have who show no token where none is needed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grant {
     /// The stable name of the principal, of 1 to [`SUBJECT_BYTES_MAX`] bytes; empty for the anonymous. What a principal
     /// brought belongs to this name, so a token that takes the place of another must grant the same one.
     pub subject: String,
     /// The greatest rank that its edits may bear.
     pub rank: u8,
+    /// Which scopes it may read and write; by default all. An [`Authorizer`] must allow it as well.
+    pub rights: Rights,
     /// When the grant ends, by the hub's clock; never if there is none.
     pub expires: Option<Millis>,
 }
@@ -131,8 +135,7 @@ pub trait Validator: Send + Sync + fmt::Debug {
 /// Tokens that an operator hands out, and whether one is needed at all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grants {
-    /// By token, whom it names and the rank that it grants.
-    tokens: BTreeMap<String, (String, u8)>,
+    tokens: BTreeMap<String, Grant>,
     /// The rank of those without a token, if they may connect at all.
     anonymous: Option<u8>,
 }
@@ -171,7 +174,20 @@ impl Grants {
     pub fn grant_as(mut self, subject: impl Into<String>, token: impl Into<String>, rank: u8) -> Self {
         let mut subject = subject.into();
         cut(&mut subject, SUBJECT_BYTES_MAX);
-        self.tokens.insert(token.into(), (subject, rank));
+        self.tokens.insert(token.into(), Grant { subject, rank, ..Grant::default() });
+        self
+    }
+
+    /// Lets in those who show `token`, with this grant. Without a subject they bear a name made of the token, as with
+    /// [`Grants::grant`].
+    #[must_use]
+    pub fn grant_with(mut self, token: impl Into<String>, mut grant: Grant) -> Self {
+        let token = token.into();
+        if grant.subject.is_empty() {
+            grant.subject = name_of(&token);
+        }
+        cut(&mut grant.subject, SUBJECT_BYTES_MAX);
+        self.tokens.insert(token, grant);
         self
     }
 }
@@ -180,7 +196,7 @@ impl Authenticator for Grants {
     fn authenticate(&self, token: Option<&str>, _now: Millis) -> Result<Grant, Denial> {
         let Some(token) = token else {
             let rank = self.anonymous.ok_or_else(|| Denial::unauthorised("a token is needed"))?;
-            return Ok(Grant { subject: String::new(), rank, expires: None });
+            return Ok(Grant { rank, ..Grant::default() });
         };
         // Every token is compared in full, so that the time tells nothing of how much of one was right.
         let found = self.tokens.iter().fold(None, |found, (known, granted)| {
@@ -188,8 +204,7 @@ impl Authenticator for Grants {
                 && known.bytes().zip(token.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
             if equal { Some(granted) } else { found }
         });
-        let (subject, rank) = found.ok_or_else(|| Denial::unauthorised("the token grants nothing"))?;
-        Ok(Grant { subject: subject.clone(), rank: *rank, expires: None })
+        found.cloned().ok_or_else(|| Denial::unauthorised("the token grants nothing"))
     }
 }
 

@@ -401,11 +401,8 @@ impl Session {
     /// Ends the subscription in hand: it may not be read.
     pub(super) fn deny(&mut self) -> Result<(), SessionError> {
         if self.scope.is_none() {
-            let message = if self.allows(Access::Read, "") {
-                "not everything here may be read: follow the scopes that are granted by name"
-            } else {
-                "reading is not granted to this account"
-            };
+            let message =
+                "not everything here may be read: follow by name the scopes that are granted, if any are";
             return Err(SessionError::Refused { code: Code::SCOPE, message: message.to_owned() });
         }
         self.over = true;

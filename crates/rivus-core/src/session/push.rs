@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::answer::{Answered, Asked, LeftOver, Size, exception};
 use super::read::registers;
-use super::{Ack, Gate, Limits, Session, SessionError, SessionEvent, Want, unexpected};
+use super::{Ack, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{Millis, Stamp};
 use crate::code::Code;
@@ -365,18 +365,17 @@ impl Session {
     ) -> Result<(), SessionError> {
         let (store, rank_max) = self.peer().map(|peer| (peer.store, peer.rank))?;
         let gate = self.gate().cloned().ok_or_else(|| unexpected("a push to a side that judges nothing"))?;
-        let subject = self.subject().to_owned();
+        let asked = self.asked(gate);
         if !self.is_server() || !replica.identity().is_authority {
             return Err(unexpected("a push to a side that judges nothing"));
         }
         // After an error it is of no use any more.
         let mut decoder = std::mem::take(&mut self.decoder);
         let push = decoder.push(bytes, store)?;
-        self.take_push(&gate, push.edits.clone().map(|edit| registers(&edit.delta)), now)?;
+        self.take_push(&asked.gate, push.edits.clone().map(|edit| registers(&edit.delta)), now)?;
         let peer = self.peer.as_mut().ok_or_else(|| unexpected("a push before the greeting"))?;
         peer.advance(push.incarnation, push.head);
         let remembered = peer.remembered(replica.peer(store)?);
-        let asked = Asked { gate: &gate, subject: &subject };
         let (may_write, validate) = (asked.may_write(), asked.validate());
         let review = asked.review(&may_write, &validate);
         let principal = Principal { store, replicas: peer.about.replicas(), rank_max, review };

@@ -151,7 +151,6 @@ impl Session {
         now: Millis,
     ) -> Result<(), SessionError> {
         let gate = self.gate().cloned().ok_or_else(|| unexpected("an upload to a client"))?;
-        let subject = self.subject().to_owned();
         let peer = self.peer()?;
         let replicas = peer.about.replicas();
         // In the order in which they were made: see `Replica::judge`.
@@ -188,7 +187,7 @@ impl Session {
             let delta: Vec<_> = registers.iter().map(|register| register.incoming(*stamp)).collect();
             Some(Pushed { number, stamp: *stamp, rank: first.rank, saw: first.saw, delta })
         });
-        let asked = Asked { gate: &gate, subject: &subject };
+        let asked = self.asked(gate);
         let (may_write, validate) = (asked.may_write(), asked.validate());
         let review = asked.review(&may_write, &validate);
         let principal = Principal { store: peer.store, replicas, rank_max: peer.rank, review };
@@ -215,7 +214,7 @@ impl Session {
         }
         self.tell_refused(parts, now);
         if excepted + foreign > 0 {
-            tracing::warn!(subject, excepted, foreign, "parts of an upload were not taken");
+            tracing::warn!(subject = asked.subject, excepted, foreign, "parts of an upload were not taken");
         }
         self.events.push_back(SessionEvent::Judged { accepted: kept.len() - excepted, excepted });
         Ok(())

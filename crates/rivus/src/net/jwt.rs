@@ -145,7 +145,7 @@ impl Jwt {
                 Denial::unauthorised(format!("the token's `{}` is no number from 0 to 255", self.rank_claim))
             })?,
         };
-        Ok(Grant { subject: subject.to_owned(), rank, expires: Some(Millis(end)) })
+        Ok(Grant { subject: subject.to_owned(), rank, expires: Some(Millis(end)), ..Grant::default() })
     }
 
     /// Header and claims of a token whose signature is right.

@@ -107,7 +107,7 @@ impl rivus::Authenticator for Brief {
         let token = token.ok_or_else(|| rivus::Denial::unauthorised("show a token"))?;
         let last = token == "token 3";
         let expires = (!last).then_some(rivus::Millis(now.0 + 500));
-        Ok(rivus::Grant { subject: "ann".to_owned(), rank: 0, expires })
+        Ok(rivus::Grant { subject: "ann".to_owned(), expires, ..rivus::Grant::default() })
     }
 }
 

@@ -422,7 +422,8 @@ fn kinds_and_fields_that_nobody_declared_pass_a_validator_that_lets_them() {
 /// Tokens `name until`: the name, and when the grant ends.
 fn until(token: Option<&str>, _: Millis) -> Result<Grant, Denial> {
     let (subject, ends) = token.unwrap_or_default().split_once(' ').ok_or(Denial::unauthorised("who?"))?;
-    Ok(Grant { subject: subject.to_owned(), rank: 3, expires: ends.parse().ok().map(Millis) })
+    let expires = ends.parse().ok().map(Millis);
+    Ok(Grant { subject: subject.to_owned(), rank: 3, expires, ..Grant::default() })
 }
 
 #[test]

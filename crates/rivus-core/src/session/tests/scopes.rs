@@ -132,11 +132,14 @@ impl Member {
     }
 
     fn connect(&mut self, rights: &Rights) {
+        self.connect_to(guarded(rights));
+    }
+
+    fn connect_to(&mut self, server: Session) {
         let mut client = named(&self.name, Want::Live);
         self.seed += 1;
         client.options.seeds = seeds(self.seed);
         client.follow_scopes(self.wants.iter().cloned()).unwrap();
-        let server = guarded(rights);
         self.wire =
             Some(Wire { client, server, eavesdropper: RowDecoder::default(), readable: BTreeSet::new() });
     }

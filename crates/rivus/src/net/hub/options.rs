@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rivus_core::replica::{Proposed, Refusal};
-use rivus_core::session::{Access, Authenticator, Authorizer, By, Gate, Grants, Limits, Restore, Validator};
+use rivus_core::session::{
+    Access, Authenticator, Authorizer, By, Gate, Grant, Grants, Limits, Restore, Validator,
+};
 
 use super::collect::Collecting;
 use super::guests::Bounds;
@@ -126,6 +128,23 @@ impl HubOptions {
         self
     }
 
+    /// Lets in those who show `token`, with this grant: the one way to say which scopes a token is for. Without a subject
+    /// they bear a name made of the token, as with [`HubOptions::grant`].
+    ///
+    /// ```
+    /// use rivus::{Grant, HubOptions, Rights, Scopes};
+    /// let rights = Rights { read: Scopes::of(["home", "work/*"])?, write: Scopes::of(["home"])? };
+    /// let grant = Grant { subject: "ann".to_owned(), rights, ..Grant::default() };
+    /// let options = HubOptions::closed().grant_with("secret", grant);
+    /// # Ok::<(), rivus::ScopesError>(())
+    /// ```
+    #[must_use]
+    pub fn grant_with(mut self, token: impl Into<String>, grant: Grant) -> Self {
+        self.grants = self.grants.grant_with(token, grant);
+        self.has_tokens = true;
+        self
+    }
+
     /// Lets in those who show a token that this finds good, besides those who show one that was granted.
     ///
     /// ```no_run
@@ -145,7 +164,7 @@ impl HubOptions {
     /// ```
     /// use rivus::{By, Denial, Grant, HubOptions};
     /// let options = HubOptions::closed().authenticator(By(|token: Option<&str>, _now| match token {
-    ///     Some("open sesame") => Ok(Grant { subject: "ali".to_owned(), rank: 0, expires: None }),
+    ///     Some("open sesame") => Ok(Grant { subject: "ali".to_owned(), ..Grant::default() }),
     ///     _ => Err(Denial::unauthorised("say the words")),
     /// }));
     /// ```
@@ -437,6 +456,7 @@ mod tests {
         let limits = Limits { value_bytes_max: 100, ..Limits::default() };
         assert_eq!(who(HubOptions::open().limits(limits)), everybody);
         assert_eq!(who(HubOptions::open().grant("secret", 0)), nobody);
+        assert_eq!(who(HubOptions::open().grant_with("secret", Grant::default())), nobody);
         assert_eq!(who(HubOptions::closed().grant_as("ann", "secret", 0).anonymous(0)), nobody);
         assert_eq!(who(HubOptions::open().validator(|_, _| Ok(()))), nobody);
         let ann = Restore::subjects(["ann"]);

@@ -1,6 +1,24 @@
 //! Who may read and write which scope, and what becomes of what a device had when that ends.
 
 use super::*;
+use crate::session::{Restore, Scopes};
+
+/// The hub's side, where tokens of member 2 are for these scopes, to read and to write, and whoever comes may restore.
+fn granting(tokens: &[(&str, &[&str], &[&str])]) -> Session {
+    let of = |patterns: &[&str]| Scopes::of(patterns.iter().copied()).unwrap();
+    let grants = tokens.iter().fold(Grants::nobody(), |grants, (token, read, write)| {
+        let rights = crate::session::Rights { read: of(read), write: of(write) };
+        grants.grant_with(*token, Grant { subject: "member 2".to_owned(), rights, ..Grant::default() })
+    });
+    options(Role::Server { gate: Arc::new(Gate::new(grants).restore(Restore::Everybody)) }, Want::Live)
+}
+
+/// What a member may read, for those who overhear it.
+fn reading(scopes: &[&str]) -> Rights {
+    let rights = Rights::default();
+    scopes.iter().for_each(|scope| rights.grant("member 2", Access::Read, scope));
+    rights
+}
 
 #[test]
 fn lost_access_takes_out_what_was_synced_and_keeps_unsent_edits() {
@@ -264,4 +282,87 @@ fn who_missed_a_move_while_a_hub_was_set_back_hears_of_it_and_keeps_what_the_hub
     one.sync(&mut restored, &rights);
     assert_eq!(title(&one.device, "x"), None, "it is in another scope now");
     assert_eq!(title(&one.device, "lost").as_deref(), Some("after the backup"), "nobody else has it");
+}
+
+#[test]
+fn a_grant_is_for_the_scopes_that_it_names() {
+    let mut hub = notes_hub();
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut hub, &[("note", "y", note("b", "Y"))]).unwrap();
+    edit(&mut hub, &[("note", "z", note("c/1", "Z"))]).unwrap();
+    let server = || granting(&[("member 2", &["a", "b"], &["a", "c/*"])]);
+    let (mut one, reads) = (Member::new(2, &["a", "b", "c/1"]), reading(&["a", "b"]));
+    one.connect_to(server());
+    let events = one.settle(&mut hub, &reads);
+    assert!(events.contains(&SessionEvent::Denied { scope: "c/1".to_owned() }), "{events:?}");
+    assert_eq!(one.follows(), ["a", "b"]);
+    assert_holds(&one.device, &hub, &["a", "b"]);
+    edit(&mut one.device, &[("note", "x", field("title", "mine"))]).unwrap();
+    edit(&mut one.device, &[("note", "y", field("title", "mine"))]).unwrap();
+    one.settle(&mut hub, &reads);
+    assert_eq!((title(&hub, "x").as_deref(), title(&hub, "y").as_deref()), (Some("mine"), Some("Y")));
+    let codes = |device: &Device| device.rejected().unwrap().iter().map(|edit| edit.code).collect::<Vec<_>>();
+    assert_eq!(codes(&one.device), [Code::SCOPE]);
+    // Everything is more than is granted.
+    let mut other = notes_device(3);
+    let (mut a, mut b) = (named("member 2", Want::Once), server());
+    let mut client = End { replica: &mut other, session: &mut a, now: NOW };
+    let error = run(&mut client, &mut End { replica: &mut hub, session: &mut b, now: NOW }, usize::MAX);
+    assert!(matches!(&error, Err(SessionError::Refused { code: Code::SCOPE, .. })), "{error:?}");
+    assert_eq!(held(&other).len(), 0);
+}
+
+#[test]
+fn what_is_written_where_it_may_not_be_read_leaves_its_device_once_the_hub_has_it() {
+    let mut hub = notes_hub();
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    let server = || granting(&[("member 2", &["a"], &["a", "b"])]);
+    let (mut one, reads) = (Member::new(2, &["a", "b"]), reading(&["a"]));
+    one.connect_to(server());
+    one.settle(&mut hub, &reads);
+    edit(&mut one.device, &[("note", "new", note("b", "handed in"))]).unwrap();
+    edit(&mut one.device, &[("note", "x", field("list", "b"))]).unwrap();
+    one.settle(&mut hub, &reads);
+    assert_eq!(title(&hub, "new").as_deref(), Some("handed in"));
+    assert_eq!(hub.scope_of("note", "x").unwrap(), "b");
+    one.connect_to(server());
+    one.settle(&mut hub, &reads);
+    assert_eq!((held(&one.device).len(), one.device.rejected().unwrap().len()), (0, 0));
+}
+
+#[test]
+fn another_token_brings_its_own_rights() {
+    let mut hub = notes_hub();
+    edit(&mut hub, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut hub, &[("note", "y", note("b", "Y"))]).unwrap();
+    let (both, one_of_them): (&[&str], &[&str]) = (&["a", "b"], &["b"]);
+    let mut one = Member::new(2, &["a", "b"]);
+    one.connect_to(granting(&[("member 2", both, both), ("less", one_of_them, one_of_them)]));
+    one.settle(&mut hub, &reading(both));
+    assert_holds(&one.device, &hub, both);
+    one.wire.as_mut().unwrap().client.refresh_token("less");
+    one.settle(&mut hub, &reading(both));
+    edit(&mut hub, &[("note", "x", field("title", "secret"))]).unwrap();
+    edit(&mut one.device, &[("note", "y", field("title", "mine"))]).unwrap();
+    one.settle(&mut hub, &reading(one_of_them));
+    assert_eq!((one.follows(), title(&hub, "y").as_deref()), (vec!["b".to_owned()], Some("mine")));
+    assert_holds(&one.device, &hub, one_of_them);
+    assert_eq!(title(&one.device, "x"), None);
+    one.wire.as_mut().unwrap().client.refresh_token("member 2");
+    one.settle(&mut hub, &reading(one_of_them));
+    one.subscribe("a");
+    one.settle(&mut hub, &reading(both));
+    assert_holds(&one.device, &hub, both);
+}
+
+#[test]
+fn who_may_restore_does_so_in_the_scopes_of_its_grant() {
+    let mut hub = notes_hub();
+    let mut one = Member::new(2, &["a", "b"]);
+    // Made before it met the hub, and so confirmed by nobody but itself.
+    edit(&mut one.device, &[("note", "x", note("a", "X"))]).unwrap();
+    edit(&mut one.device, &[("note", "y", note("b", "Y"))]).unwrap();
+    one.connect_to(granting(&[("member 2", &["*"], &["a"])]));
+    one.settle(&mut hub, &reading(&["", "a", "b"]));
+    assert_eq!((title(&hub, "x").as_deref(), title(&hub, "y")), (Some("X"), None));
 }
