@@ -16,7 +16,7 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 use rivus_core::clock::Millis;
-use rivus_core::session::{Authenticator, Denial, Grant, Grants, SUBJECT_BYTES_MAX};
+use rivus_core::session::{Authenticator, Denial, Grant, Grants, Rights, SUBJECT_BYTES_MAX, Scopes};
 use serde::Deserialize;
 
 use super::SyncError;
@@ -26,7 +26,9 @@ use super::files::{Reread, Watched};
 ///
 /// A token must be signed with EdDSA (Ed25519), ES256 or RS256 by one of the keys, have an end (`exp`) that is not over
 /// and a subject (`sub`), and name issuer and audience if they are set here. Its claim `rivus_rank`, a number from 0 to
-/// 255, is the rank of its edits; 0 without it.
+/// 255, is the rank of its edits; 0 without it. Its claims `rivus_read` and `rivus_write`, each a list of what
+/// [`Scopes::of`] takes, say which scopes it is for; without one of them that right is for all. A list without anything in
+/// it is for none.
 ///
 /// ```no_run
 /// use rivus::{HubOptions, Jwt};
@@ -145,7 +147,11 @@ impl Jwt {
                 Denial::unauthorised(format!("the token's `{}` is no number from 0 to 255", self.rank_claim))
             })?,
         };
-        Ok(Grant { subject: subject.to_owned(), rank, expires: Some(Millis(end)), ..Grant::default() })
+        let rights = Rights {
+            read: scopes(claims.get(READ_CLAIM), READ_CLAIM)?,
+            write: scopes(claims.get(WRITE_CLAIM), WRITE_CLAIM)?,
+        };
+        Ok(Grant { subject: subject.to_owned(), rank, rights, expires: Some(Millis(end)) })
     }
 
     /// Header and claims of a token whose signature is right.
@@ -235,6 +241,16 @@ fn millis(claim: &serde_json::Value, name: &str) -> Result<i64, Denial> {
     let bad = || Denial::unauthorised(format!("the token's `{name}` is no time"));
     let millis = claim.as_f64().ok_or_else(bad)? * 1000.0;
     if millis.abs() < MILLIS_MAX { Ok(millis as i64) } else { Err(bad()) }
+}
+
+/// The scopes that a claim lists; all, if there is no such claim.
+fn scopes(claim: Option<&serde_json::Value>, name: &str) -> Result<Scopes, Denial> {
+    let Some(claim) = claim else { return Ok(Scopes::all()) };
+    // What cannot be understood must not be taken for everything.
+    let listed = || claim.as_array()?.iter().map(|pattern| pattern.as_str()).collect::<Option<Vec<_>>>();
+    let patterns = listed()
+        .ok_or_else(|| Denial::unauthorised(format!("the token's `{name}` is no list of names of scopes")))?;
+    Scopes::of(patterns).map_err(|error| Denial::unauthorised(format!("the token's `{name}`: {error}")))
 }
 
 /// How tokens may be signed.
@@ -417,6 +433,10 @@ fn read(json: &[u8]) -> Result<Keys, SyncError> {
 
 /// The claim that holds the rank, unless told otherwise.
 const RANK_CLAIM: &str = "rivus_rank";
+/// The claim that lists the scopes that may be read.
+const READ_CLAIM: &str = "rivus_read";
+/// The claim that lists those that may be written.
+const WRITE_CLAIM: &str = "rivus_write";
 /// How far the clocks of issuer and hub may differ, unless told otherwise.
 const LEEWAY: Duration = Duration::from_secs(60);
 /// The longest token.

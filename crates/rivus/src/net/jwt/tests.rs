@@ -234,6 +234,28 @@ fn subject_and_rank_are_what_the_claims_say_or_the_token_is_refused() {
 }
 
 #[test]
+fn the_scopes_of_a_token_are_listed_in_two_claims() {
+    let issuer = Issuer::new(1);
+    let jwt = issuer.jwt();
+    let rights = |claims| jwt.check(&issuer.token(claims), NOW).unwrap().rights;
+    assert_eq!(rights(json!({})), Rights::default());
+    let read = Scopes::of(["", "home", "work/*"]).unwrap();
+    assert_eq!(rights(json!({ "rivus_read": ["", "home", "work/*"] })), Rights { read, ..Rights::default() });
+    assert_eq!(rights(json!({ "rivus_write": [] })), Rights { write: Scopes::none(), ..Rights::default() });
+    for claim in ["rivus_read", "rivus_write"] {
+        // None of these may pass for everything.
+        let null = json!({ "sub": "ann", "exp": seconds(60), claim: null });
+        assert!(refused(&jwt, &issuer.sign(&json!({ "alg": "EdDSA", "kid": "k" }), &null)).contains(claim));
+        for wrong in [json!("home"), json!([7]), json!(["home", null]), json!({ "home": true })] {
+            let why = refused(&jwt, &issuer.token(json!({ claim: wrong })));
+            assert_eq!(why, format!("the token's `{claim}` is no list of names of scopes"));
+        }
+        let why = refused(&jwt, &issuer.token(json!({ claim: ["ho*me"] })));
+        assert!(why.starts_with(&format!("the token's `{claim}`: `ho*me` has a * before its end")), "{why}");
+    }
+}
+
+#[test]
 fn a_token_with_extensions_or_beyond_bounds_is_refused() {
     let issuer = Issuer::new(1);
     let claims = json!({ "sub": "ann", "exp": seconds(60) });
