@@ -62,7 +62,7 @@ const PING: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// A session in which something is due and no frame passes for so long has stalled, probes or not.
 const STALL_MAX: Duration = Duration::from_secs(60);
-/// So long the handshake may take.
+/// So long the handshake may take, unless a hub is told otherwise.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// The header of a refusal that names its [`Code`](rivus_core::code::Code).
 const CODE_HEADER: &str = "rivus-code";

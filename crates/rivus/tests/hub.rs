@@ -178,6 +178,37 @@ async fn whoever_connects_and_says_nothing_is_dropped_in_time() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_never_says_hello_is_told_why_it_is_closed_in_the_time_that_is_set() -> Result {
+    use futures_util::StreamExt;
+    use tokio_tungstenite::tungstenite::Message;
+
+    let options = HubOptions::open().handshake_max(Duration::from_millis(500));
+    let served = open().serve("127.0.0.1:0", options).await?;
+    let since = std::time::Instant::now();
+    let (mut socket, _) = tokio_tungstenite::connect_async(served.url()).await.unwrap();
+    let mut told = Vec::new();
+    let all = async {
+        while let Some(Ok(message)) = socket.next().await {
+            told.push(message);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+    let [Message::Close(Some(last))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((u16::from(last.code), last.reason.as_str()), (4502, "TIMEOUT (502)"));
+    assert!(since.elapsed() < Duration::from_secs(10), "it was closed when it is unless something is set");
+    let name = "rivus_sessions_ended_total{code=\"502\",name=\"TIMEOUT\"} 1";
+    let counted = async {
+        while !served.metrics().contains(name) {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap();
+    // Nobody gets in so fast that this would be too short, and it is for the greeting alone.
+    open().sync(&remote(&served)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_are_told_at_an_address_of_their_own_within_bounds() -> Result {
     let served = open().serve("127.0.0.1:0", HubOptions::open().admin("127.0.0.1:0")).await?;
     assert_eq!(get(&served, "/health/live").await, (200, "live\n".to_owned()));

@@ -116,6 +116,8 @@ pub(crate) struct Pump<H: Host> {
     ended: Ended,
     /// The edits of each push without answer.
     under_way: VecDeque<Vec<u64>>,
+    /// How long the greeting may take.
+    handshake_max: Duration,
     /// What bounds the socket until the other side has said who it is.
     narrows: Option<Narrows>,
     /// A hub's connection waits for its turn at the replica.
@@ -183,6 +185,7 @@ impl<H: Host> Pump<H> {
             renewal: None,
             ended: Ended::Done,
             under_way: VecDeque::new(),
+            handshake_max: HANDSHAKE_MAX,
             narrows: None,
             turn: None,
             waited: Duration::ZERO,
@@ -193,6 +196,11 @@ impl<H: Host> Pump<H> {
     /// Waits for its turns among those of a hub's connections.
     pub(crate) fn taking_turns(self, turn: Turn) -> Self {
         Self { turn: Some(turn), ..self }
+    }
+
+    /// Waits so long for the greeting of the other side.
+    pub(super) fn greeted_within(self, handshake_max: Duration) -> Self {
+        Self { handshake_max, ..self }
     }
 
     /// Lifts the bound of the socket once the other side has said who it is.
@@ -330,7 +338,7 @@ impl<H: Host> Pump<H> {
             since.postpone(std::mem::take(&mut self.waited));
             let quiet_at = since.quiet + QUIET;
             let silent_at =
-                if self.synced.opened { since.heard + SILENCE_MAX } else { started + HANDSHAKE_MAX };
+                if self.synced.opened { since.heard + SILENCE_MAX } else { started + self.handshake_max };
             let awaits = self.synced.stand.is_some_and(|stand| stand.awaits);
             let stalled_at = if awaits { since.frame + STALL_MAX } else { quiet_at };
             let due = self.gate.as_ref().and_then(Gate::due).unwrap_or(quiet_at);

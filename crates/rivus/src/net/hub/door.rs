@@ -14,8 +14,8 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use super::metrics::Metrics;
 use super::stream::Stream;
+use crate::net::CODE_HEADER;
 use crate::net::pump::socket_config;
-use crate::net::{CODE_HEADER, HANDSHAKE_MAX};
 
 /// How those who come are let in.
 pub(super) struct Door {
@@ -24,6 +24,8 @@ pub(super) struct Door {
     pub(super) metrics: Arc<Metrics>,
     /// The pages of browsers that may come.
     pub(super) origins: Arc<[String]>,
+    /// How long one of them may take to become a WebSocket.
+    pub(super) handshake_max: Duration,
 }
 
 /// Why somebody is not let in.
@@ -153,7 +155,7 @@ impl Callback for Answer<'_> {
 impl Door {
     /// Makes a WebSocket of the socket.
     pub(super) async fn enter(&self, socket: TcpStream) -> Result<WebSocketStream<Stream>, Failed> {
-        timeout(HANDSHAKE_MAX, self.greet(socket, None)).await.unwrap_or(Err(Failed::Slow))
+        timeout(self.handshake_max, self.greet(socket, None)).await.unwrap_or(Err(Failed::Slow))
     }
 
     /// Tells the other side why it is turned away.

@@ -118,6 +118,7 @@ impl Listen {
             tls,
             metrics: Arc::clone(&metrics),
             origins: options.origins.clone().into(),
+            handshake_max: options.handshake_max,
         };
         Ok(Self {
             door: Arc::new(door),
@@ -259,8 +260,13 @@ impl One {
             }
             watcher.watch(sight);
         };
-        let (report, result) =
-            pump.taking_turns(self.turn).narrowed(narrows).watch(watch).run(socket, wakes).await;
+        let (report, result) = pump
+            .taking_turns(self.turn)
+            .greeted_within(self.door.handshake_max)
+            .narrowed(narrows)
+            .watch(watch)
+            .run(socket, wakes)
+            .await;
         match result {
             Ok(_) => {
                 tracing::info!(

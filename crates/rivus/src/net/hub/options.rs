@@ -13,6 +13,7 @@ use rivus_core::session::{
 
 use super::collect::Collecting;
 use super::guests::Bounds;
+use crate::net::HANDSHAKE_MAX;
 #[cfg(feature = "tls")]
 use crate::net::SyncError;
 #[cfg(feature = "jwt")]
@@ -47,6 +48,7 @@ pub struct HubOptions {
     pub(super) admin: Option<String>,
     pub(super) disk_free_min: u64,
     pub(super) drain_max: Duration,
+    pub(super) handshake_max: Duration,
     pub(super) collecting: Collecting,
 }
 
@@ -76,6 +78,7 @@ impl HubOptions {
             admin: None,
             disk_free_min: DISK_FREE_MIN,
             drain_max: DRAIN_MAX,
+            handshake_max: HANDSHAKE_MAX,
             collecting: Collecting::default(),
         }
     }
@@ -370,6 +373,19 @@ impl HubOptions {
     #[must_use]
     pub fn drain_max(mut self, time: Duration) -> Self {
         self.drain_max = time;
+        self
+    }
+
+    /// Gives those who connect so long to become a WebSocket, and as long again to say hello. Without this 10 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use rivus::HubOptions;
+    /// let options = HubOptions::open().handshake_max(Duration::from_secs(30));
+    /// ```
+    #[must_use]
+    pub fn handshake_max(mut self, time: Duration) -> Self {
+        self.handshake_max = time;
         self
     }
 
