@@ -528,8 +528,8 @@ Examples:
   rivus verify || rivus repair
   rivus --json verify | jq -e .sound
 
-What is kept beside the rows is the digest, which is compared with other databases, and the index of the rules. The
-exit code is 1 if one of them is wrong. A row that cannot be read is beyond repair: restore a backup, or name a new file
+What is kept beside the rows is the digest, which is compared with other databases, that of each scope, and the index of
+the rules. The exit code is 1 if one of them is wrong. A row that cannot be read is beyond repair: restore a backup, or name a new file
 and sync.";
 
 const BACKUP: &str = "\

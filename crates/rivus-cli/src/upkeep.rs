@@ -17,8 +17,12 @@ struct Found {
     sound: bool,
     /// The digest that is kept, and that of the rows.
     digest: [String; 2],
+    /// The same of what is confirmed.
+    confirmed: [String; 2],
     /// How many registers are said to be confirmed, and how many are.
     registers: [u64; 2],
+    /// The scopes whose digest is not that of their rows.
+    scopes: Vec<String>,
     /// How many entries of the rules' index are missing, wrong or too many.
     wrong_in_index: usize,
 }
@@ -30,7 +34,9 @@ impl Found {
         Self {
             sound: found.is_sound(),
             digest: [hex(kept.shown), hex(made.shown)],
+            confirmed: [hex(kept.confirmed), hex(made.confirmed)],
             registers: [kept.count, made.count],
+            scopes: found.scopes.clone(),
             wrong_in_index: found.index,
         }
     }
@@ -41,12 +47,16 @@ impl Found {
         if kept != made {
             lines.push(format!("the digest is {kept}, and the rows make {made}"));
         }
+        let [kept, made] = &self.confirmed;
+        if kept != made {
+            lines.push(format!("the digest of what is confirmed is {kept}, and the rows make {made}"));
+        }
         let [kept, made] = self.registers;
         if kept != made {
             lines.push(format!("{kept} registers are counted, and there are {made}"));
         }
-        if lines.is_empty() && !self.sound && self.wrong_in_index == 0 {
-            lines.push("the digest of what is confirmed is not that of the rows".to_owned());
+        for scope in &self.scopes {
+            lines.push(format!("the digest of scope `{scope}` is not that of its rows"));
         }
         if self.wrong_in_index > 0 {
             lines.push(format!("{} entries of the rules' index are wrong", self.wrong_in_index));

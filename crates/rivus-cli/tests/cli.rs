@@ -884,3 +884,44 @@ fn a_database_is_checked_mended_backed_up_and_restored() {
     drop(file);
     assert!(place.fails(1, &["verify", "--db", "new.db"]).contains("task `t3`"));
 }
+
+#[test]
+fn a_scope_whose_digest_alone_is_wrong_is_named_and_mended() {
+    let place = Place::empty();
+    place
+        .write("schema.toml", "[kinds.note]\nscope = \"list\"\n[kinds.note.fields]\nlist = {}\ntitle = {}\n");
+    let with = ["--schema", "schema.toml"];
+    for (id, list) in [("n1", "home"), ("n2", "work")] {
+        place.ok(&[&with[..], &["put", "note", id, &format!("list={list}"), "title=x"]].concat());
+    }
+    let verify = [&with[..], &["verify"]].concat();
+    let sound = place.json(&verify);
+    assert_eq!((&sound["sound"], &sound["scopes"]), (&true.into(), &Value::Array(Vec::new())));
+    let change = |sql: &str| {
+        let file = rivus::rusqlite::Connection::open(place.path().join("rivus.db")).unwrap();
+        assert_eq!(file.execute(sql, []).unwrap(), 1);
+    };
+    let found = || {
+        let ran = place.run(&verify);
+        let told = place.run(&[&["--json"], &verify[..]].concat());
+        assert_eq!((ran.code, told.code), (1, 1), "{}", ran.out);
+        let told: Value = serde_json::from_str(&told.out).unwrap();
+        (ran.out.lines().map(str::to_owned).collect::<Vec<_>>(), told)
+    };
+    change("UPDATE scope SET shown = zeroblob(16) WHERE name = 'work'");
+    let (lines, told) = found();
+    let line = "the digest of scope `work` is not that of its rows";
+    assert_eq!(lines, [line, "mend it with `rivus repair`, then sync"]);
+    assert_eq!((&told["sound"], &told["scopes"]), (&false.into(), &serde_json::json!(["work"])));
+    assert_eq!(told["digest"], sound["digest"]);
+    assert!(place.ok(&[&with[..], &["repair"]].concat()).contains(&format!("mended: {line}\n")));
+    assert_eq!(place.json(&verify), sound);
+
+    // What is confirmed alone is told with both figures, too.
+    change("UPDATE head SET confirmed = zeroblob(16)");
+    let (lines, told) = found();
+    let zero = "0".repeat(32);
+    assert!(lines[0].starts_with(&format!("the digest of what is confirmed is {zero}, and")), "{lines:?}");
+    assert_eq!((&told["confirmed"][0], &told["digest"]), (&zero.into(), &sound["digest"]));
+    assert_eq!(told["scopes"], sound["scopes"]);
+}
