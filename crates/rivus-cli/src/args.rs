@@ -580,6 +580,8 @@ In the file of --config the keys are the options with _ for -, and db and schema
   token = \"phone-secret\"
   rank = 5
   subject = \"ann\"
+  read = [\"home\", \"work/*\"]
+  write = [\"home\"]
 
 Examples:
   rivus serve

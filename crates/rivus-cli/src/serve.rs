@@ -1,5 +1,6 @@
 //! `rivus serve` and `rivus health`.
 
+mod grants;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rivus::{Hub, HubOptions, Jwt, Limits};
 use serde::Serialize;
 
+use self::grants::{Told, granted};
 use self::settings::{Serve, WhoRestores};
 use crate::args::Global;
 use crate::database;
@@ -95,16 +97,8 @@ fn options(serve: &Serve) -> Result<HubOptions> {
     for grant in &serve.grant {
         options = options.grant(&grant.token, grant.rank);
     }
-    for grant in &serve.grants {
-        if grant.token.is_empty() {
-            return Err(crate::usage(
-                "a token in [[grants]] is empty: everybody can show that; make one with `openssl rand -hex 24`",
-            ));
-        }
-        options = match &grant.subject {
-            Some(subject) => options.grant_as(subject, &grant.token, grant.rank),
-            None => options.grant(&grant.token, grant.rank),
-        };
+    for (token, grant) in granted(serve, is_open(serve))? {
+        options = options.grant_with(token, grant);
     }
     if let Some(WhoRestores(restore)) = &serve.restore {
         options = options.restore(restore.clone());
@@ -199,6 +193,8 @@ fn check(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
         tls: bool,
         open: bool,
         tokens: usize,
+        /// The tokens of the file.
+        grants: Vec<Told<'c>>,
         signed_tokens: bool,
     }
     for (address, option) in [(Some(listen(serve)), "--listen"), (serve.admin.as_deref(), "--admin")] {
@@ -217,6 +213,7 @@ fn check(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
         tls: serve.tls_cert.is_some(),
         open: is_open(serve),
         tokens: serve.grant.len() + serve.grants.len(),
+        grants: serve.grants.iter().map(Told::new).collect(),
         signed_tokens: serve.jwt_keys.is_some(),
     };
     if out.is_json() {
@@ -229,6 +226,9 @@ fn check(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
     writeln!(out, "tls            {}", yes(checked.tls))?;
     writeln!(out, "open           {}", yes(checked.open))?;
     writeln!(out, "tokens         {}", checked.tokens)?;
+    for (number, grant) in (1..).zip(&checked.grants) {
+        writeln!(out, "{:<15}{}", format!("grant {number}"), grant.line())?;
+    }
     writeln!(out, "signed tokens  {}", yes(checked.signed_tokens))?;
     Ok(())
 }

@@ -8,7 +8,10 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{PublicKeyData as _, SigningKey as _};
+use serde_json::{Value, json};
 
 mod place;
 
@@ -133,6 +136,17 @@ fn a_configuration_that_cannot_work_is_found_by_checking_it() {
     assert!(fails("listen = \"0.0.0.0:7171\"\n").contains("say who may connect"));
     let empty = fails("listen = \"0.0.0.0:7171\"\n[[grants]]\ntoken = \"\"\nrank = 0\n");
     assert!(empty.contains("a token in [[grants]] is empty"), "{empty}");
+    let granted =
+        |keys: &str| fails(&format!("[[grants]]\ntoken = \"s3cret\"\nrank = 0\nsubject = \"ann\"\n{keys}"));
+    for (keys, wrong) in [
+        ("read = []\n", "grant 1 (ann): `read` is an empty list"),
+        ("write = [\"ho*me\"]\n", "grant 1 (ann): in `write` `ho*me` has a * before its end"),
+        ("reads = [\"home\"]\n", "hub.toml, line 5, grant 1: unknown field `reads`"),
+        ("[[grants]]\ntoken = \"s3cret\"\nrank = 1\n", "grant 2: its token is that of grant 1"),
+    ] {
+        let told = granted(keys);
+        assert!(told.contains(wrong) && !told.contains("s3cret"), "{told}");
+    }
     assert!(fails("tls_cert = \"hub.pem\"\n").contains("needs both"));
     assert!(fails("tls_cert = \"hub.pem\"\ntls_key = \"key.pem\"\n").contains("hub.pem cannot be read"));
     assert!(fails("jwt_keys = \"jwks.json\"\n").contains("jwks.json"));
@@ -218,4 +232,151 @@ fn a_second_signal_ends_at_once_what_the_first_one_ends_in_order() {
     assert_eq!((code, &last["stopped"]), (0, &true.into()), "{log}");
     assert!(second.elapsed() < Duration::from_secs(30) && log.contains("told to end twice"), "{log}");
     drop(guest);
+}
+
+/// Notes in lists, which are scopes.
+const NOTES: &str = "[kinds.note]\nscope = \"list\"\n[kinds.note.fields]\nlist = {}\ntitle = {}\n";
+
+/// A device that shows a token at a hub.
+struct Device<'p> {
+    place: &'p Place,
+    file: String,
+    token: String,
+}
+
+impl<'p> Device<'p> {
+    fn new(place: &'p Place, name: &str, token: &str) -> Self {
+        Self { place, file: format!("{name}.db"), token: token.to_owned() }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, Value, String) {
+        self.place.run(&[&["--db", &self.file, "--schema", "schema.toml"], arguments].concat())
+    }
+
+    fn put(&self, id: &str, list: &str, title: &str) {
+        let (code, _, err) =
+            self.run(&["put", "note", id, &format!("list={list}"), &format!("title={title}")]);
+        assert_eq!(code, 0, "{err}");
+    }
+
+    /// Follows these scopes for a moment, and says what is shown then, by id.
+    fn sync(&self, hub: &Hub, scopes: &[&str]) -> Value {
+        let scopes = scopes.iter().flat_map(|scope| ["--scope", scope]);
+        let arguments: Vec<&str> =
+            ["sync", hub.url(), "--token", &self.token].into_iter().chain(scopes).collect();
+        let (code, out, err) = self.run(&arguments);
+        assert_eq!(code, 0, "{out} {err}");
+        self.titles()
+    }
+
+    fn titles(&self) -> Value {
+        let (code, all, err) = self.run(&["export", "note"]);
+        assert_eq!(code, 0, "{err}");
+        let notes = all["note"].as_object().cloned().unwrap_or_default();
+        notes.into_iter().map(|(id, fields)| (id, fields["title"].clone())).collect()
+    }
+
+    /// The edits that were refused.
+    fn rejected(&self) -> Vec<Value> {
+        let output = self.place.json(&["--db", &self.file, "--schema", "schema.toml", "rejected"]).output();
+        let out = String::from_utf8(output.unwrap().stdout).unwrap();
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A hub with a note in each of four scopes, one of them without a name.
+fn start_with_notes(place: &Place, options: &str) -> Hub {
+    place.write("schema.toml", NOTES);
+    place.write(
+        "hub.toml",
+        &format!("listen = \"127.0.0.1:0\"\ndb = \"hub.db\"\nschema = \"schema.toml\"\n{options}"),
+    );
+    let hub = Device::new(place, "hub", "");
+    for (id, list) in [("h", "home"), ("w", "work/plans"), ("i", "inbox"), ("n", "")] {
+        hub.put(id, list, "hub");
+    }
+    Hub::start(place.json(&["serve", "--config", "hub.toml"]))
+}
+
+/// Two devices at such a hub, the first reading `home` and `work/*` and writing `home`, the second reading `work/*` and
+/// writing that and `inbox`.
+fn each_reads_and_writes_its_own(place: &Place, hub: Hub, ann: &Device<'_>, bob: &Device<'_>) {
+    let all = ["home", "work/plans", "inbox", ""];
+    assert_eq!(ann.sync(&hub, &all), json!({ "h": "hub", "w": "hub" }));
+    assert_eq!(bob.sync(&hub, &all), json!({ "w": "hub" }));
+    ann.put("h", "home", "ann");
+    ann.put("w", "work/plans", "ann");
+    ann.put("a", "inbox", "ann");
+    assert_eq!(ann.sync(&hub, &all), json!({ "h": "ann", "w": "hub" }));
+    bob.put("w", "work/plans", "bob");
+    bob.put("b", "inbox", "bob");
+    bob.put("x", "home", "bob");
+    // What it hands in where it may not read is the hub's alone.
+    assert_eq!(bob.sync(&hub, &all), json!({ "w": "bob" }));
+    assert_eq!(ann.sync(&hub, &all), json!({ "h": "ann", "w": "bob" }));
+    // A move needs both: `bob` may write where it comes from and not where it goes.
+    bob.put("w", "home", "moved");
+    assert_eq!(bob.sync(&hub, &all), json!({ "w": "bob" }));
+    for (device, refused) in [(ann, 2), (bob, 2)] {
+        let told = device.rejected();
+        let codes: Vec<_> = told.iter().map(|edit| &edit["code"]).collect();
+        assert_eq!(codes, vec![&json!(404); refused], "{told:?}");
+    }
+    let (code, _, err) = ann.run(&["sync", hub.url(), "--token", &ann.token]);
+    assert!(
+        code == 1 && err.contains("SCOPE (404): not everything here may be read: follow by name"),
+        "{err}"
+    );
+    hub.signal("-TERM");
+    assert_eq!(hub.end().0, 0);
+    let held = Device::new(place, "hub", "").titles();
+    assert_eq!(held, json!({ "h": "ann", "w": "bob", "i": "hub", "n": "hub", "b": "bob" }));
+}
+
+#[test]
+fn a_token_of_the_file_reads_and_writes_the_scopes_of_its_grant_alone() {
+    let place = Place::empty();
+    let grants = "[[grants]]\ntoken = \"ann-secret\"\nrank = 0\nsubject = \"ann\"\nread = [\"home\", \"work/*\"]\n\
+                  write = [\"home\"]\n[[grants]]\ntoken = \"bob-secret\"\nrank = 0\nread = [\"work/*\"]\n\
+                  write = [\"work/*\", \"inbox\"]\n";
+    let hub = start_with_notes(&place, grants);
+    let (code, told, err) = place.run(&["serve", "--config", "hub.toml", "--check-config"]);
+    assert_eq!((code, told["tokens"].as_u64()), (0, Some(2)), "{err}");
+    assert_eq!(
+        told["grants"][0],
+        json!({ "subject": "ann", "rank": 0, "read": ["home", "work/*"], "write": ["home"] })
+    );
+    let (ann, bob) = (Device::new(&place, "ann", "ann-secret"), Device::new(&place, "bob", "bob-secret"));
+    each_reads_and_writes_its_own(&place, hub, &ann, &bob);
+}
+
+/// A token with these claims, and the set of keys in which the key of its issuer is.
+fn signed(issuer: &rcgen::KeyPair, claims: &Value) -> String {
+    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let message = format!("{}.{}", part(&json!({ "alg": "EdDSA" })), part(claims));
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(issuer.sign(message.as_bytes()).unwrap()))
+}
+
+#[test]
+fn a_signed_token_reads_and_writes_the_scopes_of_its_claims_alone() {
+    let place = Place::empty();
+    let issuer = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let key = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(issuer.der_bytes()) });
+    place.write("jwks.json", &json!({ "keys": [key] }).to_string());
+    let hub = start_with_notes(&place, "jwt_keys = \"jwks.json\"\n");
+    let token = |name: &str, read: Value, write: Value| {
+        let end = 4_102_444_800_u64; // the year 2100
+        signed(&issuer, &json!({ "sub": name, "exp": end, "rivus_read": read, "rivus_write": write }))
+    };
+    let ann = token("ann", json!(["home", "work/*"]), json!(["home"]));
+    let bob = token("bob", json!(["work/*"]), json!(["work/*", "inbox"]));
+    let refused = token("cid", json!("home"), json!([]));
+    let (code, _, err) = Device::new(&place, "cid", "").run(&["sync", hub.url(), "--token", &refused]);
+    assert!(code == 1 && err.contains("`rivus_read` is no list"), "{err}");
+    each_reads_and_writes_its_own(
+        &place,
+        hub,
+        &Device::new(&place, "ann", &ann),
+        &Device::new(&place, "bob", &bob),
+    );
 }

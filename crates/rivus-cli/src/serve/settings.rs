@@ -10,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use rivus::Restore;
 use serde::Deserialize;
 
+use super::grants::{FileGrant, at_line};
 use crate::args::Global;
 use crate::assignment::Grant;
 
@@ -154,22 +155,6 @@ impl FromStr for WhoRestores {
     }
 }
 
-/// A token in the file.
-#[derive(Deserialize, Clone)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FileGrant {
-    pub(crate) token: String,
-    pub(crate) rank: u8,
-    pub(crate) subject: Option<String>,
-}
-
-impl std::fmt::Debug for FileGrant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The token is a secret.
-        f.debug_struct("FileGrant").field("rank", &self.rank).finish_non_exhaustive()
-    }
-}
-
 /// Declares what may be in the file, and how it fills what was not given: values, and paths from the file's folder on.
 macro_rules! file {
     (values { $($value:ident: $type:ty),* $(,)? } paths { $($path:ident),* $(,)? }) => {
@@ -247,7 +232,8 @@ impl Serve {
             // What the parser shows of the file may be a token.
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            anyhow::anyhow!("configuration {name}, line {line}: {}", error.message())
+            let grant = at_line(&text, line).map(|number| format!(", grant {number}")).unwrap_or_default();
+            anyhow::anyhow!("configuration {name}, line {line}{grant}: {}", error.message())
         })?;
         file.fill(path.parent().unwrap_or(Path::new("")), self, global);
         Ok(())
@@ -304,7 +290,14 @@ mod tests {
         assert!(error.contains("line 1: invalid type"), "{error}");
         let error =
             why("[[grants]]\ntoken = \"secret\"\nrank = 5\n[[grants]]\ntoken = \"secret2\"\nrank = 256\n");
-        assert!(error.contains("line 6") && !error.contains("secret"), "{error}");
+        assert!(error.contains("line 6, grant 2: ") && !error.contains("secret"), "{error}");
+        let error = why("[[grants]]\ntoken = \"secret\"\nrank = 5\nreads = [\"home\"]\n");
+        assert!(
+            error.contains("line 4, grant 1: unknown field `reads`") && !error.contains("secret"),
+            "{error}"
+        );
+        let error = why("[[grants]]\ntoken = \"secret\"\nrank = 5\nread = 7\n");
+        assert!(error.contains("line 4, grant 1: expected a list of scopes"), "{error}");
         let error = why("a = [\n");
         assert!(error.contains("line"), "{error}");
     }
