@@ -1,6 +1,7 @@
 //! `rivus serve` and `rivus health`.
 
 mod grants;
+mod limits;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
@@ -11,10 +12,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rivus::{Hub, HubOptions, Jwt, Limits};
+use rivus::{Hub, HubOptions, Jwt};
 use serde::Serialize;
 
 use self::grants::{Told, granted};
+use self::limits::limited;
 use self::settings::{Serve, WhoRestores};
 use crate::args::Global;
 use crate::database;
@@ -120,22 +122,11 @@ fn options(serve: &Serve) -> Result<HubOptions> {
     if let Some(admin) = &serve.admin {
         options = options.admin(admin);
     }
-    Ok(limited(options, serve))
+    Ok(kept(limited(options, serve)?, serve))
 }
 
-fn limited(mut options: HubOptions, serve: &Serve) -> HubOptions {
-    let mut limits = Limits::default();
-    limits.registers_per_second = serve.registers_rate.or(limits.registers_per_second);
-    limits.value_bytes_max = serve.value_bytes_max.unwrap_or(limits.value_bytes_max);
-    options = options.limits(limits);
-    if let Some(connections) = serve.connections_max {
-        options = options.connections_max(connections);
-    }
-    let address = (serve.address_connections_max, serve.address_rate, serve.address_burst);
-    if address != (None, None, None) {
-        options =
-            options.address_max(address.0.unwrap_or(256), address.1.unwrap_or(16), address.2.unwrap_or(256));
-    }
+/// Has the hub keep its disk, what is deleted, and its end in order.
+fn kept(mut options: HubOptions, serve: &Serve) -> HubOptions {
     if let Some(bytes) = serve.disk_free_min {
         options = options.disk_free_min(bytes);
     }

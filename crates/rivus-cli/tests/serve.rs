@@ -147,6 +147,7 @@ fn a_configuration_that_cannot_work_is_found_by_checking_it() {
         let told = granted(keys);
         assert!(told.contains(wrong) && !told.contains("s3cret"), "{told}");
     }
+    assert!(fails("scopes_max = 65\n").contains("--scopes-max 65 is out of bounds: give 1 to 64"));
     assert!(fails("tls_cert = \"hub.pem\"\n").contains("needs both"));
     assert!(fails("tls_cert = \"hub.pem\"\ntls_key = \"key.pem\"\n").contains("hub.pem cannot be read"));
     assert!(fails("jwt_keys = \"jwks.json\"\n").contains("jwks.json"));
@@ -232,6 +233,49 @@ fn a_second_signal_ends_at_once_what_the_first_one_ends_in_order() {
     assert_eq!((code, &last["stopped"]), (0, &true.into()), "{log}");
     assert!(second.elapsed() < Duration::from_secs(30) && log.contains("told to end twice"), "{log}");
     drop(guest);
+}
+
+#[test]
+fn what_a_hub_is_to_take_has_bounds_wherever_it_is_said() {
+    let place = Place::empty();
+    let check = |option: &str, value: &str| {
+        let variable = format!("RIVUS_{}", option.to_uppercase().replace('-', "_"));
+        place.write("hub.toml", &format!("{} = {value}\n", option.replace('-', "_")));
+        let said = [
+            ran(&mut place.json(&["serve", "--check-config", &format!("--{option}={value}")])),
+            ran(place.json(&["serve", "--check-config"]).env(variable, value)),
+            ran(&mut place.json(&["serve", "--check-config", "--config", "hub.toml"])),
+        ];
+        assert!(said.iter().all(|each| each == &said[0]), "{said:?}");
+        let [(code, _, err), ..] = said;
+        (code, err)
+    };
+    for (option, least, most) in [
+        ("frame-bytes-max", 524_288, 33_554_432),
+        ("value-bytes-max", 1, 4_194_304),
+        ("registers-max", 1, 131_072),
+        ("scopes-max", 1, 64),
+        ("handshake-max", 1, 300),
+        ("connections-max", 1, 1_048_576),
+        ("address-connections-max", 1, 1_048_576),
+        ("address-rate", 1, 4_294_967_295),
+        ("address-burst", 1, 4_294_967_295),
+        ("registers-rate", 1, 4_294_967_295_u64),
+    ] {
+        for within in [least, most] {
+            assert_eq!(check(option, &within.to_string()), (0, String::new()), "{option}");
+        }
+        let (code, err) = check(option, &(least - 1).to_string());
+        let told = format!("--{option} {} is out of bounds: give {least} to {most}", least - 1);
+        assert!(code == 2 && err.contains(&told), "{err}");
+        if most < u64::from(u32::MAX) {
+            let (code, err) = check(option, &(most + 1).to_string());
+            assert!(code == 2 && err.contains("is out of bounds"), "{err}");
+        }
+    }
+    let both = ["serve", "--check-config", "--frame-bytes-max=600000", "--value-bytes-max=600001"];
+    let (code, _, err) = place.run(&both);
+    assert!(code == 2 && err.contains("does not go into a frame"), "{err}");
 }
 
 /// Notes in lists, which are scopes.
@@ -379,4 +423,32 @@ fn a_signed_token_reads_and_writes_the_scopes_of_its_claims_alone() {
         &Device::new(&place, "ann", &ann),
         &Device::new(&place, "bob", &bob),
     );
+}
+
+#[test]
+fn a_hub_takes_no_more_than_it_is_told_to() {
+    let place = Place::empty();
+    let limits = "frame_bytes_max = 524288\nregisters_max = 2\nscopes_max = 1\nhandshake_max = 1\n";
+    let hub = start_with_notes(&place, limits);
+    let device = Device::new(&place, "ann", "");
+    let sync = |scopes: &[&str]| device.run(&[&["sync", hub.url()], scopes].concat());
+    assert_eq!(sync(&["--scope", "home"]).0, 0);
+    let (code, _, err) = sync(&["--scope", "home", "--scope", "inbox"]);
+    assert!(code == 1 && err.contains("at most 1"), "{err}");
+    // Three registers: life, list, title.
+    device.put("many", "home", "x");
+    let long = json!({ "kind": "note", "id": "h", "fields": { "title": "x".repeat(600_000) } });
+    place.write("long.jsonl", &long.to_string());
+    assert_eq!(device.run(&["import", "long.jsonl"]).0, 0);
+    assert_eq!(sync(&["--scope", "home"]).0, 0);
+    let told = device.rejected();
+    let reason = |at: usize| told[at]["reason"].as_str().unwrap();
+    assert!(reason(0).contains("3 registers: the hub takes at most 2"), "{told:?}");
+    assert!(reason(1).contains("bytes: the hub takes at most 524288"), "{told:?}");
+    // Who says nothing is gone after a second.
+    let mut silent = TcpStream::connect(hub.url().trim_start_matches("ws://")).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let since = Instant::now();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    assert!(since.elapsed() < Duration::from_secs(10), "that is how long it is without the setting");
 }

@@ -86,6 +86,18 @@ pub(crate) struct Serve {
     /// The longest value, in bytes [default: as long as an edit may be, 4 MiB]
     #[arg(long, value_name = "BYTES", env = "RIVUS_VALUE_BYTES_MAX", help_heading = "Limits")]
     pub(crate) value_bytes_max: Option<usize>,
+    /// The longest frame, in bytes after decompression [default: 33554432]
+    #[arg(long, value_name = "BYTES", env = "RIVUS_FRAME_BYTES_MAX", help_heading = "Limits")]
+    pub(crate) frame_bytes_max: Option<usize>,
+    /// Registers of one edit, and of one push [default: 131072]
+    #[arg(long, value_name = "N", env = "RIVUS_REGISTERS_MAX", help_heading = "Limits")]
+    pub(crate) registers_max: Option<usize>,
+    /// Scopes that one connection may follow by name [default: 64]
+    #[arg(long, value_name = "N", env = "RIVUS_SCOPES_MAX", help_heading = "Limits")]
+    pub(crate) scopes_max: Option<usize>,
+    /// Time to become a WebSocket, and as long again to say hello [default: 10]
+    #[arg(long, value_name = "SECONDS", env = "RIVUS_HANDSHAKE_MAX", help_heading = "Limits")]
+    pub(crate) handshake_max: Option<u32>,
     /// Wait so long for a database that was connected before forgetting what it has to be told [default: 90]
     #[arg(long, value_name = "DAYS", env = "RIVUS_LEASE", help_heading = "Collection")]
     pub(crate) lease: Option<u32>,
@@ -204,6 +216,10 @@ file! {
         address_burst: u32,
         registers_rate: u32,
         value_bytes_max: usize,
+        frame_bytes_max: usize,
+        registers_max: usize,
+        scopes_max: usize,
+        handshake_max: u32,
         lease: u32,
         collect: u32,
         grace: u32,
