@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::push::Asked;
+use super::answer::Asked;
 use super::rate::{Pace, cost};
 use super::{
     Access, Denial, Gate, Grant, Limits, Phase, Rights, Role, Session, SessionError, SessionEvent, unexpected,

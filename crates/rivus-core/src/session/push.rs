@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
-use super::answer::{Answered, Asked, LeftOver, Size, exception};
+use super::answer::{Answered, LeftOver, Size, exception};
 use super::read::registers;
-use super::{Ack, Session, SessionError, SessionEvent, Want, unexpected};
+use super::{Ack, Gate, Limits, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::canary::{Canary, is_on};
 use crate::clock::{Millis, Stamp};
 use crate::code::Code;
