@@ -240,6 +240,21 @@ fn exception() -> impl Strategy<Value = Exception> {
         })
 }
 
+fn brought_in_vain() -> impl Strategy<Value = Frame> {
+    (any::<i64>(), vec((some_stamp(), exception(), vec(("k", "\\PC{1,9}"), 1..3)), 0..4)).prop_map(
+        |(clock_ms, parts)| {
+            let part = |(stamp, why, names): (Stamp, Exception, Vec<(String, String)>)| Refused {
+                stamp,
+                code: why.code.unwrap_or(Code::INVALID),
+                message: why.message,
+                spot: why.spot,
+                entities: names,
+            };
+            Frame::Refused { clock_ms, parts: parts.into_iter().map(part).collect() }
+        },
+    )
+}
+
 fn control() -> impl Strategy<Value = Frame> {
     let text = "\\PC{0,9}";
     let option = proptest::option::of::<BoxedStrategy<u64>>;
@@ -329,18 +344,7 @@ fn control() -> impl Strategy<Value = Frame> {
             let clock_ms = if exceptions.is_empty() { 0 } else { clock_ms };
             Frame::Ack(Ack { seq, clock_ms, exceptions })
         }),
-        (any::<i64>(), vec((some_stamp(), exception(), vec(("k", "\\PC{1,9}"), 1..3)), 0..4)).prop_map(
-            |(clock_ms, parts)| {
-                let part = |(stamp, why, names): (Stamp, Exception, Vec<(String, String)>)| Refused {
-                    stamp,
-                    code: why.code.unwrap_or(Code::INVALID),
-                    message: why.message,
-                    spot: why.spot,
-                    entities: names,
-                };
-                Frame::Refused { clock_ms, parts: parts.into_iter().map(part).collect() }
-            }
-        ),
+        brought_in_vain(),
         number().prop_map(|seq| Frame::Synced { seq }),
         number().prop_map(|taken| Frame::Window { taken }),
         reset().prop_map(Frame::Reset),

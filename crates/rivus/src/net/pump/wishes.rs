@@ -55,8 +55,10 @@ impl<H: Host> Pump<H> {
 
     /// Asks once more for scopes that were denied a while ago, if they are wanted still.
     pub(super) fn ask_again(&mut self, asks: &Asks) {
-        while let Some((_, scope)) = self.denied.pop_front_if(|(at, _)| *at <= Instant::now()) {
-            asks.follow_again(&scope);
+        while self.denied.front().is_some_and(|(at, _)| *at <= Instant::now()) {
+            if let Some((_, scope)) = self.denied.pop_front() {
+                asks.follow_again(&scope);
+            }
         }
     }
 
