@@ -379,7 +379,7 @@ fn failures_say_what_to_do_and_have_their_exit_code() {
     place.write("junk.db", &"junk ".repeat(2000));
     assert!(place.fails(1, &["--db", "junk.db", "list"]).contains("not a Rivus store"));
     assert_eq!(std::fs::read_to_string(place.path().join("junk.db")).unwrap(), "junk ".repeat(2000));
-    assert!(place.fails(1, &["--db", "no/such.db", "put", "k", "i", "f=1"]).contains("check that the path"));
+    assert!(place.fails(1, &["--db", "no/such.db", "put", "k", "i", "f=1"]).contains("there is no folder"));
 
     place.write("bad.toml", "[kinds.task.fields]\ntitle = { typ = \"set\" }\n");
     let told = place.fails(1, &["--schema", "bad.toml", "put", "task", "t1", "title=x"]);
@@ -858,7 +858,7 @@ fn a_database_is_checked_mended_backed_up_and_restored() {
     }
     assert_eq!(place.json(&["verify"])["sound"], true);
     place.ok(&["backup", "monday.db"]);
-    assert!(place.fails(1, &["backup", "monday.db"]).contains("exists"));
+    assert!(place.fails(1, &["backup", "monday.db"]).contains("is there already"));
 
     let shown = place.json(&["status"])["digest"].clone();
     let file = rivus::rusqlite::Connection::open(place.path().join("rivus.db")).unwrap();

@@ -37,7 +37,7 @@ use crate::identity::Peer;
 use crate::replica::Replica;
 use crate::store::Store;
 use crate::wire::page::{RowDecoder, RowEncoder};
-use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX, WireError, tag};
+use crate::wire::{About, Ack, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX, Refused, WireError, tag};
 
 pub use answer::{Answered, LeftOver};
 pub use error::SessionError;
@@ -116,6 +116,14 @@ pub struct Session {
     uploaded: bool,
     /// It has ended by itself, with everything done.
     finished: bool,
+    /// The scopes that may be read, as the other side has told.
+    readable: Option<BTreeSet<String>>,
+    /// What goes before the goodbye.
+    parting: Option<Vec<u8>>,
+    /// What was refused of an upload, until that is over.
+    returned: Vec<Refused>,
+    /// What the other side's clock read then.
+    hub_clock: Millis,
     /// See [`Session::has_told_all`].
     has_told_all: bool,
     /// Where the own store stood before an upload: what came in and is in another scope by now has left since.
@@ -218,6 +226,10 @@ impl Session {
             page_aim: PageAim::default(),
             uploaded: false,
             finished: false,
+            readable: None,
+            parting: None,
+            returned: Vec::new(),
+            hub_clock: Millis(0),
             has_told_all: false,
             upload_from: None,
             elsewhere: BTreeSet::new(),
@@ -331,7 +343,7 @@ impl Session {
             Frame::Equal { seq, incarnation } => self.handle_equal(replica, seq, incarnation, now),
             Frame::Checkpoint(checkpoint) => self.handle_checkpoint(replica, &checkpoint, now),
             Frame::Ack(ack) => self.handle_ack(replica, ack, now),
-            Frame::Synced { seq } => self.handle_synced(replica, seq),
+            Frame::Synced { seq } => self.handle_synced(replica, seq, now),
             Frame::Auth(auth) => self.handle_auth(replica, auth, now),
             Frame::Fetch(entities) => self.handle_fetch(replica, entities),
             Frame::AskSketch { count } => self.handle_ask_sketch(replica, count),
@@ -343,7 +355,11 @@ impl Session {
             Frame::Collected { seq, entities } => self.handle_collected(replica, seq, &entities, now),
             Frame::Lost(losses) => self.handle_lost(replica, &losses),
             Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
-            Frame::Refused { clock_ms, parts } => self.handle_refused(replica, clock_ms, &parts, now),
+            Frame::Refused { clock_ms, parts } => self.handle_refused(replica, clock_ms, parts, now),
+            Frame::Readable(scopes) if !self.is_server() => {
+                self.readable = Some(scopes.into_iter().collect());
+                Ok(())
+            }
             Frame::Left(entities) => self.handle_left(replica, &entities),
             Frame::Denied { slot } => self.handle_denied(replica, slot),
             _ => Err(unexpected("a second greeting")),
@@ -492,6 +508,7 @@ impl Session {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
             self.control.clear();
+            self.control.extend(self.parting.take());
             let mut message = message.to_owned();
             grant::cut(&mut message, GOODBYE_BYTES_MAX);
             self.control.push_back(Frame::Goaway { code, message, retry_after_ms }.encode());

@@ -136,6 +136,8 @@ pub mod tag {
     pub const HEARD: u8 = 130;
     /// See [`Frame::Refused`](super::Frame::Refused).
     pub const REFUSED: u8 = 131;
+    /// See [`Frame::Readable`](super::Frame::Readable).
+    pub const READABLE: u8 = 132;
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -257,6 +259,8 @@ pub enum Frame {
         /// What one edit each has written.
         parts: Vec<Refused>,
     },
+    /// The scopes that the receiver may read, of those that there are. GOAWAY follows: it may not read everything.
+    Readable(Vec<String>),
     /// Entities, by kind and id, that have left the scope, and are in none now that the receiver subscribes to.
     Left(Vec<(String, String)>),
     /// The subscription in this slot is over. From an authority: the scope may not be read, or not any more. From a
@@ -323,6 +327,7 @@ impl Frame {
                 out.varint(u64::from(*slot));
             }
             Self::Lost(losses) => lost::put(losses, &mut out),
+            Self::Readable(scopes) => scoped::put_readable(scopes, &mut out),
             Self::Refused { clock_ms, parts } => ack::put_refused(*clock_ms, parts, &mut out),
             Self::Heard { replica, last } => lost::put_heard(*replica, *last, &mut out),
             Self::Ignored => out.push(tag::OPTIONAL),
@@ -381,6 +386,7 @@ impl Frame {
             tag::DENIED => scoped::read_slot(&mut reader).map(|slot| Self::Denied { slot }),
             tag::LOST => lost::read(&mut reader).map(Self::Lost),
             tag::HEARD => lost::read_heard(&mut reader),
+            tag::READABLE => scoped::read_readable(&mut reader).map(Self::Readable),
             tag::REFUSED => {
                 ack::read_refused(&mut reader).map(|(clock_ms, parts)| Self::Refused { clock_ms, parts })
             }
@@ -410,6 +416,7 @@ fn name(tag: u8) -> &'static str {
         tag::LOST => "LOST",
         tag::HEARD => "HEARD",
         tag::REFUSED => "REFUSED",
+        tag::READABLE => "READABLE",
         _ => "frame",
     }
 }

@@ -204,8 +204,10 @@ struct Open<'c>(&'c Connection);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        // Nothing was written: there is nothing in ending it that could fail.
-        let _ = execute(self.0, COMMIT);
+        // Nothing was written: it may as well be taken back.
+        if execute(self.0, COMMIT).is_err() && !self.0.is_autocommit() {
+            let _ = execute(self.0, ROLLBACK);
+        }
     }
 }
 
@@ -385,6 +387,7 @@ const MOVE_HEAD: &str =
     "UPDATE head SET seq = ?1, high_water = ?2, shown = ?3, confirmed = ?4, count = ?5 WHERE one = 1";
 const BEGIN: &str = "BEGIN DEFERRED";
 const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
 const PUT: &str = "INSERT INTO record (tab, key, value) VALUES (?1, ?2, ?3)
     ON CONFLICT (tab, key) DO UPDATE SET value = excluded.value";
 const REMOVE: &str = "DELETE FROM record WHERE tab = ?1 AND key = ?2";

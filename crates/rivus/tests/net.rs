@@ -393,3 +393,57 @@ async fn scopes_are_had_from_an_authority_alone() -> Result {
     assert!(matches!(error, Error::Sync(SyncError::TooManyScopes(_))), "{error}");
     Ok(())
 }
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn below(state: &mut u64, end: u64) -> usize {
+    usize::try_from(random(state) % end).unwrap()
+}
+
+/// Entities with random ids and fields of several types, made some seconds apart; of a third, one field was written
+/// again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_device_reads_everything_in_at_most_12_bytes_a_register_and_nothing_in_little() -> Result {
+    const ENTITIES: i64 = 2_000;
+    const WORDS: [&str; 6] = ["write", "call back", "invoice", "meeting with the team", "travel", "review"];
+    let seconds = Arc::new(Mutex::new(0));
+    let now = Arc::clone(&seconds);
+    let clock = move || rivus::Millis(1_700_000_000_000 + *now.lock().unwrap() * 1000);
+    let hub = Db::builder().schema(Schema::open()).clock(clock).memory()?;
+    let mut state = 7;
+    let mut ids = Vec::new();
+    for n in 0..ENTITIES {
+        *seconds.lock().unwrap() += 3 + n % 5;
+        let id = format!("{:016x}{:016x}", random(&mut state), random(&mut state));
+        let phrase = |n: usize| format!("{} {}", WORDS[n % WORDS.len()], n % 1000);
+        let mut fields: Vec<(String, Value)> = (0..2)
+            .map(|at| (format!("text {at}"), phrase(below(&mut state, 6_000)).as_str().into()))
+            .collect();
+        fields.push(("done".to_owned(), Value::Bool(n % 2 == 0)));
+        let numbers =
+            (0..6).map(|at| (format!("n{at}"), i64::try_from(below(&mut state, 10_000)).unwrap().into()));
+        fields.extend(numbers);
+        hub.put("task", &id, fields.iter().map(|(name, value)| (name.as_str(), value.clone())))?;
+        ids.push(id);
+    }
+    for id in ids.iter().step_by(3) {
+        *seconds.lock().unwrap() += 2;
+        hub.put("task", id, [("n0", Value::Int(-1))])?;
+    }
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    let phone = Db::memory(Schema::open())?;
+    let report = phone.sync(&served.url().into()).await?;
+    let (received, bytes) = (report.pulled.received as u64, report.bytes_received);
+    assert_eq!((received, report.verified), (10 * ENTITIES.unsigned_abs(), true));
+    assert!(bytes <= 12 * received, "{bytes} bytes for {received} registers");
+    let report = phone.sync(&served.url().into()).await?;
+    // With the handshake: ids, clocks, schemas and positions.
+    assert!(report.bytes_sent <= 112 && report.bytes_received <= 112, "{report:?}");
+    Ok(())
+}

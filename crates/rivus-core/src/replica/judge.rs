@@ -135,6 +135,8 @@ impl<S: Store> Replica<S> {
         answer: u64,
     ) -> Result<Verdicts, CommitError> {
         self.now = now;
+        // The application may take its time over an edit.
+        self.store.end_reading();
         taint.forget(heard);
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;

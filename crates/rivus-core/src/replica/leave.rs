@@ -114,9 +114,6 @@ impl<S: Store> Replica<S> {
     /// [`StoreError`]; nothing has changed.
     pub(crate) fn note_leaving(&mut self, of: StoreId, scope: &str, why: Why) -> Result<(), StoreError> {
         self.refresh()?;
-        if why == Why::Revoked {
-            self.events.push(Event::Denied { scope: scope.to_owned() });
-        }
         let known = self.cursor_in(of, scope)?.is_some();
         if !known && self.members(scope, &BTreeSet::new())?.0.is_empty() {
             return Ok(());
@@ -210,12 +207,56 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    /// Notes of everything confirmed that is held of scopes that may not be read any more that it leaves, and forgets how far
+    /// everything was read. What comes again takes its note back.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub(crate) fn note_lost(
+        &mut self,
+        of: StoreId,
+        may_read: &dyn Fn(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        self.refresh()?;
+        let mut records = vec![RecordWrite::remove(Table::Cursor, cursor_key(of, None))];
+        records.extend(self.note_read()?);
+        let (named, mut lost) = (self.store.scopes()?, Vec::new());
+        let named = named.iter().map(|(scope, _)| scope.as_str());
+        for scope in named.chain([""]).filter(|scope| !may_read(scope)) {
+            let names = self.confirmed_in(scope)?;
+            if !names.is_empty() {
+                lost.push((scope.to_owned(), names.len()));
+            }
+            let note = |(kind, id): &Name| RecordWrite::put(Table::Leaving, key(kind, id), scope.into());
+            records.extend(names.iter().map(note));
+        }
+        commit_records(&mut self.store, records)?;
+        self.leaving |= !lost.is_empty();
+        self.saw = None;
+        for (scope, entities) in lost {
+            self.events.push(Event::Denied { scope: scope.clone() });
+            self.events.push(Event::Revoked { scope, entities });
+        }
+        Ok(())
+    }
+
     /// Notes everything confirmed that is held of a scope, which is about to be read from the start: what is not sent
     /// then is in it no more.
     ///
     /// # Errors
     /// [`StoreError`]; nothing has changed.
     pub(crate) fn note_members(&mut self, scope: &str) -> Result<(), StoreError> {
+        let note = |(kind, id): &Name| RecordWrite::put(Table::Leaving, key(kind, id), scope.into());
+        let records: Vec<RecordWrite> = self.confirmed_in(scope)?.iter().map(note).collect();
+        if !records.is_empty() {
+            commit_records(&mut self.store, records)?;
+            self.leaving = true;
+        }
+        Ok(())
+    }
+
+    /// The entities in a scope of which anything is confirmed here.
+    fn confirmed_in(&self, scope: &str) -> Result<BTreeSet<Name>, StoreError> {
         let mut names: BTreeSet<Name> = BTreeSet::new();
         self.store.changes_in(scope, 0, &mut |change| {
             if let ScopeChange::Row(row) = change {
@@ -223,20 +264,16 @@ impl<S: Store> Replica<S> {
             }
             ControlFlow::Continue(())
         })?;
-        let mut records = Vec::new();
+        let mut confirmed = BTreeSet::new();
         for (kind, id) in names {
             let mut work = self.placing();
             let at = work.entity(&kind, &id);
             let whole = work.whole(at).map_err(|error| super::read::unsettled(&kind, &id, error))?;
             if whole.count > 0 {
-                records.push(RecordWrite::put(Table::Leaving, key(&kind, &id), scope.into()));
+                confirmed.insert((kind, id));
             }
         }
-        if !records.is_empty() {
-            commit_records(&mut self.store, records)?;
-            self.leaving = true;
-        }
-        Ok(())
+        Ok(confirmed)
     }
 
     /// Follows a scope of the authority no more. Followed again, it is read from the start.

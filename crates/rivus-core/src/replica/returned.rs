@@ -1,22 +1,24 @@
 //! What an upload has brought and the authority does not take.
 //!
 //! Without an authority every edit is confirmed at once, and the first meeting brings all of it up. What is refused then
-//! goes out of the rows as if it had never been written here, and is kept with its reason among the refused edits.
+//! goes out of the rows as if it had never been written here, and is kept with its reason among the refused edits. What
+//! was refused for its stamp is made anew, before the edits that are pending by now. All in one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::verdict::{Fallen, rejected_record};
+use super::verdict::{Fallen, Rebuild, Waiting, kept_high_water, rejected_records};
 use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, unreadable};
 use crate::address::{LIFE, Parts, class};
 use crate::bytes::Cut;
 use crate::clock::{Force, Millis, Stamp};
 use crate::code::Code;
 use crate::edit::{Action, Op};
-use crate::pending::{Header, Ops, Pending};
+use crate::identity::IDENTITY_KEY;
+use crate::pending::{Header, Ops};
 use crate::row::{Change, decode_register, encode_register};
 use crate::schema::{FieldType, Schema, Slot};
-use crate::store::{CommitError, Store, StoreError, Table};
+use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::value::{ABSENT, Value};
 use crate::view::{FALSE, TRUE};
 use crate::wire::Refused;
@@ -28,42 +30,40 @@ type Written = (String, String, Vec<(Vec<u8>, Vec<u8>)>);
 /// From here on keys are those of no seq.
 const KEYS_BEYOND: u64 = 1 << 62;
 
+/// Entities, by kind and id, that an edit of this stamp wrote, and why it is refused.
+struct Part<'r> {
+    why: &'r Refused,
+    entities: BTreeSet<&'r (String, String)>,
+}
+
 impl<S: Store> Replica<S> {
     /// Takes out what the authority, whose clock reads `clock`, has refused of an upload, and returns how many edits that
-    /// were, by reason. What was refused for its stamp is written again instead, to be pushed.
+    /// were, by reason.
     ///
     /// # Errors
-    /// [`CommitError`]; what is not taken out yet is brought again with the next upload.
+    /// [`CommitError`]; nothing has changed, and it is brought again with the next upload.
     pub(crate) fn take_out(
         &mut self,
         now: Millis,
         clock: Millis,
-        parts: &[Refused],
+        refused: &[Refused],
     ) -> Result<BTreeMap<Code, usize>, CommitError> {
         self.now = now;
-        let fallen = self.take_out_of_rows(parts)?;
-        if fallen.iter().any(|(fallen, _)| fallen.code == Code::CLOCK_SKEW) {
+        // An edit of many entities comes in several parts.
+        let mut parts: BTreeMap<Stamp, Part<'_>> = BTreeMap::new();
+        for why in refused {
+            let part = parts.entry(why.stamp).or_insert_with(|| Part { why, entities: BTreeSet::new() });
+            part.entities.extend(&why.entities);
+        }
+        if refused.iter().any(|part| part.code == Code::CLOCK_SKEW) {
             let correction_ms = clock.0.saturating_sub(now.0);
             self.update_authority(|authority| authority.correction_ms = correction_ms)?;
         }
-        let mut refused = BTreeMap::new();
-        for (Fallen { key, code, message, spot }, ops) in fallen {
-            // What cannot be written again stays on the list.
-            if code == Code::CLOCK_SKEW && self.retry_rejected(now, key).is_ok() {
-                continue;
-            }
-            *refused.entry(code).or_default() += 1;
-            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
-        }
-        Ok(refused)
-    }
-
-    fn take_out_of_rows(&mut self, parts: &[Refused]) -> Result<Vec<(Fallen, Vec<Op>)>, CommitError> {
         for _ in 0..STALE_RETRIES_MAX {
             // What others commit from here on is noticed.
             let since = self.store.head()?.seq;
             self.refresh()?;
-            match self.take_out_once(since, parts) {
+            match self.take_out_once(now, clock, since, &parts) {
                 Err(CommitError::Stale) => {}
                 other => return other,
             }
@@ -73,74 +73,112 @@ impl<S: Store> Replica<S> {
 
     fn take_out_once(
         &mut self,
+        now: Millis,
+        authority: Millis,
         since: u64,
-        parts: &[Refused],
-    ) -> Result<Vec<(Fallen, Vec<Op>)>, CommitError> {
-        let names: BTreeSet<(&str, &str)> = parts
-            .iter()
-            .flat_map(|part| part.entities.iter().map(|(kind, id)| (kind.as_str(), id.as_str())))
-            .collect();
+        parts: &BTreeMap<Stamp, Part<'_>>,
+    ) -> Result<BTreeMap<Code, usize>, CommitError> {
+        let corrupt = |Cut| unreadable("a pending edit");
         let mut later = Vec::new();
-        self.outbox(0, &mut |_, record| {
-            if Pending::decode(record)?.entities.iter().any(|each| names.contains(&(each.kind, each.id))) {
-                later.push(record.to_vec());
-            }
+        self.outbox(0, &mut |key, record| {
+            later.push(Waiting::read(key, record)?);
             Ok(ControlFlow::Continue(()))
         })?;
-        let later: Vec<Pending<'_>> = later
-            .iter()
-            .map(|record| Pending::decode(record))
-            .collect::<Result<_, Cut>>()
-            .map_err(|_| unreadable("a pending edit"))?;
-        let touched = || {
-            let entities = later.iter().flat_map(|edit| &edit.entities);
-            entities.filter(|each| names.contains(&(each.kind, each.id)))
-        };
         let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
-        for entity in touched() {
-            let at = work.entity(entity.kind, entity.id);
-            let changes: Vec<_> = entity.registers.iter().map(|(a, _)| (*a, Change::Withdraw)).collect();
-            work.apply(at, &changes)?;
-        }
-        let (mut fallen, mut records, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for part in parts {
+        let (mut brought, mut rejected, mut again) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut used, mut gone) = (BTreeSet::new(), Vec::new());
+        for (stamp, Part { why, entities }) in parts {
             let (mut written, mut seq) = (Vec::new(), 0);
-            for (kind, id) in &part.entities {
-                let (registers, last) = written_by(&mut work, kind, id, part.stamp)?;
+            for (kind, id) in entities {
+                let (registers, last) = written_by(&mut work, kind, id, *stamp)?;
                 if registers.is_empty() {
                     continue;
                 }
-                let at = work.entity(kind, id);
-                let changes: Vec<_> = registers.iter().map(|(a, _)| (a, Change::Forget)).collect();
-                work.apply(at, &changes)?;
                 written.push((kind.clone(), id.clone(), registers));
                 seq = last.max(seq);
             }
-            let corrupt = |Cut| unreadable("a register");
-            let Some(record) = record(&self.schema, part.stamp, &written).map_err(corrupt)? else { continue };
-            let ops = Pending::decode(&record).and_then(|edit| edit.ops()).map_err(corrupt)?;
+            let Some(record) = record(&self.schema, *stamp, &written).map_err(corrupt)? else { continue };
             let key = self.free_key(seq, &used)?;
             used.insert(key);
-            let (message, spot) = (part.message.to_string(), part.spot.as_deref().cloned());
-            let one = Fallen { key, code: part.code, message, spot };
-            records.push(rejected_record(&one, &record));
-            fallen.push((one, ops));
+            gone.extend(written);
+            brought.push((seq, Waiting::read(key, &record).map_err(corrupt)?));
+            if why.code == Code::CLOCK_SKEW {
+                again.insert(key);
+            } else {
+                let (message, spot) = (why.message.to_string(), why.spot.as_deref().cloned());
+                rejected.push(Fallen { key, code: why.code, message, spot });
+            }
         }
-        for entity in touched() {
-            let at = work.entity(entity.kind, entity.id);
-            let changes: Vec<_> =
-                entity.registers.iter().map(|(a, r)| (*a, Change::Pend(r.clone()))).collect();
+        if brought.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // Back to what is confirmed, and that goes. What is pending is made anew on what remains.
+        let names: BTreeSet<(&str, &str)> =
+            gone.iter().map(|(kind, id, _)| (kind.as_str(), id.as_str())).collect();
+        let touches =
+            |edit: &&Waiting| edit.entities.iter().any(|(k, i)| names.contains(&(k.as_str(), i.as_str())));
+        for edit in later.iter().filter(touches) {
+            for (kind, id, addresses) in edit.addresses().map_err(corrupt)? {
+                let at = work.entity(&kind, &id);
+                let changes: Vec<_> = addresses.iter().map(|a| (a, Change::Withdraw)).collect();
+                work.apply(at, &changes)?;
+            }
+        }
+        for (kind, id, registers) in &gone {
+            let at = work.entity(kind, id);
+            let changes: Vec<_> = registers.iter().map(|(a, _)| (a, Change::Forget)).collect();
             work.apply(at, &changes)?;
         }
-        if fallen.is_empty() {
-            return Ok(fallen);
+        // In the order in which they were made, and before what is pending by now.
+        brought.sort_by_key(|(seq, edit)| (*seq, edit.key));
+        let waiting: Vec<Waiting> = brought.into_iter().map(|(_, edit)| edit).chain(later).collect();
+        let (mut clock, mut identity, mut high_water) = (self.clock.clone(), self.identity.clone(), None);
+        let mut all_from = None;
+        if !again.is_empty() {
+            let believable = self.believable(authority);
+            // Whatever is pending was stamped by the same clock.
+            all_from = again.first().copied();
+            let kept = kept_high_water(&self.store, &waiting, &again, believable)?;
+            clock.lower(kept.max(self.evicted_high_water(believable)?));
+        }
+        let refused: BTreeSet<u64> = rejected.iter().map(|fallen| fallen.key).collect();
+        let rebuild = Rebuild { refused: &refused, again: &again, all_from, authors: &identity.replicas };
+        let mut records = Vec::new();
+        let (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
+        rejected.extend(rebuilt.fallen);
+        rejected_records(&waiting, &rejected, &mut records);
+        if let Some(authority) = &mut identity.authority {
+            authority.restamped += u64::from(!again.is_empty() || rebuilt.of_others);
+        }
+        if !again.is_empty() {
+            high_water = Some(clock.high_water());
+        }
+        if identity != self.identity {
+            records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
         }
         let finished = work.finish()?;
-        let meanwhile = Meanwhile::Nothing { since, high_water: None };
-        self.commit(finished, records, meanwhile, Origin::Withdrawn)?;
-        self.has_rejected = true;
-        self.refusals += 1;
-        Ok(fallen)
+        let before = std::mem::replace(&mut self.clock, clock);
+        let meanwhile = Meanwhile::Nothing { since, high_water };
+        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
+            self.clock = before;
+            return Err(error);
+        }
+        self.identity = identity;
+        if !rejected.is_empty() {
+            self.has_rejected = true;
+            self.refusals += 1;
+        }
+        let mut counts = BTreeMap::new();
+        for Fallen { key, code, message, spot } in rejected {
+            // Of what was pending others tell: it was offered as such.
+            if used.contains(&key) {
+                *counts.entry(code).or_default() += 1;
+            }
+            let edit = waiting.iter().find(|edit| edit.key == key);
+            let ops = edit.map(|edit| edit.ops.clone()).unwrap_or_default();
+            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
+        }
+        Ok(counts)
     }
 
     /// A key that no edit has or will have: the seq at which it was written, or one before it.
@@ -172,11 +210,12 @@ fn written_by<S: Store>(
         for entry in row.entries() {
             let found = entry.and_then(|entry| Ok((entry.address, entry.state()?)));
             let (address, state) = found.map_err(|corrupt| damaged(kind, id, corrupt))?;
-            if let [only] = &*state.shown.alive
+            if let Some(confirmed) = state.confirmed()
+                && let [only] = &*confirmed.alive
                 && only.stamp == stamp
             {
                 let mut bytes = Vec::new();
-                encode_register(&state.shown, &mut bytes);
+                encode_register(confirmed, &mut bytes);
                 registers.push((address.to_vec(), bytes));
                 last = last.max(state.seq);
             }

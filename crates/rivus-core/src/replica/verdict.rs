@@ -485,7 +485,7 @@ pub(super) struct Rebuilt {
     /// Those that are not as they were, by their keys.
     anew: BTreeSet<u64>,
     /// Whether stamps of other processes' replicas were used.
-    of_others: bool,
+    pub(super) of_others: bool,
 }
 
 /// Which waiting edits are made anew.
@@ -537,6 +537,16 @@ impl Waiting {
         ends.iter().any(|(id, kind, (name, address))| writes(id, kind, address) && !names(id, kind, name))
     }
 
+    /// The addresses that it wrote, by entity.
+    pub(super) fn addresses(&self) -> Result<Vec<(String, String, Vec<Vec<u8>>)>, Cut> {
+        let entities = Pending::decode(&self.record)?.entities.into_iter();
+        let addresses = entities.map(|each| {
+            let addresses = each.registers.iter().map(|(address, _)| address.to_vec()).collect();
+            (each.kind.to_owned(), each.id.to_owned(), addresses)
+        });
+        Ok(addresses.collect())
+    }
+
     pub(super) fn read(key: u64, record: &[u8]) -> Result<Self, Cut> {
         let pending = Pending::decode(record)?;
         let entities = pending.entities.iter().map(|e| (e.kind.to_owned(), e.id.to_owned())).collect();
@@ -552,7 +562,7 @@ pub(super) fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records
 }
 
 /// Keeps a refused edit, given as the record of a pending one, with its reason.
-pub(super) fn rejected_record(Fallen { key, code, message, spot }: &Fallen, edit: &[u8]) -> RecordWrite {
+fn rejected_record(Fallen { key, code, message, spot }: &Fallen, edit: &[u8]) -> RecordWrite {
     let mut value = Vec::new();
     value.extend_from_slice(&code.0.to_be_bytes());
     value.sized(|out| {
@@ -582,7 +592,7 @@ fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
 /// Safe to go back to: nobody else holds the stamps above it. Times above `believable` do not count: they were
 /// confirmed somehow, but a clock that followed them would be refused for ever; a write over such a register
 /// passes it by its generation.
-fn kept_high_water<S: Store>(
+pub(super) fn kept_high_water<S: Store>(
     store: &S,
     waiting: &[Waiting],
     again: &BTreeSet<u64>,

@@ -21,7 +21,7 @@ const REGISTER_BYTES: usize = 128;
 const ENTITY_BYTES: usize = 32;
 
 /// How much of a refusal's words its author is told, in bytes.
-const REASON_BYTES_MAX: usize = 4096;
+pub(super) const REASON_BYTES_MAX: usize = 4096;
 
 /// What an authority answered to one push. Each edit of it is in one class.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

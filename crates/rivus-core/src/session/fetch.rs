@@ -129,7 +129,7 @@ impl Session {
             return Err(unexpected("FETCH to a side that is no authority"));
         }
         if !self.reads_anything(replica)? {
-            return self.deny();
+            return self.deny(replica);
         }
         if self.giving.len() >= WAITING_MAX {
             return Err(unexpected("FETCH again before the answers to earlier ones"));
@@ -145,7 +145,7 @@ impl Session {
     ) -> Result<Option<Vec<u8>>, SessionError> {
         let Some(mut names) = self.giving.pop_front() else { return Ok(None) };
         if !self.reads_anything(replica)? {
-            self.deny()?;
+            self.deny(replica)?;
         }
         while !self.encoder.is_full()
             && let Some((kind, id)) = names.pop_front()

@@ -4,7 +4,7 @@
 //! is done with a subscription is done while it is *in hand*: then the session's own reading and writing are its. So
 //! there is one course of a subscription, whatever it is of. Pages of several go out in turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fetch::Name;
 use super::push::Pushing;
@@ -14,10 +14,10 @@ use super::write::Writing;
 use super::{Access, Session, SessionError, SessionEvent, Want, unexpected};
 use crate::clock::Millis;
 use crate::code::Code;
-use crate::replica::{Kept, Replica, Why};
+use crate::replica::{Event, Kept, Replica, Why};
 use crate::scope::SCOPE_BYTES_MAX;
 use crate::store::{Store, StoreError};
-use crate::wire::{FRAME_BYTES_MAX, Frame, PAGE_BYTES_AIM, SCOPES_MAX, Scoped, tag};
+use crate::wire::{FRAME_BYTES_MAX, Frame, IGNORED_BYTES_MAX, PAGE_BYTES_AIM, SCOPES_MAX, Scoped, tag};
 
 /// More scopes than a connection can follow, or a name that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,8 @@ pub(super) struct Lanes {
     named: bool,
     /// Whose page went out last.
     turn: u32,
+    /// Scopes that were denied on this connection.
+    denied: BTreeSet<String>,
     /// Which subscription has a sketch at hand: one at a time.
     pub(super) compares: Option<u32>,
     /// How many sketches the other side has had made.
@@ -399,8 +401,9 @@ impl Session {
     }
 
     /// Ends the subscription in hand: it may not be read.
-    pub(super) fn deny(&mut self) -> Result<(), SessionError> {
+    pub(super) fn deny<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), SessionError> {
         if self.scope.is_none() {
+            self.tell_readable(replica)?;
             let message =
                 "not everything here may be read: follow by name the scopes that are granted, if any are";
             return Err(SessionError::Refused { code: Code::SCOPE, message: message.to_owned() });
@@ -408,6 +411,20 @@ impl Session {
         self.over = true;
         self.writing = None;
         self.control.push_back(Frame::Denied { slot: self.slot }.encode());
+        Ok(())
+    }
+
+    /// Tells what may be read of what there is, so that the other side knows what may not: that has no name there. If that is
+    /// more than a frame which may be ignored, nothing is told, and nothing leaves the other side.
+    fn tell_readable<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), SessionError> {
+        if self.is_server() && replica.identity().is_authority {
+            let named = replica.store().scopes()?.into_iter().map(|(scope, _)| scope);
+            let may_read = |scope: &String| self.allows(Access::Read, scope);
+            let readable: Vec<String> = [String::new()].into_iter().chain(named).filter(may_read).collect();
+            if readable.iter().map(|scope| scope.len() + 3).sum::<usize>() < IGNORED_BYTES_MAX - 8 {
+                self.parting = Some(Frame::Readable(readable).encode());
+            }
+        }
         Ok(())
     }
 
@@ -424,13 +441,16 @@ impl Session {
         if !self.is_server() {
             let store = self.peer()?.store;
             replica.note_leaving(store, &scope, Why::Revoked)?;
+            if self.lanes.denied.insert(scope.clone()) {
+                replica.tell_of(Event::Denied { scope: scope.clone() });
+            }
             self.events.push_back(SessionEvent::Denied { scope });
         }
         Ok(())
     }
 
-    /// The authority does not let this store read everything any more: all that it has read leaves, scope by scope. What a
-    /// pending edit touches stays until that has its verdict.
+    /// The authority does not let this store read everything any more: what it has read of scopes that it may not read leaves.
+    /// What a pending edit touches stays until that has its verdict.
     pub(super) fn lose_everything<S: Store>(
         &mut self,
         replica: &mut Replica<S>,
@@ -441,12 +461,10 @@ impl Session {
             return Ok(());
         }
         let store = peer.store;
-        // What it has not read yet is its own.
-        if replica.cursor_of(store, None)?.is_some() {
-            let named = replica.store().scopes()?;
-            for scope in named.iter().map(|(scope, _)| scope.as_str()).chain([""]) {
-                replica.note_leaving(store, scope, Why::Revoked)?;
-            }
+        // A store that has never read this one holds its own alone, and an older authority does not say what it means.
+        let has_read = replica.cursor_of(store, None)?.is_some() || replica.read_before()?.is_some();
+        if let Some(readable) = self.readable.take().filter(|_| has_read) {
+            replica.note_lost(store, &|scope| readable.contains(scope))?;
         }
         Ok(replica.leave(now)?)
     }

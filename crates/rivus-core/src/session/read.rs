@@ -140,6 +140,10 @@ impl Session {
         }
         let peer = self.peer()?;
         let mut everything = self.reading.everything;
+        // After it had lost the right to: what came from here has left, too.
+        everything |= self.scope.is_none()
+            && replica.cursor_of(peer.store, None)?.is_none()
+            && replica.read_before()?.is_some();
         let cursor = if everything { None } else { replica.cursor_of(peer.store, self.scope.as_deref())? };
         // What was collected below the floor may not have been told of this scope.
         let is_of_use = |c: &Cursor| self.scope.is_none() || c.at.max(c.done) >= self.leasing.floor_told();

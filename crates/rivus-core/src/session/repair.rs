@@ -253,7 +253,7 @@ impl Session {
             return Err(unexpected("SKETCH to a side that is not read"));
         }
         if !self.may_read(replica)? {
-            return self.deny();
+            return self.deny(replica);
         }
         // What this side has found itself was told then.
         if matches!(self.helping, Helping::NotYet) {
@@ -282,7 +282,7 @@ impl Session {
         keys: Vec<Key>,
     ) -> Result<(), SessionError> {
         if !self.may_read(replica)? {
-            return self.deny();
+            return self.deny(replica);
         }
         match &self.helping {
             Helping::Telling { sent, due: 0, .. } if *sent > 0 => {
@@ -305,7 +305,7 @@ impl Session {
         }
         let tells = matches!(&self.helping, Helping::Telling { due, .. } if *due > 0);
         if (tells || matches!(self.helping, Helping::Giving { .. })) && !self.may_read(replica)? {
-            self.deny()?;
+            self.deny(replica)?;
             return Ok(self.control.pop_front());
         }
         if matches!(self.helping, Helping::Asking) {

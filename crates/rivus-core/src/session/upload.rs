@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::answer::REASON_BYTES_MAX;
 use super::fetch::Name;
+use super::grant::cut;
 use super::{Access, Session, SessionError, SessionEvent, unexpected};
 use crate::clock::{Millis, Stamp};
+use crate::code::Code;
 use crate::register::{Alive, Candidate, Register, Saw, Seen};
 use crate::replica::{
-    Chosen, Delta, Follows, Incoming, Joined, Principal, Pushed, Replica, Taint, Trust, Verdict,
+    Chosen, Delta, Follows, Incoming, Joined, Principal, Pushed, Replica, Spot, Taint, Trust, Verdict,
 };
 use crate::row::Change;
 use crate::store::Store;
@@ -21,11 +24,15 @@ use crate::wire::{Frame, IGNORED_BYTES_MAX, Refused};
 /// How many uploaded entities are remembered that are elsewhere by now.
 const ELSEWHERE_MAX: usize = 10_000;
 
-/// How many entities one part of a REFUSED names: with the longest ids it is no longer than a frame that may be ignored.
-const REFUSED_ENTITIES_MAX: usize = 32;
+/// How many parts are taken out at a time at least, if there are more.
+const RETURNED_MAX: usize = 10_000;
 
-/// What else such a part takes at most, in bytes: a stamp, lengths, and where it was.
-const REFUSED_BYTES: usize = 2 << 10;
+/// How many entities one part of a REFUSED names: with the longest ids, reason and place it is no longer than a frame
+/// that may be ignored.
+const REFUSED_ENTITIES_MAX: usize = 40;
+
+/// What else such a part takes at most, in bytes: a stamp, lengths, why, and where it was.
+const REFUSED_BYTES: usize = 2 * REASON_BYTES_MAX + 64;
 
 /// One register with a single candidate, of which nothing is borrowed.
 struct Kept {
@@ -111,15 +118,30 @@ impl Session {
         &mut self,
         replica: &mut Replica<S>,
         clock_ms: i64,
-        parts: &[Refused],
+        mut parts: Vec<Refused>,
         now: Millis,
     ) -> Result<(), SessionError> {
         let is_own = |part: &Refused| self.told_replicas.contains(&part.stamp.replica);
         if self.is_server() || !self.peer()?.is_authority || !self.uploaded || !parts.iter().all(is_own) {
             return Err(unexpected("REFUSED of what was not brought"));
         }
-        let refused = replica.take_out(now, Millis(clock_ms), parts)?;
-        self.events.push_back(SessionEvent::Returned(refused));
+        self.returned.append(&mut parts);
+        self.hub_clock = Millis(clock_ms);
+        // What one edit wrote may come in several frames: it is taken out as one, unless there is too much of it.
+        if self.returned.len() > RETURNED_MAX { self.take_returned(replica, now) } else { Ok(()) }
+    }
+
+    /// Takes out what was refused of an upload.
+    pub(super) fn take_returned<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        let parts = std::mem::take(&mut self.returned);
+        if !parts.is_empty() {
+            let refused = replica.take_out(now, self.hub_clock, &parts)?;
+            self.events.push_back(SessionEvent::Returned(refused));
+        }
         Ok(())
     }
 
@@ -128,7 +150,7 @@ impl Session {
         let (mut frame, mut bytes) = (Vec::new(), 0);
         for part in parts {
             let names: usize = part.entities.iter().map(|(kind, id)| kind.len() + id.len() + 8).sum();
-            let more = 2 * part.message.len() + names + REFUSED_BYTES;
+            let more = names + REFUSED_BYTES;
             if bytes + more > IGNORED_BYTES_MAX && !frame.is_empty() {
                 self.send(&Frame::Refused { clock_ms: now.0, parts: std::mem::take(&mut frame) });
                 bytes = 0;
@@ -195,7 +217,15 @@ impl Session {
         let excepted = verdicts.exceptions.len();
         let refused = verdicts.exceptions.into_iter().filter_map(|(number, verdict)| {
             let ((_, stamp), registers) = kept.iter().nth(usize::try_from(number).ok()?)?;
-            let Verdict::Refused { code, message, spot } = verdict else { return None };
+            let Verdict::Refused { code, mut message, spot } = verdict else { return None };
+            // A restored hub does not know what it had accepted: what its author had seen then is no fault.
+            if code == Code::SEEN {
+                return None;
+            }
+            cut(&mut message, REASON_BYTES_MAX);
+            let named =
+                |spot: &Spot| spot.kind.len() + spot.id.len() + spot.field.as_ref().map_or(0, String::len);
+            let spot = spot.filter(|spot| named(spot) <= REASON_BYTES_MAX);
             let names: BTreeSet<Name> =
                 registers.iter().map(|kept| (kept.kind.to_string(), kept.id.to_string())).collect();
             Some((*stamp, code, message, spot, names))

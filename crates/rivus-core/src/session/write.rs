@@ -9,6 +9,7 @@ use super::window::Outgoing;
 use super::{Session, SessionError, SessionEvent, not_authority, unexpected};
 use crate::address::Parts;
 use crate::canary::{Canary, is_on};
+use crate::clock::Millis;
 use crate::code::Code;
 use crate::id::{Incarnation, StoreId};
 use crate::identity::{Cursor, Position, knows};
@@ -95,7 +96,7 @@ impl Session {
             return Err(not_authority(authority.store));
         }
         if !self.may_read(replica)? {
-            return self.deny();
+            return self.deny(replica);
         }
         let head = replica.head()?;
         let cursor = match subscribe.incarnation {
@@ -171,7 +172,7 @@ impl Session {
         }
         // Who follows a scope hears at once that it may not be read any more, and of everything with the next page.
         if self.scope.is_some() && !self.may_read(replica)? {
-            self.deny()?;
+            self.deny(replica)?;
             return Ok(self.control.pop_front());
         }
         if !writing.window.is_open(self.scope.is_some()) {
@@ -181,7 +182,7 @@ impl Session {
             return Ok(None);
         }
         if self.scope.is_none() && !self.may_read(replica)? {
-            self.deny()?;
+            self.deny(replica)?;
         }
         let bytes_max = self.page_bytes_max();
         let bounds = (bytes_max, self.page_aim);
@@ -264,7 +265,9 @@ impl Session {
         &mut self,
         replica: &mut Replica<S>,
         seq: u64,
+        now: Millis,
     ) -> Result<(), SessionError> {
+        self.take_returned(replica, now)?;
         let head = replica.head()?;
         let peer = self.peer()?;
         let store = peer.store;

@@ -93,3 +93,22 @@ mod tests {
         assert_eq!(Scoped::decode(&good).map(|scoped| scoped.scope.len()), Ok(SCOPE_BYTES_MAX));
     }
 }
+
+pub(super) fn put_readable(scopes: &[String], out: &mut Vec<u8>) {
+    out.push(tag::READABLE);
+    out.varint(scopes.len() as u64);
+    scopes.iter().for_each(|scope| out.slice(scope.as_bytes()));
+}
+
+pub(super) fn read_readable(reader: &mut Reader<'_>) -> Result<Vec<String>, Cut> {
+    let count = reader.count(1)?;
+    let mut scopes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let scope = reader.str()?;
+        if scope.len() > SCOPE_BYTES_MAX {
+            return Err(Cut);
+        }
+        scopes.push(scope.to_owned());
+    }
+    Ok(scopes)
+}

@@ -345,6 +345,7 @@ fn control() -> impl Strategy<Value = Frame> {
             Frame::Ack(Ack { seq, clock_ms, exceptions })
         }),
         brought_in_vain(),
+        vec("\\PC{0,9}", 0..4).prop_map(Frame::Readable),
         number().prop_map(|seq| Frame::Synced { seq }),
         number().prop_map(|taken| Frame::Window { taken }),
         reset().prop_map(Frame::Reset),

@@ -58,7 +58,7 @@ fn is_unheard(compressed: &[u8]) -> Result<bool, SyncError> {
     let mut unpacking = zstd::Decoder::with_buffer(compressed).map_err(|_| SyncError::Packing)?;
     unpacking.read_exact(&mut first).map_err(|_| SyncError::Packing)?;
     let [first] = first;
-    Ok(first >= tag::OPTIONAL && ![tag::LOST, tag::HEARD, tag::REFUSED].contains(&first))
+    Ok(first >= tag::OPTIONAL && ![tag::LOST, tag::HEARD, tag::REFUSED, tag::READABLE].contains(&first))
 }
 
 /// The frame as it was before packing. Its announced length bounds what is allocated.

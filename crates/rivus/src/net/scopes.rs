@@ -36,6 +36,8 @@ pub(crate) struct Change {
 pub(crate) enum To {
     /// It is followed.
     Follow,
+    /// It was denied, and is asked for once more, if there is room for it.
+    Again,
     /// It is not, any more.
     Unfollow(Kept),
     Priority(i8),
@@ -72,7 +74,7 @@ impl Asks {
     pub(crate) fn follow_again(&self, scope: &str) {
         let mut followed = self.followed();
         if followed.wanted.as_ref().is_some_and(|wanted| wanted.contains_key(scope)) {
-            followed.changes.push_back(Change { scope: scope.to_owned(), to: To::Follow });
+            followed.changes.push_back(Change { scope: scope.to_owned(), to: To::Again });
         }
     }
 
@@ -87,6 +89,7 @@ impl Asks {
                 }
                 wanted.entry(scope.to_owned()).or_insert(0);
             }
+            To::Again => {}
             To::Unfollow(_) => drop(wanted.remove(scope)),
             To::Priority(priority) => {
                 if let Some(held) = wanted.get_mut(scope) {

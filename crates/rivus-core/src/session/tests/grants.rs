@@ -244,8 +244,12 @@ fn is_refused(one: &mut Device, hub: &mut Device, gate: &Arc<Gate>, token: &str,
     let (mut s, mut t) = (with(token, Want::Once), serve(gate));
     run_on(one, &mut s, hub, &mut t, now).unwrap_err();
     let now = Millis(now);
-    let last = t.poll_transmit(hub, now).unwrap().unwrap();
-    code(s.handle(one, &last, now))
+    loop {
+        let frame = t.poll_transmit(hub, now).unwrap().unwrap();
+        if let Err(error) = s.handle(one, &frame, now) {
+            return code(Err(error));
+        }
+    }
 }
 
 #[test]
@@ -360,6 +364,12 @@ fn validate(_: &str, edit: &Proposed<'_>) -> Result<(), Refusal> {
 }
 
 pub(super) fn validating() -> Arc<Gate> {
+    validating_by(validate)
+}
+
+pub(super) fn validating_by(
+    validate: impl Fn(&str, &Proposed<'_>) -> Result<(), Refusal> + Send + Sync + 'static,
+) -> Arc<Gate> {
     Arc::new(Gate::new(grants()).validator(Arc::new(By(validate))))
 }
 
@@ -689,12 +699,17 @@ impl Bench {
 
     /// Passes one frame each way, if there is one.
     pub(super) fn pass(&mut self, s: &mut Session, t: &mut Session, now: i64) {
-        let now = Millis(now);
-        if let Some(frame) = s.poll_transmit(&mut self.device, now).unwrap() {
-            t.handle(&mut self.hub, &frame, now).unwrap();
+        self.pass_at(s, now, t, now);
+    }
+
+    /// Each by its own clock.
+    pub(super) fn pass_at(&mut self, s: &mut Session, here: i64, t: &mut Session, there: i64) {
+        let (here, there) = (Millis(here), Millis(there));
+        if let Some(frame) = s.poll_transmit(&mut self.device, here).unwrap() {
+            t.handle(&mut self.hub, &frame, there).unwrap();
         }
-        if let Some(frame) = t.poll_transmit(&mut self.hub, now).unwrap() {
-            s.handle(&mut self.device, &frame, now).unwrap();
+        if let Some(frame) = t.poll_transmit(&mut self.hub, there).unwrap() {
+            s.handle(&mut self.device, &frame, here).unwrap();
         }
     }
 

@@ -3,7 +3,7 @@
 use super::grants::{Bench, validating};
 use super::*;
 use crate::clock::Force;
-use crate::replica::{Event, Rejected, Spot};
+use crate::replica::{Event, Proposed, Refusal, Rejected, Spot};
 
 /// The only refused edit.
 fn only_refused(device: &Device) -> Rejected {
@@ -124,6 +124,69 @@ fn edits_made_while_the_hub_looks_at_what_was_before_stand_on_what_remains() {
     );
     assert_eq!(bench.device.head().unwrap().digest.shown, bench.hub.head().unwrap().digest.shown);
     assert!(bench.device.verify().unwrap().is_sound());
+}
+
+#[test]
+fn what_is_pending_is_newer_than_what_is_written_again() {
+    let mut bench = Bench::new(super::grants::gate_without_restore());
+    act(&mut bench.device, 3_650_000, "t", vec![title("old")]);
+    let (mut s, mut t) = bench.sessions();
+    while bench.device.identity().authority.is_none() {
+        bench.pass_at(&mut s, 3_650_100, &mut t, 50_000);
+    }
+    act(&mut bench.device, 3_650_200, "t", vec![title("new")]);
+    bench.run_at(&mut s, Millis(3_650_300), &mut t, Millis(50_200));
+    assert_eq!(
+        (shows(&bench.hub, "t", "title"), shows(&bench.device, "t", "title")),
+        (text("new"), text("new"))
+    );
+    assert!(bench.device.rejected().unwrap().is_empty());
+    assert_eq!(bench.device.pending_count().unwrap(), 0);
+    assert_eq!(bench.device.head().unwrap().digest.shown, bench.hub.head().unwrap().digest.shown);
+}
+
+#[test]
+fn what_is_pending_holds_nothing_of_what_is_refused() {
+    let mut bench = Bench::new(validating());
+    let inc = |by| Action::Inc { field: "views".to_owned(), by };
+    act(&mut bench.device, 1000, "t", vec![title("bad"), inc(5)]);
+    let (mut s, mut t) = bench.sessions();
+    while bench.device.identity().authority.is_none() {
+        bench.pass(&mut s, &mut t, 50_000);
+    }
+    act(&mut bench.device, 50_001, "t", vec![inc(2)]);
+    bench.run(&mut s, &mut t, 50_002);
+    assert_eq!(shows(&bench.hub, "t", "views"), Some(Shown::Counter(2)));
+    assert_eq!(bench.device.view("task", "t").unwrap(), bench.hub.view("task", "t").unwrap());
+    // Done again, it counts once.
+    let key = only_refused(&bench.device).key;
+    bench.device.retry_rejected(Millis(60_000), key).unwrap();
+    assert_eq!(shows(&bench.device, "t", "views"), Some(Shown::Counter(7)));
+}
+
+#[test]
+fn an_edit_of_many_entities_is_refused_as_one() {
+    let mut bench = Bench::new(validating());
+    let ops: Vec<Op> = (0..100).map(|n| Op::new("task", format!("{n:0>1000}"), title("bad"))).collect();
+    bench.device.edit(Millis(1000), &ops).unwrap();
+    let events = bench.meet(50_000);
+    assert!(events.contains(&SessionEvent::Returned([(Code::INVALID, 1)].into())), "{events:?}");
+    assert_eq!(only_refused(&bench.device).ops.len(), 100);
+    assert_eq!(bench.device.head().unwrap().digest.count, 0);
+}
+
+#[test]
+fn long_words_of_a_refusal_are_cut() {
+    let words = |_: &str, _: &Proposed<'_>| Err(Refusal::new("no ".repeat(100_000)));
+    let mut bench = Bench::new(super::grants::validating_by(words));
+    act(&mut bench.device, 1000, "t", vec![title("x")]);
+    bench.meet(50_000);
+    let refused = only_refused(&bench.device);
+    assert!(
+        refused.message.starts_with("no no") && refused.message.len() <= 4096,
+        "{}",
+        refused.message.len()
+    );
 }
 
 #[test]

@@ -331,6 +331,7 @@ fn types_that_may_be_ignored_are_and_others_are_refused() {
             | tag::LOST
             | tag::HEARD
             | tag::REFUSED
+            | tag::READABLE
             | tag::WINDOW
             | tag::SKETCH
             | tag::LEASE => {
@@ -449,6 +450,7 @@ fn a_malformed_frame_is_called_by_its_name() {
         (tag::LOST, "LOST"),
         (tag::HEARD, "HEARD"),
         (tag::REFUSED, "REFUSED"),
+        (tag::READABLE, "READABLE"),
     ];
     for (tag, frame) in names {
         assert_eq!(Frame::decode(&[tag]), Err(WireError::Malformed { frame }));

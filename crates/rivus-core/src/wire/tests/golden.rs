@@ -131,6 +131,7 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("lost", Frame::Lost(losses())),
         ("heard", Frame::Heard { replica: ReplicaId::from_u128(1), last: 300 }),
         ("refused", brought_in_vain()),
+        ("readable", Frame::Readable(vec![String::new(), "ü".to_owned()])),
         ("ignored", Frame::Ignored),
     ]
 }

@@ -36,7 +36,7 @@ pub(super) fn note(report: &mut SyncReport, zstd: &mut bool, event: &SessionEven
         }
         SessionEvent::Sent { registers } => report.given += registers,
         SessionEvent::Answered(answered) => count(report, answered),
-        SessionEvent::Denied { scope } => report.denied.push(scope.clone()),
+        SessionEvent::Denied { scope } if !report.denied.contains(scope) => report.denied.push(scope.clone()),
         SessionEvent::Diverged { .. } => report.diverged = true,
         SessionEvent::Repaired { registers, .. } => report.repaired += registers,
         SessionEvent::Verified { .. } => report.verified = true,

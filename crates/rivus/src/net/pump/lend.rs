@@ -102,6 +102,7 @@ impl<H: Host> Pump<H> {
                 let begun = std::time::Instant::now();
                 replica.store().begin_reading();
                 let done = act(&mut session, replica, now, before);
+                replica.store().end_reading();
                 let head = (tells || lags).then(|| replica.head().ok().map(|head| head.seq)).flatten();
                 let lag = head.filter(|_| lags).and_then(|head| session.lag(head));
                 used += begun.elapsed();

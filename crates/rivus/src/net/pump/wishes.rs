@@ -66,6 +66,10 @@ impl<H: Host> Pump<H> {
     pub(super) async fn follow(&mut self, asks: &Asks) -> Result<(), SyncError> {
         while let Some(Change { scope, to }) = asks.next_change() {
             let change = move |session: &mut Session, replica: &mut Replica<H::Store>, _, ()| match to {
+                To::Again => {
+                    let _ = session.subscribe(&scope);
+                    Ok(())
+                }
                 To::Follow => session.subscribe(&scope).map_err(SyncError::from),
                 To::Unfollow(kept) => session
                     .unsubscribe(replica, &scope, kept)

@@ -366,3 +366,89 @@ fn who_may_restore_does_so_in_the_scopes_of_its_grant() {
     one.settle(&mut hub, &reading(&["", "a", "b"]));
     assert_eq!((title(&hub, "x").as_deref(), title(&hub, "y")), (Some("X"), None));
 }
+
+/// Syncs everything once, in vain, and hears why.
+fn in_vain(device: &mut Device, hub: &mut Device, rights: &Rights) -> SessionError {
+    let now = Millis(100_000);
+    let (mut s, mut t) = (named("member 2", Want::Once), guarded(rights));
+    let mut far = End { replica: hub, session: &mut t, now };
+    run(&mut End { replica: device, session: &mut s, now }, &mut far, usize::MAX).unwrap_err();
+    loop {
+        let frame = t.poll_transmit(hub, now).unwrap().unwrap();
+        if let Err(error) = s.handle(device, &frame, now) {
+            return error;
+        }
+    }
+}
+
+/// Syncs everything once.
+fn in_full(device: &mut Device, hub: &mut Device, rights: &Rights) -> Vec<SessionEvent> {
+    let now = Millis(100_000);
+    let (mut s, mut t) = (named("member 2", Want::Once), guarded(rights));
+    let mut far = End { replica: hub, session: &mut t, now };
+    run(&mut End { replica: device, session: &mut s, now }, &mut far, usize::MAX).unwrap();
+    s.poll_events().collect()
+}
+
+#[test]
+fn who_follows_everything_loses_what_it_may_not_read_and_nothing_else() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    for (id, list) in [("x", "a"), ("y", "b"), ("z", "b")] {
+        edit(&mut hub, &[("note", id, note(list, id))]).unwrap();
+    }
+    rights.grant_all("member 2", &["", "a", "b"]);
+    let mut device = notes_device(2);
+    device.watch(Watching::Yes);
+    in_full(&mut device, &mut hub, &rights);
+    assert_holds(&device, &hub, &["a", "b"]);
+    // One of them is changed here, and may be written still.
+    edit(&mut device, &[("note", "y", field("title", "unsent"))]).unwrap();
+    rights.revoke("member 2", Access::Read, "b");
+    device.poll_events();
+    let why = in_vain(&mut device, &mut hub, &rights);
+    assert!(matches!(why, SessionError::Goaway { code: Code::SCOPE, .. }), "{why}");
+    assert_eq!(held(&device).into_keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(title(&hub, "y").as_deref(), Some("unsent"));
+    let told = device.poll_events();
+    assert!(told.contains(&Event::Revoked { scope: "b".to_owned(), entities: 2 }), "{told:?}");
+    assert!(device.verify().unwrap().is_sound());
+    // Given back, it is there again, and nobody finds a fault.
+    rights.grant("member 2", Access::Read, "b");
+    let events = in_full(&mut device, &mut hub, &rights);
+    assert!(!events.iter().any(|event| matches!(event, SessionEvent::Diverged { .. })), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, SessionEvent::Verified { .. })), "{events:?}");
+    assert_holds(&device, &hub, &["a", "b"]);
+}
+
+#[test]
+fn what_was_to_leave_stays_when_the_right_is_back_before_it_has_left() {
+    let (mut hub, rights) = (notes_hub(), Rights::default());
+    for id in ["x", "y"] {
+        edit(&mut hub, &[("note", id, note("b", id))]).unwrap();
+    }
+    rights.grant_all("member 2", &["", "b"]);
+    let mut device = notes_device(2);
+    // Live, so that the right ends while an edit is pending.
+    let now = Millis(100_000);
+    let (mut s, mut t) = (named("member 2", Want::Live), guarded(&rights));
+    let mut far = End { replica: &mut hub, session: &mut t, now };
+    run(&mut End { replica: &mut device, session: &mut s, now }, &mut far, usize::MAX).unwrap();
+    edit(&mut device, &[("note", "x", field("title", "pending"))]).unwrap();
+    rights.revoke("member 2", Access::Read, "b");
+    edit(&mut hub, &[("note", "y", field("title", "secret"))]).unwrap();
+    s.hold_pushes(true);
+    loop {
+        let frame = t.poll_transmit(&mut hub, now).unwrap().unwrap();
+        if s.handle(&mut device, &frame, now).is_err() {
+            break;
+        }
+    }
+    // What is pending keeps its entity for the time being; the other has left.
+    let here = held(&device);
+    assert_eq!(here.into_values().flatten().map(|(_, id)| id).collect::<Vec<_>>(), ["x"]);
+    rights.grant("member 2", Access::Read, "b");
+    in_full(&mut device, &mut hub, &rights);
+    assert_holds(&device, &hub, &["b"]);
+    assert_eq!((title(&device, "x").as_deref(), device.pending_count().unwrap()), (Some("pending"), 0));
+    assert_eq!(title(&device, "y").as_deref(), Some("secret"));
+}
