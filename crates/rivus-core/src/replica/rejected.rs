@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::{Edited, Event, Replica, commit_records, unreadable};
+use super::verdict::Fallen;
+use super::{Edited, Event, Rejected, Replica, Spot, commit_records, unreadable};
 use crate::address::{self, LIFE, Parts, class};
 use crate::bytes::{Cut, Put, Reader};
 use crate::clock::{Force, Millis};
@@ -23,6 +24,9 @@ const WRITTEN: u8 = b'w';
 const SETTLED: u8 = b's';
 /// Of so many the last ones are remembered.
 const SETTLED_MAX: usize = 4096;
+
+/// Ends the words of a refusal in its record if what they are about follows.
+const SPOT_FOLLOWS: u8 = 0xff;
 
 /// Kind, id and address of a register.
 type Place = (String, String, Vec<u8>);
@@ -248,4 +252,30 @@ fn key_with(key: u64, last: u8) -> Vec<u8> {
     let mut record = key.to_be_bytes().to_vec();
     record.push(last);
     record
+}
+
+/// Keeps a refused edit, given as the record of a pending one, with its reason.
+pub(super) fn rejected_record(Fallen { key, code, message, spot }: &Fallen, edit: &[u8]) -> RecordWrite {
+    let mut value = Vec::new();
+    value.extend_from_slice(&code.0.to_be_bytes());
+    value.sized(|out| {
+        out.extend_from_slice(message.as_bytes());
+        // No text has this byte.
+        out.extend(spot.iter().map(|_| SPOT_FOLLOWS));
+        spot.iter().for_each(|spot| spot.encode(out));
+    });
+    value.extend_from_slice(edit);
+    RecordWrite::put(Table::Rejected, key.to_be_bytes(), value)
+}
+
+pub(super) fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
+    let mut reader = Reader::new(value);
+    let code = Code(u16::from_be_bytes(reader.array()?));
+    let why = reader.slice()?;
+    let end = why.iter().position(|byte| *byte == SPOT_FOLLOWS).unwrap_or(why.len());
+    let (message, rest) = why.split_at_checked(end).ok_or(Cut)?;
+    let message = std::str::from_utf8(message).map_err(|_| Cut)?.to_owned();
+    let spot = rest.get(1..).map(|rest| Spot::read(&mut Reader::new(rest))).transpose()?;
+    let ops = Pending::decode(reader.rest())?.ops()?;
+    Ok(Rejected { key: Reader::new(key).u64()?, code, message, spot, ops })
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::verdict::{Fallen, Rebuild, Waiting, kept_high_water, rejected_records};
-use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, unreadable};
+use super::{Event, Meanwhile, Rejected, Replica, STALE_RETRIES_MAX, unreadable};
 use crate::address::{LIFE, Parts, class};
 use crate::bytes::Cut;
 use crate::clock::{Force, Millis, Stamp};
@@ -157,17 +157,8 @@ impl<S: Store> Replica<S> {
             records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
         }
         let finished = work.finish()?;
-        let before = std::mem::replace(&mut self.clock, clock);
         let meanwhile = Meanwhile::Nothing { since, high_water };
-        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
-            self.clock = before;
-            return Err(error);
-        }
-        self.identity = identity;
-        if !rejected.is_empty() {
-            self.has_rejected = true;
-            self.refusals += 1;
-        }
+        self.commit_withdrawn(finished, records, meanwhile, (clock, identity), !rejected.is_empty())?;
         let mut counts = BTreeMap::new();
         for Fallen { key, code, message, spot } in rejected {
             // Of what was pending others tell: it was offered as such.

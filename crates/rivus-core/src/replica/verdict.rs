@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::read::each_entry;
+use super::rejected::{read_rejected, rejected_record};
 use super::{
     Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, Verdicts, saw_in, unreadable,
 };
 use crate::address::{Parts, class};
-use crate::bytes::{Cut, Put, Reader};
+use crate::bytes::Cut;
 use crate::canary::{Canary, is_on};
 use crate::clock::{Clock, Force, Millis, Stamp};
 use crate::code::Code;
@@ -25,10 +26,7 @@ use crate::rules::Rules;
 use crate::schema::{FieldType, Slot};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::view;
-use crate::work::{Scratch, Work, damaged};
-
-/// Ends the words of a refusal in its record if what they are about follows.
-const SPOT_FOLLOWS: u8 = 0xff;
+use crate::work::{Finished, Scratch, Work, damaged};
 
 /// The authority's answer to one push.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,22 +150,35 @@ impl<S: Store> Replica<S> {
             records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
         }
         let finished = work.finish()?;
-        let before = std::mem::replace(&mut self.clock, clock);
-        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
-            self.clock = before;
-            return Err(error);
-        }
-        self.identity = identity;
-        if !rejected.is_empty() {
-            self.has_rejected = true;
-            self.refusals += 1;
-        }
+        self.commit_withdrawn(finished, records, meanwhile, (clock, identity), !rejected.is_empty())?;
         for Fallen { key, code, message, spot } in rejected {
             let ops =
                 waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
             self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
         }
         Ok(fallen)
+    }
+
+    /// Commits that edits were taken back, under the clock and the identity that follow.
+    pub(super) fn commit_withdrawn(
+        &mut self,
+        finished: Finished,
+        records: Vec<RecordWrite>,
+        meanwhile: Meanwhile,
+        (clock, identity): (Clock, Identity),
+        any_rejected: bool,
+    ) -> Result<(), CommitError> {
+        let before = std::mem::replace(&mut self.clock, clock);
+        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
+            self.clock = before;
+            return Err(error);
+        }
+        self.identity = identity;
+        if any_rejected {
+            self.has_rejected = true;
+            self.refusals += 1;
+        }
+        Ok(())
     }
 
     /// What an answer makes of each edit in the outbox.
@@ -559,32 +570,6 @@ pub(super) fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records
         let Some(edit) = waiting.iter().find(|edit| edit.key == fallen.key) else { continue };
         records.push(rejected_record(fallen, &edit.record));
     }
-}
-
-/// Keeps a refused edit, given as the record of a pending one, with its reason.
-fn rejected_record(Fallen { key, code, message, spot }: &Fallen, edit: &[u8]) -> RecordWrite {
-    let mut value = Vec::new();
-    value.extend_from_slice(&code.0.to_be_bytes());
-    value.sized(|out| {
-        out.extend_from_slice(message.as_bytes());
-        // No text has this byte.
-        out.extend(spot.iter().map(|_| SPOT_FOLLOWS));
-        spot.iter().for_each(|spot| spot.encode(out));
-    });
-    value.extend_from_slice(edit);
-    RecordWrite::put(Table::Rejected, key.to_be_bytes(), value)
-}
-
-fn read_rejected(key: &[u8], value: &[u8]) -> Result<Rejected, Cut> {
-    let mut reader = Reader::new(value);
-    let code = Code(u16::from_be_bytes(reader.array()?));
-    let why = reader.slice()?;
-    let end = why.iter().position(|byte| *byte == SPOT_FOLLOWS).unwrap_or(why.len());
-    let (message, rest) = why.split_at_checked(end).ok_or(Cut)?;
-    let message = std::str::from_utf8(message).map_err(|_| Cut)?.to_owned();
-    let spot = rest.get(1..).map(|rest| Spot::read(&mut Reader::new(rest))).transpose()?;
-    let ops = Pending::decode(reader.rest())?.ops()?;
-    Ok(Rejected { key: Reader::new(key).u64()?, code, message, spot, ops })
 }
 
 /// The greatest time among what is kept once the edits refused for the clock are stamped anew.
