@@ -442,12 +442,18 @@ fn an_empty_file_becomes_a_store_unless_a_log_is_beside_it() {
 }
 
 #[test]
-fn a_path_that_cannot_be_opened_is_an_io_error() {
+fn a_path_where_no_file_can_be_is_told_as_such() {
     let folder = folder();
-    for path in [folder.path().join("no/such/folder.db"), folder.path().to_owned(), PathBuf::new()] {
+    let places = [
+        (folder.path().join("no/such/folder.db"), "there is no folder"),
+        (folder.path().to_owned(), "is a folder: name a file in it"),
+    ];
+    for (path, why) in places {
         let error = SqliteStore::open(&path, QUICK).unwrap_err();
-        assert!(matches!(error, StoreError::Io(_)), "{error}");
+        assert!(matches!(&error, StoreError::Place(text) if text.contains(why)), "{error}");
     }
+    let error = SqliteStore::open(PathBuf::new(), QUICK).unwrap_err();
+    assert!(matches!(error, StoreError::Io(_)), "{error}");
 }
 
 #[test]
@@ -477,7 +483,7 @@ fn a_backup_is_a_store_and_never_replaces_a_file() {
     drop(backup);
     let bytes = fs::read(&target).unwrap();
     let error = store.backup_to(&target).unwrap_err();
-    assert!(matches!(error, StoreError::Io(_)), "{error}");
+    assert!(matches!(&error, StoreError::Place(text) if text.contains("is there already")), "{error}");
     assert!(fs::read(&target).unwrap() == bytes);
     SqliteStore::open_in_memory().unwrap().backup_to(folder.path().join("memory.db")).unwrap();
     assert_eq!(open(&folder.path().join("memory.db")).head(), Ok(Head::default()));
