@@ -38,8 +38,9 @@ mod taint;
 mod usual;
 mod verdict;
 mod verify;
+mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -47,10 +48,10 @@ use crate::canary::{Canary, is_on};
 use crate::clock::{Admission, Clock, Force, Millis};
 use crate::edit::{EditError, Finish, Made, Op, Tx};
 use crate::id::{Incarnation, ReplicaId};
-use crate::identity::{Cursor, IDENTITY_KEY, Identity, Seeds};
+use crate::identity::{IDENTITY_KEY, Identity, Seeds};
 use crate::register::Saw;
 use crate::rules::Cover;
-use crate::schema::{Schema, Writers};
+use crate::schema::Schema;
 use crate::scope::Scopes;
 use crate::store::{
     Batch, CommitError, Head, HighWater, RecordKey, RecordRead, RecordWrite, Store, StoreError, Table,
@@ -84,6 +85,7 @@ use rules::{Placed, evaluated, ruled};
 pub use taint::Taint;
 pub use verdict::{Answer, Rejected};
 pub use verify::Verification;
+use writer::saw_in;
 
 /// How far the index of the rules may be behind rows that do not concern it.
 const COVER_LAG_MAX: u64 = 1000;
@@ -435,36 +437,6 @@ impl<S: Store> Replica<S> {
         Err(CommitError::Stale.into())
     }
 
-    /// The rank that new edits bear.
-    fn rank(&self) -> u8 {
-        self.identity.authority.map_or(self.rank, |a| a.rank)
-    }
-
-    /// Among whom this replica is.
-    fn writer(&self) -> Writers {
-        if self.identity.is_authority || self.rank() > 0 { Writers::Ranked } else { Writers::Everybody }
-    }
-
-    /// What new edits have seen at the authority.
-    fn saw(&self) -> Result<Option<Saw>, StoreError> {
-        if !self.identity.is_authority {
-            return Ok(self.saw);
-        }
-        let head = self.store.head()?;
-        let newest = self.incarnation.or(head.incarnations.last().map(|(incarnation, _)| *incarnation));
-        Ok(newest.map(|incarnation| Saw { incarnation, done: head.seq }))
-    }
-
-    fn refresh_saw(&mut self) -> Result<(), StoreError> {
-        let Some(authority) = self.identity.authority else { return Ok(()) };
-        let saw = |cursor: Cursor| Saw { incarnation: cursor.incarnation, done: cursor.done };
-        self.saw = self.cursor(authority.store)?.map(saw);
-        let scopes = self.cursors_in(authority.store)?.into_iter();
-        self.saws = scopes.map(|(scope, cursor)| (scope, saw(cursor))).collect();
-        self.leaving = self.is_leaving()?;
-        Ok(())
-    }
-
     /// The identity as commits depend on it: an edit stamped or kept pending by one that another process has replaced
     /// is made again.
     fn identity_read(&self) -> Vec<RecordRead> {
@@ -576,13 +548,6 @@ impl<S: Store> Replica<S> {
             self.events.extend(finished.swayed().map(event));
         }
     }
-}
-
-/// What an edit in these scopes has seen at the authority: what was read of the one that is furthest behind.
-fn saw_in(saws: &BTreeMap<String, Saw>, whole: Option<Saw>, scopes: &BTreeSet<String>) -> Option<Saw> {
-    let seen = scopes.iter().map(|scope| saws.get(scope).copied().or(whole));
-    let seen: Option<Vec<Saw>> = seen.collect();
-    seen?.into_iter().min_by_key(|saw| saw.done)
 }
 
 /// What other processes may have written while a commit was prepared.
