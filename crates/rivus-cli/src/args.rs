@@ -1,4 +1,6 @@
-//! What can be typed: the commands, their options and their help.
+//! What can be typed: the commands and their options.
+
+mod help;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,7 +15,7 @@ use crate::simulate::Token;
 
 /// Rivus: an offline-first database that merges field by field.
 #[derive(Parser, Debug)]
-#[command(name = "rivus", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "rivus", version, max_term_width = 100, after_help = help::EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -45,18 +47,18 @@ pub(crate) struct Global {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Show what merging does: a hub and two devices edit offline and come back
-    #[command(after_help = DEMO)]
+    #[command(after_help = help::DEMO)]
     Demo {
         /// The folder to make for the three databases [default: ./rivus-demo-N]
         #[arg(long)]
         dir: Option<PathBuf>,
     },
     /// Edit an entity, which creates it if it is not there: one edit, all of it or nothing
-    #[command(after_help = PUT, group = ArgGroup::new("edit").required(true).multiple(true)
+    #[command(after_help = help::PUT, group = ArgGroup::new("edit").required(true).multiple(true)
         .args(["fields", "add", "remove", "set_key", "inc"]))]
     Put(Put),
     /// Show an entity, and who wrote each field when
-    #[command(after_help = SHOW)]
+    #[command(after_help = help::SHOW)]
     Show {
         /// Its kind
         kind: String,
@@ -64,7 +66,7 @@ pub(crate) enum Command {
         id: String,
     },
     /// Explain why an entity, or one field of it, shows what it does
-    #[command(after_help = EXPLAIN)]
+    #[command(after_help = help::EXPLAIN)]
     Explain {
         /// Its kind
         kind: String,
@@ -74,19 +76,19 @@ pub(crate) enum Command {
         field: Option<String>,
     },
     /// List the writes of this database that lost to one that had not seen them
-    #[command(after_help = CONFLICTS)]
+    #[command(after_help = help::CONFLICTS)]
     Conflicts(Conflicts),
     /// List the edits of this database that the hub refused, and those that wait for one of them
-    #[command(after_help = REJECTED)]
+    #[command(after_help = help::REJECTED)]
     Rejected(Rejected),
     /// List the kinds, or the entities of one kind
-    #[command(after_help = LIST)]
+    #[command(after_help = help::LIST)]
     List {
         /// The kind
         kind: Option<String>,
     },
     /// Delete an entity; its fields are kept for `revive`
-    #[command(after_help = DELETE)]
+    #[command(after_help = help::DELETE)]
     Delete {
         /// Its kind
         kind: String,
@@ -94,7 +96,7 @@ pub(crate) enum Command {
         id: String,
     },
     /// Take a deletion back
-    #[command(after_help = REVIVE)]
+    #[command(after_help = help::REVIVE)]
     Revive {
         /// Its kind
         kind: String,
@@ -102,7 +104,7 @@ pub(crate) enum Command {
         id: String,
     },
     /// Free the room of entities that a hub has too; nothing is deleted, and `fetch` has them back
-    #[command(after_help = EVICT)]
+    #[command(after_help = help::EVICT)]
     Evict {
         /// Their kind
         kind: String,
@@ -111,7 +113,7 @@ pub(crate) enum Command {
         ids: Vec<String>,
     },
     /// Forget what is deleted for everybody, on a hub's database
-    #[command(after_help = COLLECT)]
+    #[command(after_help = help::COLLECT)]
     Collect {
         /// Keep what was deleted less than so many days ago
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
@@ -121,14 +123,14 @@ pub(crate) enum Command {
         dry_run: bool,
     },
     /// List the databases that a hub waits for before it forgets what is deleted
-    #[command(after_help = LEASES)]
+    #[command(after_help = help::LEASES)]
     Leases {
         /// End the lease of this store: nothing waits for it any more
         #[arg(long, value_name = "STORE")]
         end: Option<String>,
     },
     /// Have entities of a hub, evicted ones among them
-    #[command(after_help = FETCH)]
+    #[command(after_help = help::FETCH)]
     Fetch(Fetch),
     /// Print what changed, when, and whose doing it was
     #[command(after_help = log::LOG)]
@@ -137,56 +139,56 @@ pub(crate) enum Command {
     #[command(after_help = log::UNDO)]
     Undo(log::Undo),
     /// Say where the database stands
-    #[command(after_help = STATUS)]
+    #[command(after_help = help::STATUS)]
     Status,
     /// Read the whole database and check it
-    #[command(after_help = VERIFY)]
+    #[command(after_help = help::VERIFY)]
     Verify,
     /// Make anew what is kept beside the rows, and have the next sync compare everything
-    #[command(after_help = VERIFY)]
+    #[command(after_help = help::VERIFY)]
     Repair,
     /// Write a copy of the database to a new file, while others use it
-    #[command(after_help = BACKUP)]
+    #[command(after_help = help::BACKUP)]
     Backup {
         /// The new file
         file: PathBuf,
     },
     /// Make the database from a backup
-    #[command(after_help = BACKUP)]
+    #[command(after_help = help::BACKUP)]
     Restore {
         /// The backup
         file: PathBuf,
     },
     /// Read entities from a file: JSON, JSON Lines or CSV
-    #[command(after_help = IMPORT)]
+    #[command(after_help = help::IMPORT)]
     Import(Import),
     /// Write entities to a file or standard output: JSON, JSON Lines or CSV
-    #[command(after_help = EXPORT)]
+    #[command(after_help = help::EXPORT)]
     Export(Export),
     /// Serve the database as a hub, until ctrl-c
-    #[command(after_help = SERVE)]
+    #[command(after_help = help::SERVE)]
     Serve(Box<Serve>),
     /// Ask a hub on this machine whether it is ready; the exit code is 1 if it is not
-    #[command(after_help = HEALTH)]
+    #[command(after_help = help::HEALTH)]
     Health {
         /// What the hub has as --admin
         #[arg(long, value_name = "ADDRESS", env = "RIVUS_ADMIN", default_value = "127.0.0.1:9191")]
         admin: String,
     },
     /// Sync with a hub once
-    #[command(after_help = SYNC)]
+    #[command(after_help = help::SYNC)]
     Sync(Sync),
     /// Stay in sync with a hub and print what changes, until ctrl-c
-    #[command(after_help = LIVE)]
+    #[command(after_help = help::LIVE)]
     Live(Remote),
     /// Run a replay script and print what each replica shows
-    #[command(after_help = REPLAY)]
+    #[command(after_help = help::REPLAY)]
     Replay(Replay),
     /// Simulate replicas under faults, from seeds, and check that nothing is lost
-    #[command(after_help = SIMULATE)]
+    #[command(after_help = help::SIMULATE)]
     Simulate(Simulate),
     /// Print a completion script for a shell
-    #[command(after_help = COMPLETIONS)]
+    #[command(after_help = help::COMPLETIONS)]
     Completions {
         /// The shell
         shell: Shell,
@@ -415,225 +417,6 @@ pub(crate) enum Transport {
     /// Over WebSocket on loopback
     Websocket,
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  rivus demo
-  rivus put task t1 title='Write the offer' done=false
-  rivus show task t1
-  rivus serve
-  rivus --db phone.db sync ws://127.0.0.1:7171
-
-Exit codes: 0 done, 1 failed, 2 wrong usage. Errors go to standard error.";
-
-const DEMO: &str = "\
-Examples:
-  rivus demo
-  rivus demo --dir /tmp/rivus-demo
-  rivus --json demo | jq '.rows[] | {field, shown, why}'
-
-Exit code 1 if the three do not end up showing the same.";
-
-const PUT: &str = "\
-Examples:
-  rivus put task t1 title='Write the offer' done=false estimate=2.5
-  rivus put task t1 place='{\"city\":\"Graz\"}' code='\"007\"'
-  rivus --schema schema.toml put task t1 --add tags=urgent --remove tags=draft --inc views=1
-  rivus --schema schema.toml put task t1 --set-key labels.color=red
-  rivus put task t1 title='Write the offer' --force";
-
-const SHOW: &str = "\
-Examples:
-  rivus show task t1
-  rivus --json show task t1 | jq .fields
-
-With --json also every register: all writes still in the running, with stamps and ranks.";
-
-const EXPLAIN: &str = "\
-Examples:
-  rivus explain task t1 title
-  rivus --json explain task t1 | jq '.fields[].registers[].candidates'
-
-With --json all that decides: candidates with stamps and ranks, floors, what was seen, rules and what they hide.";
-
-const CONFLICTS: &str = "\
-Examples:
-  rivus conflicts
-  rivus conflicts --dismiss 1 --restore 2
-  rivus --json conflicts | jq .value
-
-With an authority the list is exact. Without one it may name writes that were seen before they were replaced.";
-
-const REJECTED: &str = "\
-Examples:
-  rivus rejected
-  rivus rejected --retry 12 --discard 14
-  rivus --json rejected | jq .reason
-
-A refused edit was taken back when the hub's answer came, and holds up no other. It is off the list once its fields are
-written anew. `export --pending` writes all of them, and what is pending, to a file.";
-
-const LIST: &str = "\
-Examples:
-  rivus list
-  rivus list task
-  rivus --json list task | jq -r .id";
-
-const DELETE: &str = "\
-Example:
-  rivus delete task t1";
-
-const REVIVE: &str = "\
-Example:
-  rivus revive task t1";
-
-const EVICT: &str = "\
-Example:
-  rivus evict task t1 t2
-
-All of them are evicted or none. Only what the hub has confirmed is, so sync first. `list` and `show` do not have
-them, and edits of them are refused until they are fetched; everything else shows as before.";
-
-const COLLECT: &str = "\
-Examples:
-  rivus --db hub.db collect --dry-run
-  rivus --db hub.db --schema schema.toml collect --grace 7
-
-A hub does this by itself (`serve --collect`). Give the schema that the hub has: what its rules need of the deleted stays.";
-
-const LEASES: &str = "\
-Examples:
-  rivus --db hub.db leases
-  rivus --db hub.db leases --end 3f2a61c09d5e7b84
-  rivus --json --db hub.db leases | jq 'select(.running) | .behind'
-
-A database whose lease has ended reads everything again if it comes back after something was forgotten; no edit of it is
-lost.";
-
-const FETCH: &str = "\
-Example:
-  rivus fetch ws://127.0.0.1:7171 task t1 t2
-
-It syncs first.";
-
-const STATUS: &str = "\
-Examples:
-  rivus status
-  rivus --json status | jq -r .digest
-
-Two databases that show the same have the same digest.";
-
-const VERIFY: &str = "\
-Examples:
-  rivus verify || rivus repair
-  rivus --json verify | jq -e .sound
-
-What is kept beside the rows is the digest, which is compared with other databases, that of each scope, and the index of
-the rules. The exit code is 1 if one of them is wrong. A row that cannot be read is beyond repair: restore a backup, or name a new file
-and sync.";
-
-const BACKUP: &str = "\
-Examples:
-  rivus --db hub.db backup hub-monday.db
-  rivus --db hub.db restore hub-monday.db
-
-Neither writes over a file that is there. A restored hub gets from its devices what they have had confirmed since the
-backup, when they connect; a restored device goes on under a new id.";
-
-const IMPORT: &str = "\
-JSON:       objects by kind and id, as `export` writes them, or an array of flat objects (needs --kind)
-JSON Lines: {\"kind\":…,\"id\":…,\"fields\":{…}}, as `export` writes them, or flat objects (needs --kind)
-CSV:        a header, then a row for each entity (needs --kind). Cells are text; with --infer they are JSON
-            if they read as JSON. An empty cell leaves its field as it is.
-
-Fields that are not in the file stay as they are. A list for a set adds its keys, an object for a map sets
-its keys, a number for a counter brings the counter there; what is so already is not written again. Entities
-go in by transactions of up to 1,000; if one fails, none of that transaction is there.
-
-Examples:
-  rivus import tasks.jsonl
-  rivus import people.csv --kind person --id email --infer
-  curl https://example.org/tasks.json | rivus import - --format json --kind task";
-
-const EXPORT: &str = "\
-JSON is an object by kind, id and field; JSON Lines an object for each entity; CSV a row for each entity of
-one kind. A CSV cell is empty where the field is absent; text stands as it is, unless it could be read as
-JSON: then it stands in JSON quotes. So `import --infer` reads back exactly what was exported.
-Deleted entities are left out.
-
-Examples:
-  rivus export -o backup.json
-  rivus export task --format jsonl | gzip > tasks.jsonl.gz
-  rivus export task -o tasks.csv
-  rivus export --pending -o unsent.json";
-
-const SERVE: &str = "\
-The database becomes the authority of all that sync with it, for good, unless --peer says otherwise.
-Beyond loopback give it a certificate, or listen behind a proxy that has TLS. SIGTERM and ctrl-c end it in order, the
-second one at once; SIGHUP has it read certificates and keys again that changed.
-
-In the file of --config the keys are the options with _ for -, and db and schema; tokens are tables:
-  listen = \"0.0.0.0:7171\"
-  tls_cert = \"hub.pem\"
-  tls_key = \"hub-key.pem\"
-  [[grants]]
-  token = \"phone-secret\"
-  rank = 5
-  subject = \"ann\"
-  read = [\"home\", \"work/*\"]
-  write = [\"home\"]
-
-Examples:
-  rivus serve
-  rivus --db hub.db serve --listen 0.0.0.0:7171 --grant phone-secret=5 --grant desk-secret=0
-  rivus --db hub.db serve --listen 192.168.1.5:7171 --open
-  rivus serve --config hub.toml --check-config && rivus serve --config hub.toml";
-
-const HEALTH: &str = "\
-Example:
-  rivus serve --admin 127.0.0.1:9191 & sleep 1; rivus health";
-
-const SYNC: &str = "\
-Examples:
-  rivus sync ws://127.0.0.1:7171
-  RIVUS_TOKEN=phone-secret rivus --db phone.db sync wss://hub.example.org:7171
-  rivus sync wss://hub.internal:7171 --ca ca.pem
-  rivus --json sync ws://127.0.0.1:7171 --limit 1000 | jq .pulled.more
-
-The report says what became of every edit that was offered, also where the sync broke off; the exit code is 1 then.";
-
-const LIVE: &str = "\
-Examples:
-  rivus live ws://127.0.0.1:7171
-  rivus --json live ws://127.0.0.1:7171 --token phone-secret | jq .changed
-
-It redials by itself. What other processes write into the same file is sent along too.";
-
-const REPLAY: &str = "\
-Standard output gets what `show` and `converge` print and nothing else; refused edits go to standard error.
-
-Examples:
-  rivus replay history.jsonl
-  rivus replay history.jsonl --store sqlite --transport websocket > shown.jsonl
-  generate | rivus replay -";
-
-const SIMULATE: &str = "\
-A run is a function of its seed: the same seed does the same. A failure is made small and told as a finding, a
-token, the steps, and the nearest replay script. At the end: how often each rare situation came up.
-Exit code 1 if anything failed.
-
-Examples:
-  rivus simulate --runs 10000
-  rivus simulate --full --seed 77 --runs 100
-  rivus simulate --rules --runs 10000
-  rivus simulate --runs 1000000 --shard 0/2 --state sim-0.json
-  rivus simulate --token r1-0000000000001";
-
-const COMPLETIONS: &str = "\
-Examples:
-  rivus completions bash > ~/.local/share/bash-completion/completions/rivus
-  rivus completions zsh > ~/.zfunc/_rivus
-  rivus completions fish > ~/.config/fish/completions/rivus.fish";
 
 #[cfg(test)]
 mod tests {
