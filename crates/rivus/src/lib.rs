@@ -111,9 +111,9 @@ pub use crate::machine::{derived_id, new_id};
 #[cfg(feature = "jwt")]
 pub use crate::net::Jwt;
 pub use crate::net::{
-    Access, Authenticator, Authorizer, Background, Budget, By, Connection, Debounce, Delivery, Denial,
-    ErrorClass, FRAME_BYTES_LEAST, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause, Phase,
-    Proposed, ProposedEntity, Pulled, Pushed, Reaction, Refusal, Remote, Restore, Rights, Scopes,
+    Access, Account, Authenticator, Authorizer, Background, Budget, By, Connection, Debounce, Delivery,
+    Denial, ErrorClass, FRAME_BYTES_LEAST, Grant, Grants, Hub, HubOptions, Levers, Limits, Mode, Pause,
+    Phase, Proposed, ProposedEntity, Pulled, Pushed, Reaction, Refusal, Remote, Restore, Rights, Scopes,
     ScopesError, Spot, SyncError, SyncReport, SyncState, Validator, Why, Write,
 };
 pub use crate::projection::{QueryParams, QueryRows, QuerySubscription};

@@ -36,7 +36,7 @@ use std::time::Duration;
 pub use client::Connection;
 pub(crate) use client::pending;
 pub use error::SyncError;
-pub use hub::{Hub, HubOptions};
+pub use hub::{Account, Hub, HubOptions};
 #[cfg(feature = "jwt")]
 pub use jwt::Jwt;
 pub(crate) use levers::Control;

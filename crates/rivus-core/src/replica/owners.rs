@@ -3,6 +3,7 @@
 //! An id belongs to the first principal with a name that shows it, and nobody else may name it from then on, nor may
 //! those without a name. Until then it is anybody's. Owns the records; who somebody is was found out before.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Replica, STALE_RETRIES_MAX, unreadable};
@@ -130,6 +131,29 @@ impl<S: Store> Replica<S> {
             super::commit_records(&mut self.store, records)?;
         }
         Ok(forgotten)
+    }
+
+    /// The stores of each principal that has any, in the order of their names.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read; `Damaged` if a record says nothing that this version writes.
+    pub fn accounts(&self) -> Result<BTreeMap<String, Vec<StoreId>>, StoreError> {
+        let (mut accounts, mut wrong) = (BTreeMap::<String, Vec<StoreId>>::new(), None);
+        self.store.records(Table::Owner, &[of::STORE], &mut |key, owner| {
+            let Some((&of::STORE, id)) = key.split_first() else { return ControlFlow::Break(()) };
+            match (<[u8; 8]>::try_from(id), std::str::from_utf8(owner)) {
+                (Ok(id), Ok(owner)) => {
+                    let store = StoreId(u64::from_be_bytes(id));
+                    accounts.entry(owner.to_owned()).or_default().push(store);
+                    ControlFlow::Continue(())
+                }
+                _ => {
+                    wrong = Some(unreadable("whose a store is"));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        wrong.map_or(Ok(accounts), Err)
     }
 
     /// Who has this replica, if it is anybody's.

@@ -17,6 +17,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rivus_core::id::StoreId;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -118,7 +120,54 @@ impl Drop for Hub {
     }
 }
 
+/// Somebody who has connected to a hub under a name, and the databases that are theirs since; see [`Db::accounts`].
+///
+/// ```
+/// # use rivus::{Db, Schema};
+/// let hub = Db::memory(Schema::open())?;
+/// for account in hub.accounts()? {
+///     println!("{}: {}", account.subject, account.stores.join(", "));
+/// }
+/// # Ok::<(), rivus::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Account {
+    /// The name: the subject of a grant or of a signed token, or what is made of a token that was granted without one.
+    pub subject: String,
+    /// The store ids of the databases, in hexadecimal.
+    pub stores: Vec<String>,
+}
+
 impl Db {
+    /// Who has databases at this hub, by name: nobody else may connect with one of them before it is
+    /// [disowned](Db::disown). Databases that connected without a token are nobody's.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Remote, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// # let (phone, hub) = (Db::memory(Schema::open())?, Db::memory(Schema::open())?);
+    /// # let options = HubOptions::open().grant_as("ann", "secret", 0);
+    /// # let served = hub.serve("127.0.0.1:0", options).await?;
+    /// phone.sync(&Remote::new(served.url()).token("secret")).await?;
+    /// let accounts = hub.accounts()?;
+    /// assert_eq!((accounts[0].subject.as_str(), &accounts[0].stores), ("ann", &vec![phone.status()?.store]));
+    /// # Ok::<(), rivus::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn accounts(&self) -> Result<Vec<Account>, Error> {
+        let accounts = self.lock()?.accounts()?.into_iter();
+        let told = |(subject, stores): (String, Vec<StoreId>)| Account {
+            subject,
+            stores: stores.iter().map(ToString::to_string).collect(),
+        };
+        Ok(accounts.map(told).collect())
+    }
+
     /// Forgets which databases belong to `subject`: whoever connects with one next has it. For accounts that are renamed
     /// or closed, and for databases that are handed on. Returns how many store and replica ids that were.
     ///

@@ -1,5 +1,6 @@
 //! Whom a hub lets in, what belongs to whom, what may be read and written, and how much.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
@@ -181,8 +182,11 @@ fn what_is_nobodys_goes_to_the_first_name_that_shows_it() {
     assert_eq!(h.owner(ReplicaId::from_u128(1)).unwrap().as_deref(), Some("ann"));
     let (_, anonymous) = claim(&mut h, &gate, None, 1, &[1]);
     assert_eq!(code(anonymous), Code::OWNER);
+    assert_eq!(h.accounts().unwrap(), BTreeMap::from([("ann".to_owned(), vec![StoreId(1)])]));
     assert_eq!(h.disown("ann").unwrap(), 2);
+    assert!(h.accounts().unwrap().is_empty());
     meet(&mut a, &mut h, &gate, "b1", 120_000).unwrap();
+    assert_eq!(h.accounts().unwrap().keys().collect::<Vec<_>>(), ["bob"]);
     assert_eq!(h.owner(ReplicaId::from_u128(1)).unwrap().as_deref(), Some("bob"));
 }
 
