@@ -124,6 +124,7 @@ pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
 pub use crate::status::{AuthorityStatus, LeaseStatus, ScopeStatus, Status};
 pub use crate::subscription::{Lagged, Subscription};
 pub use crate::transaction::Transaction;
+pub use crate::upkeep::Damaged;
 
 /// The examples of the README are compiled and run with the tests.
 #[cfg(doctest)]
