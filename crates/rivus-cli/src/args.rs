@@ -271,6 +271,9 @@ pub(crate) struct Export {
     /// Instead of entities, the edits that no hub has accepted: pending ones and refused ones, as JSON
     #[arg(long, conflicts_with_all = ["kind", "format"])]
     pub(crate) pending: bool,
+    /// Leave out entities that cannot be read, and say which; the exit code is 1 if there are any
+    #[arg(long, conflicts_with = "pending")]
+    pub(crate) skip_damaged: bool,
     /// The format [default: by the file's extension, else json]
     #[arg(long)]
     pub(crate) format: Option<Format>,

@@ -14,7 +14,7 @@ use crate::table::{count, printable};
 
 /// `rivus collect`.
 pub(crate) fn collect(global: &Global, grace: u32, dry_run: bool, out: &mut Output) -> Result<()> {
-    let db = database::open(global)?;
+    let db = database::open_as_it_is(global)?;
     let grace = days_of(grace);
     if dry_run {
         return foretell(&db.collectable(grace)?, out);
@@ -46,7 +46,7 @@ pub(crate) fn leases(global: &Global, end: Option<&str>, out: &mut Output) -> Re
     struct Ended<'s> {
         ended: &'s str,
     }
-    let db = database::open(global)?;
+    let db = database::open_as_it_is(global)?;
     if let Some(store) = end {
         if !db.end_lease(store)? {
             bail!("there is no lease of store {store} to end: `rivus leases` lists them");

@@ -4,41 +4,73 @@ use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use rivus::{Db, Shown, Value, View};
+use rivus::{Damaged, Db, Shown, Value, View};
 use serde::Serialize;
 
 use crate::args::{Export, Format, Global};
 use crate::assignment::reads_as_json;
-use crate::database;
 use crate::import::{entities_text, format_of};
-use crate::output::Output;
-use crate::table::count;
+use crate::output::{Form, Output};
+use crate::source::{OnDamage, Source};
+use crate::table::{count, printable};
 
 /// `rivus export`.
-pub(crate) fn run(global: &Global, export: &Export, out: &mut Output) -> Result<()> {
+pub(crate) fn run(global: &Global, export: &Export, out: &mut Output) -> Result<ExitCode> {
     let named = export.output.as_deref().and_then(format_of);
     let format = export.format.or(named).unwrap_or(Format::Json);
     if format == Format::Csv && export.kind.is_none() {
         return Err(crate::usage("CSV holds entities of one kind: name it, or take --format jsonl"));
     }
-    let db = database::open(global)?;
+    let on_damage = if export.skip_damaged { OnDamage::Skip } else { OnDamage::Fail };
+    let source = Source::open(global, on_damage)?;
     if export.pending {
-        return write_pending(&db, export, out);
+        write_pending(source.db(), export, out)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let Some(path) = &export.output else {
-        write(&db, export, format, out)?;
-        return Ok(());
-    };
-    let entities = into_file(path, |file| write(&db, export, format, file))?;
-    #[derive(Serialize)]
-    struct Done<'f> {
-        file: &'f Path,
-        entities: usize,
+    let kinds = kinds(source.db(), export.kind.as_deref())?;
+    let mut written = Written { source: &source, entities: 0, left_out: Vec::new() };
+    match &export.output {
+        None => written.write(&kinds, export, format, out)?,
+        Some(path) => {
+            into_file(path, |file| written.write(&kinds, export, format, file))?;
+            #[derive(Serialize)]
+            struct Done<'f> {
+                file: &'f Path,
+                entities: usize,
+                #[serde(skip_serializing_if = "<[_]>::is_empty")]
+                left_out: &'f [Damaged],
+            }
+            let text = format!("exported {} to {}", entities_text(written.entities), path.display());
+            let Written { entities, left_out, .. } = &written;
+            out.say(text, &Done { file: path, entities: *entities, left_out })?;
+        }
     }
-    let text = format!("exported {} to {}", entities_text(entities), path.display());
-    Ok(out.say(text, &Done { file: path, entities })?)
+    let form = Form::of(global);
+    written.left_out.iter().for_each(|damaged| tell_left_out(damaged, form));
+    Ok(if written.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The kinds to write: all that are there, or the one that is named.
+///
+/// # Errors
+/// One that is neither there nor in the schema.
+fn kinds(db: &Db, named: Option<&str>) -> Result<Vec<String>> {
+    let kinds = db.kinds()?;
+    let Some(named) = named else { return Ok(kinds) };
+    // Without a schema every kind is taken, so that declares none.
+    let is_declared = db.schema().kinds().any(|kind| kind.name == named);
+    if !is_declared && !kinds.iter().any(|kind| kind == named) {
+        bail!("there is no kind `{}` here: `list` tells which there are", printable(named));
+    }
+    Ok(vec![named.to_owned()])
+}
+
+fn tell_left_out(damaged: &Damaged, form: Form) {
+    let (kind, id) = (printable(&damaged.kind), printable(&damaged.id));
+    crate::note(&format!("{kind} `{id}` is left out, it cannot be read: {}", damaged.reason), form);
 }
 
 /// Writes the edits that no hub has accepted.
@@ -54,16 +86,18 @@ fn write_pending(db: &Db, export: &Export, out: &mut Output) -> Result<()> {
         return Ok(writeln!(out)?);
     };
     into_file(path, |mut file| {
-        serde_json::to_writer(&mut file, &all)?;
-        writeln!(file)?;
-        Ok(edits)
+        write_json(&mut file, "", &all)?;
+        Ok(writeln!(file)?)
     })?;
     let text = format!("exported {} to {}", count(edits, "edit"), path.display());
     Ok(out.say(text, &Done { file: path, edits })?)
 }
 
 /// Writes a file beside the one at `path` and puts it in its place when it is complete.
-fn into_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<usize>) -> Result<usize> {
+///
+/// # Errors
+/// What `fill` fails with, as it is; or what keeps the file from being written. Nothing new is at `path` then.
+fn into_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = || format!("{} cannot be written", path.display());
     let mut builder = tempfile::Builder::new();
@@ -72,11 +106,14 @@ fn into_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<usize>) ->
         builder.permissions(permissions);
     }
     let mut file = BufWriter::new(builder.tempfile_in(folder).with_context(failed)?);
-    let entities = fill(&mut file).with_context(failed)?;
+    fill(&mut file).map_err(|error| {
+        // What cannot be read is no fault of the file.
+        if error.is::<io::Error>() { error.context(failed()) } else { error }
+    })?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
     file.as_file().sync_all().with_context(failed)?;
     file.persist(path).map_err(|error| error.error).with_context(failed)?;
-    Ok(entities)
+    Ok(())
 }
 
 /// What a file gets that is made in the ordinary way; a temporary one is its owner's alone.
@@ -91,47 +128,77 @@ fn usual_permissions() -> Option<Permissions> {
     None
 }
 
-fn write(db: &Db, export: &Export, format: Format, mut out: &mut dyn Write) -> Result<usize> {
-    let kinds = match &export.kind {
-        Some(kind) => vec![kind.clone()],
-        None => db.kinds()?,
-    };
-    match format {
-        Format::Json => as_json(db, &kinds, &mut out),
-        Format::Jsonl => as_lines(db, &kinds, &mut out),
-        Format::Csv => {
-            let mut rows = 0;
-            for kind in &kinds {
-                rows += as_csv(&db.views(kind)?, &export.id, &mut out)?;
-            }
-            Ok(rows)
-        }
-    }
+/// What is written of a database, as it goes.
+struct Written<'s> {
+    source: &'s Source,
+    entities: usize,
+    left_out: Vec<Damaged>,
 }
 
-/// An object by kind, id and field, an entity a line.
-fn as_json(db: &Db, kinds: &[String], out: &mut impl Write) -> Result<usize> {
-    let (mut entities, mut kind_before) = (0, "");
-    out.write_all(b"{")?;
-    for kind in kinds {
-        let views = db.views(kind)?;
-        if views.is_empty() {
-            continue;
+impl Written<'_> {
+    fn write(
+        &mut self,
+        kinds: &[String],
+        export: &Export,
+        format: Format,
+        mut out: &mut dyn Write,
+    ) -> Result<()> {
+        match format {
+            Format::Json => self.as_json(kinds, &mut out),
+            Format::Jsonl => self.as_lines(kinds, &mut out),
+            Format::Csv => kinds.iter().try_for_each(|kind| {
+                let views = self.views(kind)?;
+                as_csv(&views, &export.id, &mut out)
+            }),
         }
-        out.write_all(kind_before.as_bytes())?;
-        kind_before = ",";
-        write_json(out, "\n", kind)?;
-        let mut before = ":{\n";
-        for (id, view) in &views {
-            write_json(out, before, id)?;
-            write_json(out, ":", view)?;
-            before = ",\n";
-        }
-        out.write_all(b"}")?;
-        entities += views.len();
     }
-    out.write_all(b"}\n")?;
-    Ok(entities)
+
+    /// The entities of a kind, which are about to be written.
+    fn views(&mut self, kind: &str) -> Result<Vec<(String, View)>> {
+        let (views, damaged) = self.source.views(kind)?;
+        self.entities += views.len();
+        self.left_out.extend(damaged);
+        Ok(views)
+    }
+
+    /// An object by kind, id and field, an entity a line.
+    fn as_json(&mut self, kinds: &[String], out: &mut impl Write) -> Result<()> {
+        // Nothing is begun before there is something that can be read.
+        let mut before_kind = "{";
+        for kind in kinds {
+            let views = self.views(kind)?;
+            if views.is_empty() {
+                continue;
+            }
+            out.write_all(before_kind.as_bytes())?;
+            before_kind = ",";
+            write_json(out, "\n", kind)?;
+            let mut before = ":{\n";
+            for (id, view) in &views {
+                write_json(out, before, id)?;
+                write_json(out, ":", view)?;
+                before = ",\n";
+            }
+            out.write_all(b"}")?;
+        }
+        Ok(out.write_all(if before_kind == "{" { b"{}\n" } else { b"}\n" })?)
+    }
+
+    fn as_lines(&mut self, kinds: &[String], out: &mut impl Write) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'e> {
+            kind: &'e str,
+            id: &'e str,
+            fields: &'e View,
+        }
+        for kind in kinds {
+            for (id, fields) in &self.views(kind)? {
+                write_json(out, "", &Line { kind, id, fields })?;
+                out.write_all(b"\n")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn write_json(out: &mut impl Write, before: &str, data: &(impl Serialize + ?Sized)) -> Result<()> {
@@ -141,25 +208,7 @@ fn write_json(out: &mut impl Write, before: &str, data: &(impl Serialize + ?Size
     Ok(())
 }
 
-fn as_lines(db: &Db, kinds: &[String], out: &mut impl Write) -> Result<usize> {
-    #[derive(Serialize)]
-    struct Line<'e> {
-        kind: &'e str,
-        id: &'e str,
-        fields: &'e View,
-    }
-    let mut entities = 0;
-    for kind in kinds {
-        for (id, fields) in &db.views(kind)? {
-            write_json(out, "", &Line { kind, id, fields })?;
-            out.write_all(b"\n")?;
-            entities += 1;
-        }
-    }
-    Ok(entities)
-}
-
-fn as_csv(views: &[(String, View)], id_column: &str, out: &mut impl Write) -> Result<usize> {
+fn as_csv(views: &[(String, View)], id_column: &str, out: &mut impl Write) -> Result<()> {
     let columns: BTreeSet<&str> =
         views.iter().flat_map(|(_, view)| view.fields.keys()).map(String::as_str).collect();
     if columns.contains(id_column) {
@@ -175,8 +224,7 @@ fn as_csv(views: &[(String, View)], id_column: &str, out: &mut impl Write) -> Re
         }
         csv.write_record(None::<&[u8]>).map_err(io_error)?;
     }
-    csv.flush()?;
-    Ok(views.len())
+    Ok(csv.flush()?)
 }
 
 /// What stands in a cell: JSON, except that text stands as it is where nobody can take it for JSON or for no value.

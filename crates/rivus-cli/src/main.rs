@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for, standard error everything else: errors, progress, the log. Whoever
 //! closes the pipe early ends the command quietly. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod advice;
 mod args;
 mod assignment;
 mod collect;
@@ -22,6 +23,7 @@ mod replay;
 mod serve;
 mod show;
 mod simulate;
+mod source;
 mod table;
 mod upkeep;
 
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
             None => {
                 // What was asked for and done before the failure comes first.
                 let _ = out.flush();
-                complain(&format!("{error:#}"), form);
+                complain(&advice::told(&error), form);
                 ExitCode::FAILURE
             }
         },
@@ -107,7 +109,7 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Backup { file } => upkeep::backup(global, file, out)?,
         Command::Restore { file } => upkeep::restore(global, file, out)?,
         Command::Import(import) => import::run(global, import, out)?,
-        Command::Export(export) => export::run(global, export, out)?,
+        Command::Export(export) => return export::run(global, export, out),
         Command::Serve(serve) => serve::serve(global, serve, out)?,
         Command::Health { admin } => return serve::health(admin, out),
         Command::Sync(remote) => network::sync(global, remote, out)?,

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use rivus::Verification;
+use rivus::{Damaged, Db, Error, StoreError, Verification};
 use serde::Serialize;
 
 use crate::args::Global;
 use crate::database;
 use crate::output::Output;
+use crate::table::printable;
 
 #[derive(Serialize)]
 struct Found {
@@ -67,7 +68,12 @@ impl Found {
 
 /// `rivus verify`.
 pub(crate) fn verify(global: &Global, out: &mut Output) -> Result<ExitCode> {
-    let found = Found::new(&database::open(global)?.verify()?);
+    let db = database::open_as_it_is(global)?;
+    let found = match db.verify() {
+        Ok(found) => Found::new(&found),
+        Err(Error::Store(StoreError::Damaged(what))) => return unreadable(&db, &what, out),
+        Err(error) => return Err(error.into()),
+    };
     if out.is_json() {
         out.json(&found)?;
     } else if found.sound {
@@ -79,6 +85,41 @@ pub(crate) fn verify(global: &Global, out: &mut Output) -> Result<ExitCode> {
         writeln!(out, "mend it with `rivus repair`, then sync")?;
     }
     Ok(if found.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Names the rows that keep the database from being checked.
+fn unreadable(db: &Db, what: &str, out: &mut Output) -> Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Unreadable<'d> {
+        sound: bool,
+        /// Where the check ended.
+        reason: &'d str,
+        damaged: &'d [Damaged],
+        /// Whether there are more than those.
+        more: bool,
+    }
+    // If not even that can be found out, the first one is told all the same.
+    let mut damaged = db.damaged(DAMAGED_MAX + 1).unwrap_or_default();
+    let more = damaged.len() > DAMAGED_MAX;
+    damaged.truncate(DAMAGED_MAX);
+    if out.is_json() {
+        out.json(&Unreadable { sound: false, reason: what, damaged: &damaged, more })?;
+        return Ok(ExitCode::FAILURE);
+    }
+    if !damaged.iter().any(|one| one.reason == what) {
+        writeln!(out, "damaged: {}", printable(what))?;
+    }
+    for Damaged { kind, id, reason, .. } in &damaged {
+        writeln!(out, "{} `{}` cannot be read: {}", printable(kind), printable(id), printable(reason))?;
+    }
+    if more {
+        writeln!(out, "and more")?;
+    }
+    writeln!(
+        out,
+        "restore a backup, or write everything else with `rivus export --skip-damaged` and import it into a new file"
+    )?;
+    Ok(ExitCode::FAILURE)
 }
 
 /// `rivus repair`.
@@ -103,7 +144,7 @@ struct Copied<'c> {
 
 /// `rivus backup`.
 pub(crate) fn backup(global: &Global, file: &Path, out: &mut Output) -> Result<()> {
-    database::open(global)?.backup_to(file)?;
+    database::open_as_it_is(global)?.backup_to(file)?;
     let (from, to) = (global.db.display().to_string(), file.display().to_string());
     Ok(out.say(format_args!("{from} is backed up to {to}"), &Copied { from: &from, to: &to })?)
 }
@@ -119,9 +160,12 @@ pub(crate) fn restore(global: &Global, file: &Path, out: &mut Output) -> Result<
             bail!("{left} is there already: move it away first, or name another with --db");
         }
     }
-    let backup = database::open(&Global { db: file.to_owned(), ..global.clone() })?;
+    let backup = database::open_as_it_is(&Global { db: file.to_owned(), ..global.clone() })?;
     let is_sound = backup.verify()?.is_sound();
     backup.backup_to(&global.db)?;
     let then = if is_sound { "" } else { "; mend it with `rivus repair`" };
     Ok(out.say(format_args!("{to} is restored from {from}{then}"), &Copied { from: &from, to: &to })?)
 }
+
+/// How many damaged rows `verify` names.
+const DAMAGED_MAX: usize = 1_000;

@@ -113,8 +113,8 @@ Examples:
   rivus --json verify | jq -e .sound
 
 What is kept beside the rows is the digest, which is compared with other databases, that of each scope, and the index of
-the rules. The exit code is 1 if one of them is wrong. A row that cannot be read is beyond repair: restore a backup, or name a new file
-and sync.";
+the rules. The exit code is 1 if one of them is wrong. A row that cannot be read is beyond repair: `verify` names the
+first 1,000 of them. Restore a backup, or name a new file and sync, or import there what `export --skip-damaged` writes.";
 
 pub(super) const BACKUP: &str = "\
 Examples:
@@ -143,10 +143,11 @@ pub(super) const EXPORT: &str = "\
 JSON is an object by kind, id and field; JSON Lines an object for each entity; CSV a row for each entity of
 one kind. A CSV cell is empty where the field is absent; text stands as it is, unless it could be read as
 JSON: then it stands in JSON quotes. So `import --infer` reads back exactly what was exported.
-Deleted entities are left out.
+Deleted entities are left out. Kinds that the schema does not declare are written as they show without it.
 
 Examples:
   rivus export -o backup.json
+  rivus export --skip-damaged -o rescued.json
   rivus export task --format jsonl | gzip > tasks.jsonl.gz
   rivus export task -o tasks.csv
   rivus export --pending -o unsent.json";
