@@ -129,6 +129,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "STORE")]
         end: Option<String>,
     },
+    /// List who has databases at a hub, on the hub's database
+    #[command(after_help = help::ACCOUNTS)]
+    Accounts,
+    /// Have whoever connects next with the databases of an account have them, on a hub's database
+    #[command(after_help = help::ACCOUNTS)]
+    Disown {
+        /// The account, as `accounts` lists it
+        subject: String,
+    },
     /// Have entities of a hub, evicted ones among them
     #[command(after_help = help::FETCH)]
     Fetch(Fetch),

@@ -72,24 +72,32 @@ impl FromStr for Increment {
     }
 }
 
-/// `TOKEN=RANK`.
+/// `TOKEN=RANK` or `TOKEN=RANK:SUBJECT`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) token: String,
     pub(crate) rank: u8,
+    pub(crate) subject: Option<String>,
 }
 
 impl FromStr for Grant {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A token may end in `=`, as base64 does.
-        let (token, rank) = text.rsplit_once('=').ok_or("give TOKEN=RANK")?;
+        // A token may end in `=`, as base64 does, and have a `:` in it.
+        let (token, rank) = text.rsplit_once('=').ok_or("give TOKEN=RANK or TOKEN=RANK:SUBJECT")?;
         if token.is_empty() {
-            return Err("the token is empty: give TOKEN=RANK".to_owned());
+            return Err("the token is empty: give TOKEN=RANK or TOKEN=RANK:SUBJECT".to_owned());
         }
+        let (rank, subject) = match rank.split_once(':') {
+            Some((_, "")) => {
+                return Err("the subject is empty: give TOKEN=RANK:SUBJECT, or TOKEN=RANK".to_owned());
+            }
+            Some((rank, subject)) => (rank, Some(subject.to_owned())),
+            None => (rank, None),
+        };
         let rank = rank.parse().map_err(|_| format!("`{rank}` is not a rank: give 0 to 255"))?;
-        Ok(Self { token: token.to_owned(), rank })
+        Ok(Self { token: token.to_owned(), rank, subject })
     }
 }
 
@@ -149,7 +157,10 @@ mod tests {
         let set: KeyAssignment = "labels.a.b=1".parse().unwrap();
         assert_eq!((set.field.as_str(), set.key.as_str(), set.value), ("labels", "a.b", 1.into()));
         let grant: Grant = "c2VjcmV0==5".parse().unwrap();
-        assert_eq!((grant.token.as_str(), grant.rank), ("c2VjcmV0=", 5));
+        assert_eq!((grant.token.as_str(), grant.rank, grant.subject), ("c2VjcmV0=", 5, None));
+        let grant: Grant = "a:c2VjcmV0==5:ann:b".parse().unwrap();
+        assert_eq!((grant.token.as_str(), grant.subject.as_deref()), ("a:c2VjcmV0=", Some("ann:b")));
+        assert!("secret=5:".parse::<Grant>().is_err());
         assert!("secret=256".parse::<Grant>().is_err());
         assert!("=5".parse::<Grant>().is_err());
         assert!(!format!("{grant:?}").contains("c2"));

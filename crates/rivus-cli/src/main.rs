@@ -3,6 +3,7 @@
 //! Standard output carries what was asked for, standard error everything else: errors, progress, the log. Whoever
 //! closes the pipe early ends the command quietly. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod accounts;
 mod advice;
 mod args;
 mod assignment;
@@ -97,6 +98,8 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Evict { kind, ids } => evict::evict(global, kind, ids, out)?,
         Command::Collect { grace, dry_run } => collect::collect(global, *grace, *dry_run, out)?,
         Command::Leases { end } => collect::leases(global, end.as_deref(), out)?,
+        Command::Accounts => accounts::list(global, out)?,
+        Command::Disown { subject } => accounts::disown(global, subject, out)?,
         Command::Fetch(fetch) => evict::fetch(global, fetch, out)?,
         Command::Explain { kind, id, field } => explain::run(global, kind, id, field.as_deref(), out)?,
         Command::Conflicts(conflicts) => conflicts::run(global, conflicts, out)?,

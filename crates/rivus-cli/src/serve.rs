@@ -97,7 +97,10 @@ fn options(serve: &Serve) -> Result<HubOptions> {
     }
     let mut options = if is_open(serve) { HubOptions::open() } else { HubOptions::closed() };
     for grant in &serve.grant {
-        options = options.grant(&grant.token, grant.rank);
+        options = match &grant.subject {
+            Some(subject) => options.grant_as(subject, &grant.token, grant.rank),
+            None => options.grant(&grant.token, grant.rank),
+        };
     }
     for (token, grant) in granted(serve, is_open(serve))? {
         options = options.grant_with(token, grant);

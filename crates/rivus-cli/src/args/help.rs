@@ -94,6 +94,16 @@ Examples:
 A database whose lease has ended reads everything again if it comes back after something was forgotten; no edit of it is
 lost.";
 
+pub(super) const ACCOUNTS: &str = "\
+A database belongs to the account whose token it first connected with, and is refused with another's (OWNER). A token
+that was granted without a subject is an account of its own: after it is replaced, disown that. A hub may run meanwhile;
+take the former token out of its configuration before, or its bearer has the databases again.
+
+Examples:
+  rivus --db hub.db accounts
+  rivus --db hub.db disown ann
+  rivus --json --db hub.db accounts | jq '{subject, stores}'";
+
 pub(super) const FETCH: &str = "\
 Example:
   rivus fetch ws://127.0.0.1:7171 task t1 t2
@@ -170,7 +180,7 @@ In the file of --config the keys are the options with _ for -, and db and schema
 
 Examples:
   rivus serve
-  rivus --db hub.db serve --listen 0.0.0.0:7171 --grant phone-secret=5 --grant desk-secret=0
+  rivus --db hub.db serve --listen 0.0.0.0:7171 --grant phone-secret=5:ann --grant desk-secret=0:ann
   rivus --db hub.db serve --listen 192.168.1.5:7171 --open
   rivus serve --config hub.toml --check-config && rivus serve --config hub.toml";
 

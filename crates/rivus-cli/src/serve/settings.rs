@@ -29,8 +29,8 @@ pub(crate) struct Serve {
     /// Answer /health/live, /health/ready and /metrics here, where strangers must not come, such as 127.0.0.1:9191
     #[arg(long, value_name = "ADDRESS", env = "RIVUS_ADMIN")]
     pub(crate) admin: Option<String>,
-    /// Let in who shows this token, with this rank (0 to 255); may be repeated
-    #[arg(long, value_name = "TOKEN=RANK", env = "RIVUS_GRANT", hide_env_values = true)]
+    /// Let in who shows this token, with this rank (0 to 255), as this subject; may be repeated
+    #[arg(long, value_name = "TOKEN=RANK[:SUBJECT]", env = "RIVUS_GRANT", hide_env_values = true)]
     pub(crate) grant: Vec<Grant>,
     /// Let in everybody without a token, with rank 0; taken for granted on loopback if nothing is granted
     #[arg(long, value_name = "BOOL", env = "RIVUS_OPEN", value_parser = BoolishValueParser::new(),

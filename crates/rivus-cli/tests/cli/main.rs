@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+mod accounts;
 mod export;
 #[path = "../place/mod.rs"]
 mod place;
