@@ -50,16 +50,25 @@ fn main() -> ExitCode {
         }
     };
     let form = Form::of(&arguments.global);
-    let mut log_json = false;
+    let mut log_json = form == Form::Json;
     if let Command::Serve(serve) = &mut arguments.command {
         // The file says how to log, too.
         if let Err(error) = serve.read_file(&mut arguments.global) {
             complain(&format!("{error:#}"), form);
             return ExitCode::FAILURE;
         }
-        log_json = serve.log_json == Some(true);
+        log_json |= serve.log_json == Some(true);
     }
-    begin_logging(arguments.global.verbose, log_json);
+    // The others say themselves what came of it.
+    let runs_on = matches!(arguments.command, Command::Serve(_) | Command::Live(_));
+    let level = match arguments.global.verbose {
+        0 if runs_on => "error",
+        0 => "off",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    begin_logging(level, log_json);
     let mut out = Output::new(form);
     let done = run(&arguments, &mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
     match done {
@@ -178,13 +187,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(closed)
 }
 
-fn begin_logging(verbose: u8, json: bool) {
-    let level = match verbose {
-        0 => "error",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
+/// Logs to standard error, as JSON if standard output is, or if that is asked for.
+fn begin_logging(level: &str, json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     if json {

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use crate::args::{Global, Remote, Sync};
 use crate::database;
-use crate::output::Output;
+use crate::output::{Form, Output};
 use crate::table::{count, printable};
 
 /// `rivus sync`.
 pub(crate) fn sync(global: &Global, sync: &Sync, out: &mut Output) -> Result<()> {
+    let is_new = !global.db.exists();
     let db = database::open_or_make(global)?;
     let remote = remote_of(&sync.remote)?;
     let report = crate::wait(async {
@@ -23,20 +24,38 @@ pub(crate) fn sync(global: &Global, sync: &Sync, out: &mut Output) -> Result<()>
             (false, false) => db.sync_once(&remote).await,
         })
     })?;
+    if is_new && report.peer.is_empty() {
+        let made = format!("{} was made, and nothing is in it yet", global.db.display());
+        crate::note(&made, Form::of(global));
+    }
     // Also of a sync that broke: it says how far it came.
     if out.is_json() {
         out.json(&report)?;
-    } else if report.error.is_none() || !report.peer.is_empty() {
+    } else if report.error.is_none() {
         tell(&report, out)?;
+    } else if has_moved(&report) {
+        tell_broken(&report, out)?;
     }
     report.ok()?;
     Ok(())
 }
 
-fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
-    let role = if report.is_authority { "the authority" } else { "a peer" };
-    writeln!(out, "synced with {role}, store {}", report.peer)?;
-    let (pushed, pulled) = (&report.pushed, &report.pulled);
+/// Whether anything went either way.
+fn has_moved(report: &SyncReport) -> bool {
+    let answered = report.pushed.in_classes() - report.pushed.deferred;
+    answered + report.pulled.received + report.given + report.repaired > 0
+}
+
+/// What a sync did before it broke off; nothing of what it did not come to.
+fn tell_broken(report: &SyncReport, out: &mut Output) -> Result<()> {
+    writeln!(out, "broke off with store {}, after this:", report.peer)?;
+    tell_pushed(report, out)?;
+    Ok(writeln!(out, "received  {}", count(report.pulled.received, "register"))?)
+}
+
+/// What became of what is here.
+fn tell_pushed(report: &SyncReport, out: &mut Output) -> Result<()> {
+    let pushed = &report.pushed;
     let accepted = pushed.accepted + pushed.superseded + pushed.duplicate;
     writeln!(out, "accepted  {} of this database", count(accepted, "edit"))?;
     if pushed.superseded > 0 {
@@ -45,6 +64,11 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
             "          {} lost to others at once: see `conflicts`",
             count(pushed.superseded, "edit")
         )?;
+    }
+    if report.given > 0 {
+        let to =
+            if report.is_authority { "written before the first meeting" } else { "that the peer lacked" };
+        writeln!(out, "brought   {} {to}", count(report.given, "register"))?;
     }
     for (reason, edits) in &pushed.rejected {
         writeln!(out, "refused   {}, {reason}: see `rejected`", count(*edits, "edit"))?;
@@ -55,6 +79,14 @@ fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
     if pushed.deferred > 0 {
         writeln!(out, "deferred  {} to the next sync", count(pushed.deferred, "edit"))?;
     }
+    Ok(())
+}
+
+fn tell(report: &SyncReport, out: &mut Output) -> Result<()> {
+    let role = if report.is_authority { "the authority" } else { "a peer" };
+    writeln!(out, "synced with {role}, store {}", report.peer)?;
+    tell_pushed(report, out)?;
+    let pulled = &report.pulled;
     writeln!(out, "received  {}", count(pulled.received, "register"))?;
     if pulled.set_aside > 0 {
         let set_aside = count(pulled.set_aside, "register");
@@ -96,7 +128,7 @@ pub(crate) fn live(global: &Global, remote: &Remote, out: &mut Output) -> Result
                 return Err(error.clone().into());
             }
             let now = StateJson::of(&state);
-            if told.as_ref() != Some(&now) {
+            if told.as_ref() != Some(&now) && !is_ending(&state) {
                 out.say(now.text(), &now)?;
                 told = Some(now);
             }
@@ -141,6 +173,11 @@ struct StateJson {
     error: Option<String>,
 }
 
+/// Whether it has failed in a way that nothing but somebody mends: it is about to be told as its end.
+fn is_ending(state: &SyncState) -> bool {
+    state.phase != Phase::Waiting && state.error().is_some_and(|error| !error.is_retryable())
+}
+
 impl StateJson {
     const CLOSED: Self = Self { state: "closed", pending: None, error: None };
 
@@ -163,7 +200,8 @@ impl StateJson {
         let pending =
             self.pending.map_or_else(String::new, |edits| format!(", {} pending", count(edits, "edit")));
         match &self.error {
-            Some(error) => format!("{}{pending}: {error}; trying again", self.state),
+            Some(error) if self.state == "waiting" => format!("waiting{pending}: {error}; trying again"),
+            Some(error) => format!("{}{pending}: {error}", self.state),
             None if self.state == "following" => {
                 format!("following: another process syncs this database{pending}")
             }

@@ -108,7 +108,8 @@ pub(crate) fn status(global: &Global, out: &mut Output) -> Result<()> {
     writeln!(out, "store        {}", status.store)?;
     writeln!(out, "writes as    {}", status.replica)?;
     writeln!(out, "digest       {}", status.digest)?;
-    writeln!(out, "holds        {} entities in {} registers", status.entities, status.registers)?;
+    let registers = count(usize::try_from(status.registers).unwrap_or(usize::MAX), "register");
+    writeln!(out, "holds        {} in {registers}", crate::evict::entities(status.entities))?;
     if status.evicted > 0 {
         let registers = count(usize::try_from(status.evicted_registers).unwrap_or(usize::MAX), "register");
         writeln!(

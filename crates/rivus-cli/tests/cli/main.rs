@@ -13,6 +13,7 @@ mod accounts;
 mod export;
 #[path = "../place/mod.rs"]
 mod place;
+mod words;
 
 use place::Place;
 

@@ -1,0 +1,58 @@
+//! What is said to people and programs: nothing but what is true, and where programs read along, nothing but JSON.
+
+use super::{Place, Ran, lines, two_devices};
+
+const OTHER: &str = "[kinds.task.fields]\ntitle = { type = \"counter\" }\n";
+
+#[test]
+fn a_sync_that_comes_to_nothing_says_so_alone() {
+    let place = Place::new();
+    place.write("other.toml", OTHER);
+    let (hub, url) = two_devices(&place);
+    for command in ["sync", "live"] {
+        let ran = place.run(&["--db", "c.db", "--schema", "other.toml", command, &url]);
+        assert!(ran.code == 1 && ran.err.contains("SCHEMA"), "{}", ran.err);
+        assert!(!ran.out.contains("synced") && !ran.out.contains("digests"), "{}", ran.out);
+        assert!(!ran.out.contains("trying again") && !ran.out.contains("SCHEMA"), "{}", ran.out);
+    }
+    hub.end();
+}
+
+#[test]
+fn what_was_written_before_the_first_meeting_is_told_as_brought() {
+    let place = Place::new();
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    place.ok(&["put", "task", "t1", "title=x"]);
+    assert!(place.ok(&["status"]).contains("holds        1 entity in 2 registers\n"));
+    let told = place.ok(&["sync", &url]);
+    assert!(told.contains("brought   2 registers written before the first meeting\n"), "{told}");
+    assert!(!place.ok(&["sync", &url]).contains("brought"));
+    hub.end();
+}
+
+#[test]
+fn standard_error_is_json_where_output_is_and_has_no_log_that_nobody_asked_for() {
+    let place = Place::new();
+    let (hub, url) = two_devices(&place);
+    let differ = || {
+        let file = rivus::rusqlite::Connection::open(place.path().join("a.db")).unwrap();
+        assert_eq!(file.execute("UPDATE head SET confirmed = zeroblob(16)", []).unwrap(), 1);
+    };
+    let sync = ["--json", "--db", "a.db", "--schema", "schema.toml", "sync", &url];
+    differ();
+    let ran = place.run(&sync);
+    assert_eq!((lines(&ran.out)[0]["diverged"].as_bool(), ran.err.as_str()), (Some(true), ""));
+    differ();
+    let logged = Ran::of(place.command(&sync).env("RUST_LOG", "error").output().unwrap());
+    assert!(lines(&logged.err)[0]["fields"]["message"].as_str().unwrap().contains("digests differ"));
+    hub.end();
+}
+
+#[test]
+fn a_database_that_a_failed_sync_made_is_mentioned() {
+    let place = Place::new();
+    let sync = ["--db", "new.db", "sync", "ws://127.0.0.1:1"];
+    assert_eq!(place.run(&sync).notes, "note: new.db was made, and nothing is in it yet\n");
+    assert_eq!(place.run(&sync).notes, "");
+}
