@@ -54,7 +54,7 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Edit an entity, which creates it if it is not there: one edit, all of it or nothing
-    #[command(after_help = help::PUT, group = ArgGroup::new("edit").required(true).multiple(true)
+    #[command(after_help = help::PUT, override_usage = help::PUT_USAGE, group = ArgGroup::new("edit").required(true).multiple(true)
         .args(["fields", "add", "remove", "set_key", "inc"]))]
     Put(Put),
     /// Show an entity, and who wrote each field when

@@ -53,7 +53,11 @@ pub(crate) fn leases(global: &Global, end: Option<&str>, out: &mut Output) -> Re
         }
         return Ok(out.say(format_args!("the lease of store {store} is ended"), &Ended { ended: store })?);
     }
-    for lease in db.leases()? {
+    let leases = db.leases()?;
+    if leases.is_empty() && !out.is_json() {
+        writeln!(out, "no leases: no database has connected to this one")?;
+    }
+    for lease in leases {
         let is = if lease.running { "runs" } else { "has ended" };
         let text =
             format!("store {}  {is}  has up to number {}, {} behind", lease.store, lease.read, lease.behind);

@@ -11,6 +11,9 @@ use crate::table::printable;
 
 /// `rivus put`.
 pub(crate) fn put(global: &Global, put: &Put, out: &mut Output) -> Result<()> {
+    if put.id.is_empty() {
+        return Err(crate::usage("the id is empty, as of a variable that is not set: give one, such as t1"));
+    }
     let db = database::open_or_make(global)?;
     let fields = || put.fields.iter().map(|set| (set.field.clone(), set.value.clone()));
     let edited = if put.force {

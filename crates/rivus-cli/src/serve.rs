@@ -38,6 +38,8 @@ pub(crate) fn serve(global: &Global, serve: &Serve, out: &mut Output) -> Result<
         changes: u64,
         digest: &'s str,
     }
+    refuse_without_port(listen(serve), "--listen")?;
+    serve.admin.as_deref().map_or(Ok(()), |address| refuse_without_port(address, "--admin"))?;
     let options = options(serve)?;
     if serve.check_config {
         return check(global, serve, out);
@@ -227,6 +229,16 @@ fn check(global: &Global, serve: &Serve, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what can be no address whatever the network says.
+fn refuse_without_port(address: &str, option: &str) -> Result<()> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+        _ => Err(crate::usage(&format!(
+            "{option} {address} is no address: give HOST:PORT, such as 127.0.0.1:7171"
+        ))),
+    }
+}
+
 fn listen(serve: &Serve) -> &str {
     serve.listen.as_deref().unwrap_or(LISTEN)
 }
@@ -249,6 +261,7 @@ pub(crate) fn health(admin: &str, out: &mut Output) -> Result<ExitCode> {
         ready: bool,
         text: &'h str,
     }
+    refuse_without_port(admin, "--admin")?;
     let address = admin.to_socket_addrs().ok().and_then(|mut all| all.next());
     let address = address.with_context(|| format!("{admin} is no address: give HOST:PORT"))?;
     let asked = TcpStream::connect_timeout(&address, HEALTH_MAX).and_then(|mut socket| {

@@ -90,7 +90,11 @@ pub(crate) fn entities(global: &Global, kind: &str, out: &mut Output) -> Result<
         id: &'e str,
         fields: &'e View,
     }
-    for (id, fields) in &database::open(global)?.views(kind)? {
+    let views = database::open(global)?.views(kind)?;
+    if views.is_empty() && !out.is_json() {
+        writeln!(out, "no entities of kind `{}`", printable(kind))?;
+    }
+    for (id, fields) in &views {
         let text = if out.is_json() { String::new() } else { serde_json::to_string(fields)? };
         let text = format_args!("{}  {}", printable(id), printable(&text)).to_string();
         out.say(text, &ListedJson { kind, id, fields })?;

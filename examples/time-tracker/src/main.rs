@@ -137,7 +137,8 @@ fn list(db: &Db, user: &str, last: usize, now: i64) -> Result<()> {
     for entry in entries.iter().take(last) {
         println!("{}", line(db, entry, now)?);
     }
-    println!("{} in {} entries", span(total), entries.len());
+    let noun = if entries.len() == 1 { "entry" } else { "entries" };
+    println!("{} in {} {noun}", span(total), entries.len());
     Ok(())
 }
 

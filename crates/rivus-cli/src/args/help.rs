@@ -18,6 +18,11 @@ Examples:
 
 Exit code 1 if the three do not end up showing the same.";
 
+/// As it is typed: the parser would have the fields first.
+pub(super) const PUT_USAGE: &str = "\
+rivus put [OPTIONS] <KIND> <ID> [FIELD=VALUE]... [--add <FIELD=KEY>] [--remove <FIELD=KEY>]
+                 [--set-key <FIELD.KEY=VALUE>] [--inc <FIELD=N>]";
+
 pub(super) const PUT: &str = "\
 Examples:
   rivus put task t1 title='Write the offer' done=false estimate=2.5

@@ -245,7 +245,7 @@ fn an_entity_is_put_shown_listed_deleted_and_revived() {
     assert!(place.ok(&["list", "task"]).starts_with("t1  {\"code\":"));
 
     assert!(place.ok(&["delete", "task", "t1"]).contains("deleted"));
-    assert_eq!(place.ok(&["list", "task"]), "");
+    assert_eq!(place.ok(&["list", "task"]), "no entities of kind `task`\n");
     assert!(place.ok(&["show", "task", "t1"]).contains("DELETED"));
     assert_eq!(place.json(&["show", "task", "t1"])["deleted"], true);
     assert!(place.fails(1, &["put", "task", "t1", "done=true"]).contains("revive it first"));

@@ -56,3 +56,31 @@ fn a_database_that_a_failed_sync_made_is_mentioned() {
     assert_eq!(place.run(&sync).notes, "note: new.db was made, and nothing is in it yet\n");
     assert_eq!(place.run(&sync).notes, "");
 }
+
+#[test]
+fn errors_name_the_options_that_help() {
+    let place = Place::new();
+    let with = ["--schema", "schema.toml", "put", "task", "t1"];
+    let put = |field: &str| place.fails(1, &[&with[..], &[field]].concat());
+    assert!(put("views=3").contains("--inc views=N"));
+    assert!(put("tags=a").contains("--add tags=KEY, --remove tags=KEY"));
+    let hub = place.start(&["--db", "hub.db", "serve", "--listen", "127.0.0.1:0", "--grant", "secret=5"]);
+    let url = hub.next()["url"].as_str().unwrap().to_owned();
+    assert!(place.fails(1, &["sync", &url]).contains("--token or in RIVUS_TOKEN"));
+    assert_eq!(place.ok(&["--db", "hub.db", "leases"]), "no leases: no database has connected to this one\n");
+    hub.end();
+}
+
+#[test]
+fn wrong_usage_has_its_exit_code_and_makes_nothing() {
+    let place = Place::new();
+    assert!(place.fails(2, &["put", "task", "", "title=x"]).contains("the id is empty"));
+    assert!(!place.path().join("rivus.db").exists());
+    for address in ["127.0.0.1", "127.0.0.1:", ":7171", "127.0.0.1:70000"] {
+        let told = place.fails(2, &["serve", "--listen", address]);
+        assert!(told.contains(&format!("--listen {address} is no address")), "{told}");
+        place.fails(2, &["health", "--admin", address]);
+    }
+    let usage = place.ok(&["put", "--help"]);
+    assert!(usage.contains("Usage: rivus put [OPTIONS] <KIND> <ID> [FIELD=VALUE]..."), "{usage}");
+}
