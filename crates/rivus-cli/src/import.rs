@@ -37,7 +37,8 @@ pub(crate) fn run(global: &Global, import: &Import, out: &mut Output) -> Result<
     bar.finish_and_clear();
     done.map_err(|error| {
         let entities = entities_text(importer.entities);
-        anyhow!("{error:#}; {entities} before that went in: mend the file and import it again")
+        let then = if is_of_the_store(&error) { "then" } else { "mend the file and" };
+        anyhow!("{error:#}; {entities} before that went in: {then} import it again")
     })?;
     #[derive(Serialize)]
     struct Done {
@@ -47,6 +48,12 @@ pub(crate) fn run(global: &Global, import: &Import, out: &mut Output) -> Result<
     let done = Done { entities: importer.entities, transactions: importer.transactions };
     let (entities, file) = (entities_text(done.entities), global.db.display());
     Ok(out.say(format_args!("imported {entities} into {file}"), &done)?)
+}
+
+/// Whether it is the database that failed, and not what was read.
+fn is_of_the_store(error: &anyhow::Error) -> bool {
+    let of_store = |error: &Error| matches!(error, Error::Store(_) | Error::Edit(EditError::Commit(_)));
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(of_store)
 }
 
 /// The format that a file's extension names.

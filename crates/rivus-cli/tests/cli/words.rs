@@ -84,3 +84,19 @@ fn wrong_usage_has_its_exit_code_and_makes_nothing() {
     let usage = place.ok(&["put", "--help"]);
     assert!(usage.contains("Usage: rivus put [OPTIONS] <KIND> <ID> [FIELD=VALUE]..."), "{usage}");
 }
+
+#[cfg(unix)]
+#[test]
+fn an_import_that_finds_no_room_does_not_blame_the_file() {
+    let place = Place::new();
+    let line = |n: usize| format!("{{\"id\":\"{n}\",\"text\":\"{}\"}}\n", "x".repeat(1000));
+    place.write("a.jsonl", &(0..3000).map(line).collect::<String>());
+    place.ok(&["put", "k", "first", "text=x"]);
+    // Files of at most 1 MiB.
+    let script =
+        format!("trap '' XFSZ; ulimit -f 2048; exec {} import a.jsonl --kind k", env!("CARGO_BIN_EXE_rivus"));
+    let mut command = std::process::Command::new("sh");
+    let ran = Ran::of(command.args(["-c", &script]).current_dir(place.path()).output().unwrap());
+    assert!(ran.code == 1 && ran.err.contains("the store is full"), "{}", ran.err);
+    assert!(ran.err.contains("then import it again") && !ran.err.contains("mend"), "{}", ran.err);
+}
