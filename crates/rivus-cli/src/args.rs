@@ -78,6 +78,14 @@ pub(crate) enum Command {
     /// List the writes of this database that lost to one that had not seen them
     #[command(after_help = help::CONFLICTS)]
     Conflicts(Conflicts),
+    /// List what rules show in place of what was written
+    #[command(after_help = help::OVERLAYS)]
+    Overlays {
+        /// Of this kind
+        kind: Option<String>,
+        /// Of this entity
+        id: Option<String>,
+    },
     /// List the edits of this database that the hub refused, and those that wait for one of them
     #[command(after_help = help::REJECTED)]
     Rejected(Rejected),

@@ -19,6 +19,7 @@ mod import;
 mod log;
 mod network;
 mod output;
+mod overlays;
 mod rejected;
 mod replay;
 mod serve;
@@ -112,6 +113,7 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode> {
         Command::Fetch(fetch) => evict::fetch(global, fetch, out)?,
         Command::Explain { kind, id, field } => explain::run(global, kind, id, field.as_deref(), out)?,
         Command::Conflicts(conflicts) => conflicts::run(global, conflicts, out)?,
+        Command::Overlays { kind, id } => overlays::run(global, kind.as_deref(), id.as_deref(), out)?,
         Command::Rejected(rejected) => rejected::run(global, rejected, out)?,
         Command::Log(log) => log::log(global, log, out)?,
         Command::Undo(undo) => log::undo(global, undo, out)?,

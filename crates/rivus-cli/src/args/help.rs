@@ -53,6 +53,14 @@ Examples:
 
 With an authority the list is exact. Without one it may name writes that were seen before they were replaced.";
 
+pub(super) const OVERLAYS: &str = "\
+Examples:
+  rivus --schema schema.toml overlays
+  rivus --schema schema.toml overlays entry e1
+  rivus --json --schema schema.toml overlays | jq '{id, field, shown, hidden}'
+
+The rules are those of the schema: without it there are none. `explain` tells of one entity why.";
+
 pub(super) const REJECTED: &str = "\
 Examples:
   rivus rejected

@@ -600,6 +600,9 @@ fn completions_and_help_are_there_for_everything() {
         "list",
         "explain",
         "conflicts",
+        "overlays",
+        "accounts",
+        "disown",
         "delete",
         "revive",
         "status",
@@ -760,8 +763,20 @@ fn what_a_rule_shows_bears_the_name_of_the_rule_and_of_no_writer() {
         explained.contains("rule `one running` shows 7 in place of null on account of `b`"),
         "{explained}"
     );
+    let line = "entry `a` stop shows 7 in place of null: rule `one running`, on account of `b`\n";
+    assert_eq!((ok(&["overlays"]), ok(&["overlays", "entry", "a"])), (line.to_owned(), line.to_owned()));
+    let none = "rules show nothing in place of what was written\n";
+    assert_eq!((ok(&["overlays", "entry", "b"]), ok(&["overlays", "project"])), (none.into(), none.into()));
+    let told = lines(&ok(&["--json", "overlays"])).remove(0);
+    let expected = r#"{"kind":"entry","id":"a","field":"stop","rule":"one running","rival":"b","shown":7,"hidden":null}"#;
+    assert_eq!(told, serde_json::from_str::<Value>(expected).unwrap());
     ok(&["delete", "project", "p"]);
     assert!(ok(&["show", "entry", "a"]).contains("DELETED by rule `of a project`"));
+    assert!(
+        ok(&["overlays"]).contains("entry `a` shows as deleted: rule `of a project`"),
+        "{}",
+        ok(&["overlays"])
+    );
     ok(&["delete", "entry", "b"]);
     assert!(!ok(&["show", "entry", "b"]).contains("rule `"), "a user deleted it");
 }
@@ -848,6 +863,16 @@ fn without_the_schema_of_a_database_it_is_said_that_there_is_one() {
     assert!(told(&["list", "task"]).contains("--schema"));
     assert!(told(&["--json", "list", "task"]).starts_with("{\"note\":"));
     assert_eq!(told(&[&with[..], &["list", "task"]].concat()), "");
+    // Where a schema changes nothing.
+    for arguments in [
+        &["verify"][..],
+        &["backup", "b.db"],
+        &["--db", "c.db", "restore", "b.db"],
+        &["collect"],
+        &["leases"],
+    ] {
+        assert_eq!(told(arguments), "", "{arguments:?}");
+    }
     assert_eq!(place.json(&[&with[..], &["status"]].concat())["undeclared"], 0);
     assert!(place.json(&["status"])["undeclared"].as_u64().unwrap() > 0);
     place.ok(&["--db", "open.db", "put", "task", "t1", "title=x"]);
