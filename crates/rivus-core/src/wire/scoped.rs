@@ -69,6 +69,25 @@ pub(super) fn read_slot(reader: &mut Reader<'_>) -> Result<u32, Cut> {
     u32::try_from(reader.varint()?).ok().filter(|slot| *slot > 0).ok_or(Cut)
 }
 
+pub(super) fn put_readable(scopes: &[String], out: &mut Vec<u8>) {
+    out.push(tag::READABLE);
+    out.varint(scopes.len() as u64);
+    scopes.iter().for_each(|scope| out.slice(scope.as_bytes()));
+}
+
+pub(super) fn read_readable(reader: &mut Reader<'_>) -> Result<Vec<String>, Cut> {
+    let count = reader.count(1)?;
+    let mut scopes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let scope = reader.str()?;
+        if scope.len() > SCOPE_BYTES_MAX {
+            return Err(Cut);
+        }
+        scopes.push(scope.to_owned());
+    }
+    Ok(scopes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,23 +111,4 @@ mod tests {
         let good = of(1, long.split_at(1).1, &[tag::SUBSCRIBE, 0]);
         assert_eq!(Scoped::decode(&good).map(|scoped| scoped.scope.len()), Ok(SCOPE_BYTES_MAX));
     }
-}
-
-pub(super) fn put_readable(scopes: &[String], out: &mut Vec<u8>) {
-    out.push(tag::READABLE);
-    out.varint(scopes.len() as u64);
-    scopes.iter().for_each(|scope| out.slice(scope.as_bytes()));
-}
-
-pub(super) fn read_readable(reader: &mut Reader<'_>) -> Result<Vec<String>, Cut> {
-    let count = reader.count(1)?;
-    let mut scopes = Vec::with_capacity(count);
-    for _ in 0..count {
-        let scope = reader.str()?;
-        if scope.len() > SCOPE_BYTES_MAX {
-            return Err(Cut);
-        }
-        scopes.push(scope.to_owned());
-    }
-    Ok(scopes)
 }
