@@ -175,7 +175,7 @@ pub enum SessionEvent {
         /// The rank that it grants.
         rank: u8,
     },
-    /// What was asked for by [`Session::fetch`] is here.
+    /// What was asked for by [`Session::fetch`](super::Session::fetch) is here.
     Fetched {
         /// How many entities came.
         entities: usize,
