@@ -116,12 +116,24 @@ struct CandidateJson<'e> {
     pending: bool,
 }
 
+/// What a rule shows in place of what registers hold.
 #[derive(Serialize)]
-struct OverlayJson<'e> {
+pub(crate) struct OverlayJson<'e> {
     rule: &'e str,
     rival: Option<&'e str>,
     shown: Json<'e>,
     hidden: Json<'e>,
+}
+
+impl<'e> OverlayJson<'e> {
+    pub(crate) fn of(overlay: &'e Overlay) -> Self {
+        Self {
+            rule: &overlay.rule,
+            rival: overlay.rival.as_deref(),
+            shown: Json(&overlay.shown),
+            hidden: Json(&overlay.hidden),
+        }
+    }
 }
 
 impl<'e> ExplanationJson<'e> {
@@ -133,18 +145,12 @@ impl<'e> ExplanationJson<'e> {
 
 impl<'e> FieldJson<'e> {
     fn of(field: &'e FieldExplanation) -> Self {
-        let overlay = |overlay: &'e Overlay| OverlayJson {
-            rule: &overlay.rule,
-            rival: overlay.rival.as_deref(),
-            shown: Json(&overlay.shown),
-            hidden: Json(&overlay.hidden),
-        };
         Self {
             field: field.field.as_deref(),
             policy: &field.policy,
             registers: field.registers.iter().map(RegisterJson::of).collect(),
             resolved: field.resolved.as_ref(),
-            overlays: field.overlays.iter().map(overlay).collect(),
+            overlays: field.overlays.iter().map(OverlayJson::of).collect(),
             shown: field.shown.as_ref(),
         }
     }

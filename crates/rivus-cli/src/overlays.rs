@@ -3,12 +3,12 @@
 use std::io::Write;
 
 use anyhow::Result;
-use rivus::rivus_core::value::Json;
 use rivus::{Overlay, Value};
 use serde::Serialize;
 
 use crate::args::Global;
 use crate::database;
+use crate::explain::OverlayJson;
 use crate::output::{Form, Output};
 use crate::table::{self, printable};
 
@@ -23,7 +23,7 @@ pub(crate) fn run(global: &Global, kind: Option<&str>, id: Option<&str>, out: &m
     };
     let overlays: Vec<_> = db.overlays()?.into_iter().filter(is_meant).collect();
     for overlay in &overlays {
-        out.say(told(overlay), &OverlayJson::of(overlay))?;
+        out.say(told(overlay), &PlacedJson::of(overlay))?;
     }
     if !out.is_json() && overlays.is_empty() {
         writeln!(out, "rules show nothing in place of what was written")?;
@@ -46,27 +46,18 @@ fn told(overlay: &Overlay) -> String {
 }
 
 #[derive(Serialize)]
-struct OverlayJson<'o> {
+struct PlacedJson<'o> {
     kind: &'o str,
     id: &'o str,
     /// None for whether the entity shows.
     field: Option<&'o str>,
-    rule: &'o str,
-    rival: Option<&'o str>,
-    shown: Json<'o>,
-    hidden: Json<'o>,
+    #[serde(flatten)]
+    overlay: OverlayJson<'o>,
 }
 
-impl<'o> OverlayJson<'o> {
+impl<'o> PlacedJson<'o> {
     fn of(overlay: &'o Overlay) -> Self {
-        Self {
-            kind: &overlay.kind,
-            id: &overlay.id,
-            field: overlay.field.as_deref(),
-            rule: &overlay.rule,
-            rival: overlay.rival.as_deref(),
-            shown: Json(&overlay.shown),
-            hidden: Json(&overlay.hidden),
-        }
+        let Overlay { kind, id, field, .. } = overlay;
+        Self { kind, id, field: field.as_deref(), overlay: OverlayJson::of(overlay) }
     }
 }

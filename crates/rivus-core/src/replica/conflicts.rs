@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Edited, Event, Replica, STALE_RETRIES_MAX, unreadable};
-use crate::address::class;
+use crate::address::{Parts, class};
 use crate::clock::{Force, Millis};
 use crate::conflict::{Conflict, List, Lists, LostTo, Whose, Witness};
 use crate::edit::{Action, EditError, Op, Presence, Tx};
 use crate::id::ReplicaId;
 use crate::register::Candidate;
 use crate::row::Confirmed;
-use crate::schema::{FieldType, Life, Slot};
+use crate::schema::{FieldType, Kind, Life, Slot};
 use crate::store::{Batch, CommitError, RecordRead, RecordWrite, Store, StoreError};
-use crate::value::{ABSENT, Value};
+use crate::value::{ABSENT, Value, ValueError};
 use crate::view::{FALSE, TRUE};
 
 /// What an authority has to tell a replica of another store.
@@ -244,40 +244,47 @@ fn restore<S: Store>(tx: &mut Tx<'_, S>, conflict: &Conflict) -> Result<(), Edit
         };
     }
     let declared = tx.schema().kind(kind);
+    // A counter's share is nobody else's to overwrite: only a deletion hides it.
+    let action = action_of(declared, parts, value).map_err(|_| unreadable("a conflict's value"))?;
     if is_deleted && declared.is_some_and(|kind| kind.life != Life::EditRevives) {
         act(tx, Action::Revive)?;
     }
+    action.map_or(Ok(()), |action| act(tx, action))
+}
+
+/// What somebody does who writes this value into a register of a field, a group, or a key of a set or map; `None` of others.
+pub(super) fn action_of(
+    declared: Option<&Kind>,
+    parts: Parts<'_>,
+    value: &[u8],
+) -> Result<Option<Action>, ValueError> {
     // It may have been written under the field's former name.
     let renamed = declared.and_then(|kind| kind.once(parts.name)).filter(|_| parts.class == class::FIELD);
     let field = renamed.map_or(parts.name, |field| field.name.as_str()).to_owned();
-    let decoded = || Value::decode(value).map_err(|_| EditError::from(unreadable("a conflict's value")));
-    match parts.class {
+    Ok(match parts.class {
         class::FIELD => {
-            act(tx, Action::Put(vec![(field, if value == ABSENT { Value::Null } else { decoded()? })]))
+            let value = if value == ABSENT { Value::Null } else { Value::decode(value)? };
+            Some(Action::Put(vec![(field, value)]))
         }
         class::GROUP => {
-            let Value::Map(members) = decoded()? else { return Ok(()) };
+            let Value::Map(members) = Value::decode(value)? else { return Ok(None) };
             let group = declared.and_then(|kind| kind.group(&field));
             let members: BTreeMap<_, _> = members.into_iter().collect();
             let is_member = |name: &String| group.is_some_and(|group| group.members.contains(name));
-            act(tx, Action::Put(members.into_iter().filter(|(name, _)| is_member(name)).collect()))
+            Some(Action::Put(members.into_iter().filter(|(name, _)| is_member(name)).collect()))
         }
         class::KEY => {
             let key = parts.text_key().unwrap_or_default().to_owned();
             let slot = declared.map(|kind| kind.slot(&field));
             let is_set =
                 matches!(slot, Some(Slot::Field(field)) if matches!(field.ty, FieldType::Set { .. }));
-            act(
-                tx,
-                match value.as_slice() {
-                    ABSENT => Action::Remove { field, key },
-                    TRUE if is_set => Action::Add { field, key },
-                    _ if is_set => Action::Remove { field, key },
-                    _ => Action::SetKey { field, key, value: decoded()? },
-                },
-            )
+            Some(match value {
+                ABSENT => Action::Remove { field, key },
+                TRUE if is_set => Action::Add { field, key },
+                _ if is_set => Action::Remove { field, key },
+                _ => Action::SetKey { field, key, value: Value::decode(value)? },
+            })
         }
-        // A counter's share is nobody else's to overwrite: only a deletion hides it.
-        _ => Ok(()),
-    }
+        _ => None,
+    })
 }

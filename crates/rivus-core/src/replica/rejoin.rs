@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::collect::{Marked, gone, mark};
-use super::verdict::{Fallen, Rebuild, Waiting, rejected_records, renewed};
-use super::{Event, Meanwhile, Origin, Rejected, Replica, STALE_RETRIES_MAX, Spot, Verdict, unreadable};
+use super::verdict::{Fallen, Rebuild, Waiting, renewed};
+use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, unreadable};
 use crate::bytes::{Put, Reader};
 use crate::clock::{Clock, Millis};
 use crate::code::Code;
@@ -234,30 +234,17 @@ impl<S: Store> Replica<S> {
         }
         let refused: BTreeSet<u64> = fallen.iter().map(|fallen| fallen.key).collect();
         let none = BTreeSet::new();
-        let rebuild = Rebuild { refused: &refused, again: &none, all_from: Some(0), authors: &[] };
+        let rebuild =
+            Rebuild { refused: &refused, again: &none, brought: &none, all_from: Some(0), authors: &[] };
         let mut records = vec![RecordWrite::remove(Table::Lease, REJOIN_KEY)];
         let mut clock = self.clock.clone();
         let work = Work::with(&self.store, self.ruled()?, Scratch::default());
         let (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
         fallen.extend(rebuilt.fallen);
-        rejected_records(&waiting, &fallen, &mut records);
         let finished = work.finish()?;
-        let old_clock = std::mem::replace(&mut self.clock, clock);
         let meanwhile = Meanwhile::Nothing { since, high_water: None };
-        if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
-            self.clock = old_clock;
-            return Err(error);
-        }
-        if !fallen.is_empty() {
-            self.has_rejected = true;
-            self.refusals += 1;
-        }
-        for Fallen { key, code, message, spot } in fallen {
-            let ops = waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone());
-            let ops = ops.unwrap_or_default();
-            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
-        }
-        Ok(())
+        let after = (clock, self.identity.clone());
+        self.commit_withdrawn(finished, records, meanwhile, after, (&waiting, fallen))
     }
 }
 

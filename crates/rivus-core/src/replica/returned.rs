@@ -7,20 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::verdict::{Fallen, Rebuild, Waiting, kept_high_water, rejected_records};
-use super::{Event, Meanwhile, Rejected, Replica, STALE_RETRIES_MAX, unreadable};
+use super::conflicts::action_of;
+use super::verdict::{Fallen, Rebuild, Waiting};
+use super::{Meanwhile, Replica, STALE_RETRIES_MAX, unreadable};
 use crate::address::{LIFE, Parts, class};
 use crate::bytes::Cut;
 use crate::clock::{Force, Millis, Stamp};
 use crate::code::Code;
 use crate::edit::{Action, Op};
-use crate::identity::IDENTITY_KEY;
 use crate::pending::{Header, Ops};
 use crate::row::{Change, decode_register, encode_register};
-use crate::schema::{FieldType, Schema, Slot};
-use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
-use crate::value::{ABSENT, Value};
-use crate::view::{FALSE, TRUE};
+use crate::schema::Schema;
+use crate::store::{CommitError, Store, StoreError, Table};
+use crate::value::Value;
+use crate::view::FALSE;
 use crate::wire::Refused;
 use crate::work::{Scratch, Work, damaged};
 
@@ -86,7 +86,7 @@ impl<S: Store> Replica<S> {
         })?;
         let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
         let (mut brought, mut rejected, mut again) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let (mut used, mut gone) = (BTreeSet::new(), Vec::new());
+        let mut used = BTreeSet::new();
         for (stamp, Part { why, entities }) in parts {
             let (mut written, mut seq) = (Vec::new(), 0);
             for (kind, id) in entities {
@@ -100,7 +100,6 @@ impl<S: Store> Replica<S> {
             let Some(record) = record(&self.schema, *stamp, &written).map_err(corrupt)? else { continue };
             let key = self.free_key(seq, &used)?;
             used.insert(key);
-            gone.extend(written);
             brought.push((seq, Waiting::read(key, &record).map_err(corrupt)?));
             if why.code == Code::CLOCK_SKEW {
                 again.insert(key);
@@ -112,63 +111,36 @@ impl<S: Store> Replica<S> {
         if brought.is_empty() {
             return Ok(BTreeMap::new());
         }
-        // Back to what is confirmed, and that goes. What is pending is made anew on what remains.
-        let names: BTreeSet<(&str, &str)> =
-            gone.iter().map(|(kind, id, _)| (kind.as_str(), id.as_str())).collect();
-        let touches =
-            |edit: &&Waiting| edit.entities.iter().any(|(k, i)| names.contains(&(k.as_str(), i.as_str())));
-        for edit in later.iter().filter(touches) {
-            for (kind, id, addresses) in edit.addresses().map_err(corrupt)? {
-                let at = work.entity(&kind, &id);
-                let changes: Vec<_> = addresses.iter().map(|a| (a, Change::Withdraw)).collect();
-                work.apply(at, &changes)?;
-            }
-        }
-        for (kind, id, registers) in &gone {
-            let at = work.entity(kind, id);
-            let changes: Vec<_> = registers.iter().map(|(a, _)| (a, Change::Forget)).collect();
-            work.apply(at, &changes)?;
-        }
         // In the order in which they were made, and before what is pending by now.
         brought.sort_by_key(|(seq, edit)| (*seq, edit.key));
         let waiting: Vec<Waiting> = brought.into_iter().map(|(_, edit)| edit).chain(later).collect();
-        let (mut clock, mut identity, mut high_water) = (self.clock.clone(), self.identity.clone(), None);
-        let mut all_from = None;
+        let (mut clock, mut identity) = (self.clock.clone(), self.identity.clone());
+        let mut high_water = None;
         if !again.is_empty() {
-            let believable = self.believable(authority);
-            // Whatever is pending was stamped by the same clock.
-            all_from = again.first().copied();
-            let kept = kept_high_water(&self.store, &waiting, &again, believable)?;
-            clock.lower(kept.max(self.evicted_high_water(believable)?));
+            self.lower(&mut clock, &waiting, &again, authority)?;
         }
         let refused: BTreeSet<u64> = rejected.iter().map(|fallen| fallen.key).collect();
-        let rebuild = Rebuild { refused: &refused, again: &again, all_from, authors: &identity.replicas };
+        // Whatever is pending was stamped by the same clock.
+        let all_from = again.first().copied();
+        let authors = &identity.replicas;
+        let rebuild = Rebuild { refused: &refused, again: &again, brought: &used, all_from, authors };
         let mut records = Vec::new();
         let (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
         rejected.extend(rebuilt.fallen);
-        rejected_records(&waiting, &rejected, &mut records);
         if let Some(authority) = &mut identity.authority {
             authority.restamped += u64::from(!again.is_empty() || rebuilt.of_others);
         }
         if !again.is_empty() {
             high_water = Some(clock.high_water());
         }
-        if identity != self.identity {
-            records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
+        // Of what was pending others tell: it was offered as such.
+        let mut counts = BTreeMap::new();
+        for fallen in rejected.iter().filter(|fallen| used.contains(&fallen.key)) {
+            *counts.entry(fallen.code).or_default() += 1;
         }
         let finished = work.finish()?;
         let meanwhile = Meanwhile::Nothing { since, high_water };
-        self.commit_withdrawn(finished, records, meanwhile, (clock, identity), !rejected.is_empty())?;
-        let mut counts = BTreeMap::new();
-        for Fallen { key, code, message, spot } in rejected {
-            // Of what was pending others tell: it was offered as such.
-            if used.contains(&key) {
-                *counts.entry(code).or_default() += 1;
-            }
-            let edit = waiting.iter().find(|edit| edit.key == key);
-            let ops = edit.map(|edit| edit.ops.clone()).unwrap_or_default();
-            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
-        }
+        self.commit_withdrawn(finished, records, meanwhile, (clock, identity), (&waiting, rejected))?;
         Ok(counts)
     }
 
@@ -246,31 +218,17 @@ fn actions(schema: &Schema, kind: &str, changes: &[(&[u8], Change<'_>)]) -> Vec<
             is_dead = value == FALSE;
             continue;
         }
-        let (field, decoded) = (parts.name.to_owned(), Value::decode(value));
-        match (parts.class, decoded) {
-            (class::FIELD, Ok(value)) => put.push((field, value)),
-            (class::FIELD, Err(_)) if value == ABSENT => put.push((field, Value::Null)),
-            (class::GROUP, Ok(Value::Map(members))) => {
-                let group = declared.and_then(|kind| kind.group(&field));
-                let is_member = |name: &String| group.is_some_and(|group| group.members.contains(name));
-                put.extend(members.into_iter().filter(|(name, _)| is_member(name)));
-            }
-            (class::KEY, decoded) => {
-                let key = parts.text_key().unwrap_or_default().to_owned();
-                let slot = declared.map(|kind| kind.slot(&field));
-                let is_set =
-                    matches!(slot, Some(Slot::Field(field)) if matches!(field.ty, FieldType::Set { .. }));
-                others.extend(match decoded {
-                    _ if is_set && value == TRUE => Some(Action::Add { field, key }),
-                    _ if is_set || value == ABSENT => Some(Action::Remove { field, key }),
-                    Ok(value) => Some(Action::SetKey { field, key, value }),
-                    Err(_) => None,
-                });
-            }
+        let field = || parts.name.to_owned();
+        match (parts.class, Value::decode(value)) {
             // The share of a replica of this store: without it the count is less by as much.
-            (class::COUNT, Ok(Value::Int(by))) => others.push(Action::Inc { field, by }),
+            (class::COUNT, Ok(Value::Int(by))) => others.push(Action::Inc { field: field(), by }),
             (class::ALIAS, Ok(Value::Text(to))) => others.push(Action::Alias { to: to.to_string() }),
-            _ => {}
+            _ => match action_of(declared, parts, value) {
+                Ok(Some(Action::Put(fields))) => put.extend(fields),
+                Ok(action) => others.extend(action),
+                // Of a later version; the register itself is kept.
+                Err(_) => {}
+            },
         }
     }
     // A creation without a field is one, too.

@@ -120,18 +120,16 @@ impl<S: Store> Replica<S> {
         if !exceptions.is_empty() {
             let mut high_water = None;
             if skewed {
-                let believable = self.believable(answer.clock);
-                let kept = kept_high_water(&self.store, &waiting, &again, believable)?;
-                clock.lower(kept.max(self.evicted_high_water(believable)?));
+                self.lower(&mut clock, &waiting, &again, answer.clock)?;
             }
             let refused: BTreeSet<u64> = rejected.iter().map(|fallen| fallen.key).collect();
             let all_from = if skewed { again.first().copied() } else { None };
-            let rebuild = Rebuild { refused: &refused, again: &again, all_from, authors: &identity.replicas };
+            let (none, authors) = (BTreeSet::new(), &identity.replicas);
+            let rebuild = Rebuild { refused: &refused, again: &again, brought: &none, all_from, authors };
             let rebuilt;
             (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
             fallen.extend(rebuilt.fallen.iter().map(|fallen| fallen.key));
             rejected.extend(rebuilt.fallen);
-            rejected_records(&waiting, &rejected, &mut records);
             if skewed {
                 high_water = Some(clock.high_water());
             }
@@ -146,37 +144,54 @@ impl<S: Store> Replica<S> {
         if let Some(authority) = &mut identity.authority {
             authority.acked = authority.acked.max(answer.verdicts.seq);
         }
-        if identity != self.identity {
-            records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
-        }
         let finished = work.finish()?;
-        self.commit_withdrawn(finished, records, meanwhile, (clock, identity), !rejected.is_empty())?;
-        for Fallen { key, code, message, spot } in rejected {
-            let ops =
-                waiting.iter().find(|edit| edit.key == key).map(|edit| edit.ops.clone()).unwrap_or_default();
-            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
-        }
+        self.commit_withdrawn(finished, records, meanwhile, (clock, identity), (&waiting, rejected))?;
         Ok(fallen)
     }
 
-    /// Commits that edits were taken back, under the clock and the identity that follow.
+    /// Sets a clock back to what is kept once edits that were refused for their stamps are stamped anew, by the clock of
+    /// the authority.
+    pub(super) fn lower(
+        &self,
+        clock: &mut Clock,
+        waiting: &[Waiting],
+        again: &BTreeSet<u64>,
+        authority: Millis,
+    ) -> Result<(), CommitError> {
+        let believable = self.believable(authority);
+        let kept = kept_high_water(&self.store, waiting, again, believable)?;
+        clock.lower(kept.max(self.evicted_high_water(believable)?));
+        Ok(())
+    }
+
+    /// Commits that edits among these were taken back, under the clock and the identity that follow, and keeps those that
+    /// are refused.
     pub(super) fn commit_withdrawn(
         &mut self,
         finished: Finished,
-        records: Vec<RecordWrite>,
+        mut records: Vec<RecordWrite>,
         meanwhile: Meanwhile,
         (clock, identity): (Clock, Identity),
-        any_rejected: bool,
+        (waiting, rejected): (&[Waiting], Vec<Fallen>),
     ) -> Result<(), CommitError> {
+        if identity != self.identity {
+            records.push(RecordWrite::put(Table::Identity, IDENTITY_KEY, identity.encode()));
+        }
+        rejected_records(waiting, &rejected, &mut records);
         let before = std::mem::replace(&mut self.clock, clock);
         if let Err(error) = self.commit(finished, records, meanwhile, Origin::Withdrawn) {
             self.clock = before;
             return Err(error);
         }
         self.identity = identity;
-        if any_rejected {
+        if !rejected.is_empty() {
             self.has_rejected = true;
             self.refusals += 1;
+        }
+        let edits = by_key(waiting);
+        for Fallen { key, code, message, spot } in rejected {
+            let ops = edits.get(&key).map(|edit| edit.ops.clone()).unwrap_or_default();
+            self.events.push(Event::Rejected(Rejected { key, code, message, spot, ops }));
         }
         Ok(())
     }
@@ -249,6 +264,14 @@ impl<S: Store> Replica<S> {
                         entity.registers.iter().map(|(a, _)| (*a, Change::Withdraw)).collect();
                     work.apply(at, &changes)?;
                 }
+            }
+        }
+        for edit in waiting.iter().filter(|edit| rebuild.brought.contains(&edit.key)) {
+            let pending = Pending::decode(&edit.record).map_err(|_| unreadable("a pending edit"))?;
+            for entity in pending.entities {
+                let at = work.entity(entity.kind, entity.id);
+                let changes: Vec<_> = entity.registers.iter().map(|(a, _)| (*a, Change::Forget)).collect();
+                work.apply(at, &changes)?;
             }
         }
         for edit in waiting {
@@ -388,7 +411,8 @@ impl<S: Store> Replica<S> {
             Ok(ControlFlow::Continue(()))
         })?;
         let none = BTreeSet::new();
-        let rebuild = Rebuild { refused: &none, again: &none, all_from: Some(fork), authors: &[] };
+        let rebuild =
+            Rebuild { refused: &none, again: &none, brought: &none, all_from: Some(fork), authors: &[] };
         let work = Work::with(&self.store, self.ruled()?, Scratch::default());
         let (mut work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
         rejected_records(&waiting, &rebuilt.fallen, &mut records);
@@ -504,6 +528,8 @@ pub(super) struct Rebuilt {
 pub(super) struct Rebuild<'r> {
     pub(super) refused: &'r BTreeSet<u64>,
     pub(super) again: &'r BTreeSet<u64>,
+    /// Those that were confirmed here, and are not at the authority: their registers go.
+    pub(super) brought: &'r BTreeSet<u64>,
     pub(super) all_from: Option<u64>,
     /// Whose edits keep their author: the replicas of all processes of this store. Others' are taken over by the one
     /// that makes them anew.
@@ -548,16 +574,6 @@ impl Waiting {
         ends.iter().any(|(id, kind, (name, address))| writes(id, kind, address) && !names(id, kind, name))
     }
 
-    /// The addresses that it wrote, by entity.
-    pub(super) fn addresses(&self) -> Result<Vec<(String, String, Vec<Vec<u8>>)>, Cut> {
-        let entities = Pending::decode(&self.record)?.entities.into_iter();
-        let addresses = entities.map(|each| {
-            let addresses = each.registers.iter().map(|(address, _)| address.to_vec()).collect();
-            (each.kind.to_owned(), each.id.to_owned(), addresses)
-        });
-        Ok(addresses.collect())
-    }
-
     pub(super) fn read(key: u64, record: &[u8]) -> Result<Self, Cut> {
         let pending = Pending::decode(record)?;
         let entities = pending.entities.iter().map(|e| (e.kind.to_owned(), e.id.to_owned())).collect();
@@ -565,9 +581,14 @@ impl Waiting {
     }
 }
 
-pub(super) fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records: &mut Vec<RecordWrite>) {
+fn by_key(waiting: &[Waiting]) -> BTreeMap<u64, &Waiting> {
+    waiting.iter().map(|edit| (edit.key, edit)).collect()
+}
+
+fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records: &mut Vec<RecordWrite>) {
+    let edits = by_key(waiting);
     for fallen in rejected.iter().filter(|_| !is_on(Canary::RefusedNotKept)) {
-        let Some(edit) = waiting.iter().find(|edit| edit.key == fallen.key) else { continue };
+        let Some(edit) = edits.get(&fallen.key) else { continue };
         records.push(rejected_record(fallen, &edit.record));
     }
 }
@@ -577,7 +598,7 @@ pub(super) fn rejected_records(waiting: &[Waiting], rejected: &[Fallen], records
 /// Safe to go back to: nobody else holds the stamps above it. Times above `believable` do not count: they were
 /// confirmed somehow, but a clock that followed them would be refused for ever; a write over such a register
 /// passes it by its generation.
-pub(super) fn kept_high_water<S: Store>(
+fn kept_high_water<S: Store>(
     store: &S,
     waiting: &[Waiting],
     again: &BTreeSet<u64>,

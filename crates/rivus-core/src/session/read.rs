@@ -139,12 +139,11 @@ impl Session {
             return Ok(());
         }
         let peer = self.peer()?;
-        let mut everything = self.reading.everything;
+        let cursor = replica.cursor_of(peer.store, self.scope.as_deref())?;
         // After it had lost the right to: what came from here has left, too.
-        everything |= self.scope.is_none()
-            && replica.cursor_of(peer.store, None)?.is_none()
-            && replica.read_before()?.is_some();
-        let cursor = if everything { None } else { replica.cursor_of(peer.store, self.scope.as_deref())? };
+        let is_back = self.scope.is_none() && cursor.is_none() && replica.read_before()?.is_some();
+        let mut everything = self.reading.everything || is_back;
+        let cursor = cursor.filter(|_| !everything);
         // What was collected below the floor may not have been told of this scope.
         let is_of_use = |c: &Cursor| self.scope.is_none() || c.at.max(c.done) >= self.leasing.floor_told();
         let cursor = cursor.filter(is_of_use);

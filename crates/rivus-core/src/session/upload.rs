@@ -215,8 +215,9 @@ impl Session {
         let remembered = peer.remembered(replica.peer(peer.store)?);
         let verdicts = replica.judge(now, edits, &principal, &remembered, &mut Taint::off(), 0, 1)?;
         let excepted = verdicts.exceptions.len();
+        let judged: Vec<_> = kept.iter().collect();
         let refused = verdicts.exceptions.into_iter().filter_map(|(number, verdict)| {
-            let ((_, stamp), registers) = kept.iter().nth(usize::try_from(number).ok()?)?;
+            let ((_, stamp), registers) = judged.get(usize::try_from(number).ok()?)?;
             let Verdict::Refused { code, mut message, spot } = verdict else { return None };
             // A restored hub does not know what it had accepted: what its author had seen then is no fault.
             if code == Code::SEEN {

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use rivus_core::replica::Event;
 use rivus_core::schema::Schema;
-use rivus_core::session::{Grants, Role, SessionOptions, Want};
+use rivus_core::session::{Access, By, Gate, Grants, Role, SessionOptions, Want};
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::Role as SocketRole;
@@ -222,21 +223,6 @@ async fn answers_that_are_not_read_are_bounded() {
     panic!("{unread} answers wait, and it listens still");
 }
 
-/// Who may do what in which scope, as a function says.
-struct By<F>(F);
-
-impl<F> std::fmt::Debug for By<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("By")
-    }
-}
-
-impl<F: Fn() -> bool + Send + Sync> rivus_core::session::Authorizer for By<F> {
-    fn allows(&self, _: &str, _: rivus_core::session::Access, scope: &str) -> bool {
-        scope != "home" || (self.0)()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_scope_that_was_denied_is_asked_for_again_and_read_once_the_right_is_there() {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -246,8 +232,8 @@ async fn a_scope_that_was_denied_is_asked_for_again_and_read_once_the_right_is_t
     hub.put("note", "n", [("list", "home".into()), ("text", "at last".into())]).unwrap();
     let may = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&may);
-    let gate = rivus_core::session::Gate::new(Grants::everybody())
-        .authorizer(Arc::new(By(move || asked.load(Ordering::Relaxed))));
+    let allows = move |_: &str, _: Access, scope: &str| scope != "home" || asked.load(Ordering::Relaxed);
+    let gate = Gate::new(Grants::everybody()).authorizer(Arc::new(By(allows)));
     let (one, two) = pair().await;
     let (_hub_changed, _hub_stop, hub_wakes) = wakes();
     let server = session(Role::Server { gate: Arc::new(gate) }, Want::Live);
@@ -259,15 +245,12 @@ async fn a_scope_that_was_denied_is_asked_for_again_and_read_once_the_right_is_t
     client.follow_scopes(["home".to_owned(), "work".to_owned()]).unwrap();
     let mut events = phone.subscribe();
     let ran = tokio::spawn(Pump::new(Arc::clone(&phone.shared), client, |_| {}).run(one, wakes));
-    let denied = rivus_core::replica::Event::Denied { scope: "home".to_owned() };
+    let denied = Event::Denied { scope: "home".to_owned() };
     assert_eq!(events.next().await, Some(Ok(denied)));
     may.store(true, Ordering::Relaxed);
     let started = Instant::now();
     let came = events.next().await;
-    assert!(
-        matches!(&came, Some(Ok(rivus_core::replica::Event::Changed { id, .. })) if id == "n"),
-        "{came:?}"
-    );
+    assert!(matches!(&came, Some(Ok(Event::Changed { id, .. })) if id == "n"), "{came:?}");
     assert!(started.elapsed() >= DENIED_PAUSE, "not at once, and not again and again");
     stop.send_replace(true);
     assert_eq!(ran.await.unwrap().1, Ok(Ended::Stopped));
