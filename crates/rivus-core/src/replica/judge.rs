@@ -202,14 +202,20 @@ impl<S: Store> Replica<S> {
                     objection => objection,
                 }
             };
+            let known = match newest.entry(edit.stamp.replica) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(newest_of(&self.store, edit.stamp.replica)?),
+            };
+            // Of a replica's writes the time alone rises: each has the generation that its registers need.
+            let again = edit.stamp.time <= known.time;
             if let Some(verdict) = exception {
                 // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
-                // is here. What merely is older than what is here changes nothing either, and need not be true.
+                // is here. A new one of which that is so has lost to what is newer, and its author is to hear of that.
                 // Of what was collected nothing is here: what is newer is of another life.
                 let is_here = match verdict {
                     Verdict::Refused { code: Code::GONE, .. } => false,
                     Verdict::Refused { code: Code::SCOPE, .. } => self.bears(&edit.delta, edit.stamp)?,
-                    _ => self.holds(&edit.delta)?,
+                    _ => again && self.holds(&edit.delta)? || self.bears(&edit.delta, edit.stamp)?,
                 };
                 if !is_here {
                     if matches!(verdict, Verdict::Refused { code: Code::CLOCK_SKEW, .. }) {
@@ -220,12 +226,7 @@ impl<S: Store> Replica<S> {
                 }
                 continue;
             }
-            let known = match newest.entry(edit.stamp.replica) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(newest_of(&self.store, edit.stamp.replica)?),
-            };
-            // Of a replica's writes the time alone rises: each has the generation that its registers need.
-            witness.again = edit.stamp.time <= known.time;
+            witness.again = again;
             work.look_out(witness.clone());
             edit.delta.each(|part| {
                 let at = work.entity(part.kind, part.id);

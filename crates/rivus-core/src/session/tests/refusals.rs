@@ -1,7 +1,7 @@
 //! What is refused, set aside or made anew, and that it holds up nothing else.
 
 use super::*;
-use crate::replica::RoleError;
+use crate::replica::{Proposed, Refusal, RoleError};
 
 #[test]
 fn a_device_with_a_fast_clock_is_corrected_and_loses_nothing() {
@@ -154,4 +154,40 @@ fn who_merges_a_field_otherwise_is_refused_with_both_policies() {
         assert!(message.contains(part), "{message}");
     }
     assert!(a.view("task", "t").unwrap().is_none(), "nothing was exchanged");
+}
+
+#[test]
+fn what_rests_on_a_refused_edit_and_is_older_than_what_is_there_is_not_lost_unsaid() {
+    let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+    let fussy = |_: &str, edit: &Proposed<'_>| match edit.time() {
+        Millis(2000) => Err(Refusal { message: "not that one".to_owned(), spot: None }),
+        _ => Ok(()),
+    };
+    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
+    let connect = |one: &mut Device, h: &mut Device, now: i64| {
+        let (mut s, mut t) =
+            (client(Want::Once), options(Role::Server { gate: Arc::clone(&gate) }, Want::Live));
+        let now = Millis(now);
+        let mut end = End { replica: h, session: &mut t, now };
+        run(&mut End { replica: one, session: &mut s, now }, &mut end, usize::MAX).unwrap();
+    };
+    put(&mut a, 1000, "t", "title", "first");
+    connect(&mut a, &mut h, 1100);
+    connect(&mut b, &mut h, 1100);
+    // Of the device's three edits the first is refused. The second rests on it; both are older than another's.
+    act(&mut a, 2000, "t", Action::Add { field: "tags".to_owned(), key: "x".to_owned() });
+    put(&mut a, 2001, "t", "title", "mine");
+    put(&mut b, 3000, "t", "title", "theirs");
+    connect(&mut b, &mut h, 3000);
+    connect(&mut a, &mut h, 4000);
+    connect(&mut a, &mut h, 5000);
+    connect(&mut b, &mut h, 5000);
+    assert_eq!(a.rejected().unwrap().len(), 1);
+    let lost = |on: &Device| -> Vec<Vec<u8>> {
+        on.conflicts().unwrap().iter().map(|(_, lost)| lost.value.clone()).collect()
+    };
+    // Made anew it is the newer one, whose author had not seen the other.
+    assert_eq!(shows(&h, "t", "title"), text("mine"));
+    assert_eq!((lost(&a), lost(&b)), (vec![], vec![Value::from("theirs").to_bytes()]));
+    assert_same(&[&a, &b, &h]);
 }
