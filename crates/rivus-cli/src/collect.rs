@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Result, bail};
+use rivus::Collectable;
 use serde::Serialize;
 
 use crate::args::Global;
@@ -21,23 +22,36 @@ pub(crate) fn collect(global: &Global, grace: u32, dry_run: bool, out: &mut Outp
     }
     let done = db.collect(grace)?;
     let registers = count(usize::try_from(done.registers).unwrap_or(usize::MAX), "register");
-    let text = format!("{} forgotten, with {registers}", entities(done.entities));
+    let text = format!(
+        "{} forgotten, with {registers}; of others {} that had been taken out, and what was replaced in {}",
+        entities(done.entities),
+        count(done.keys, "key"),
+        count(done.trimmed, "register"),
+    );
     Ok(out.say(text, &done)?)
 }
 
-fn foretell(names: &[(String, String)], out: &mut Output) -> Result<()> {
+fn foretell(found: &Collectable, out: &mut Output) -> Result<()> {
     #[derive(Serialize)]
     struct One<'n> {
         kind: &'n str,
         id: &'n str,
     }
-    for (kind, id) in names {
+    #[derive(Serialize)]
+    struct Others {
+        keys: usize,
+        trimmed: usize,
+    }
+    for (kind, id) in &found.entities {
         out.say(format_args!("{} `{}`", printable(kind), printable(id)), &One { kind, id })?;
     }
-    if !out.is_json() {
-        writeln!(out, "{} would be forgotten", entities(names.len()))?;
-    }
-    Ok(())
+    let text = format!(
+        "{} would be forgotten; of others {} that had been taken out, and what was replaced in {}",
+        entities(found.entities.len()),
+        count(found.keys, "key"),
+        count(found.trimmed, "register"),
+    );
+    Ok(out.say(text, &Others { keys: found.keys, trimmed: found.trimmed })?)
 }
 
 /// `rivus leases`.

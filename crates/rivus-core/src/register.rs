@@ -278,6 +278,18 @@ impl<'a> Register<'a> {
         Self { floor, alive: alive.into(), seen }
     }
 
+    /// The same without its `n` oldest candidates and what was seen before those that are left: joined, it drops them
+    /// everywhere, and whatever else is older. As it is if no candidate would be left.
+    #[must_use]
+    pub fn raised(&self, n: usize) -> Self {
+        let Some((oldest, alive)) = self.alive.get(n..).and_then(|kept| Some((kept.first()?, kept))) else {
+            return self.clone();
+        };
+        let floor = oldest.stamp;
+        let seen = self.seen.iter().filter(|s| s.instant.by(s.replica) >= floor).copied().collect();
+        Self { floor, alive: alive.to_vec().into(), seen }
+    }
+
     /// Whether a write of this stamp has been seen here (it may be alive or replaced).
     #[must_use]
     pub fn covers(&self, stamp: Stamp) -> bool {

@@ -354,6 +354,7 @@ impl Session {
             Frame::Reset(reset) => self.handle_reset(replica, &reset, now),
             Frame::Cut { seq } => self.handle_cut(replica, seq),
             Frame::Collected { seq, entities } => self.handle_collected(replica, seq, &entities, now),
+            Frame::CollectedKeys { seq, keys } => self.handle_collected_keys(replica, seq, &keys, now),
             Frame::Lost(losses) => self.handle_lost(replica, &losses),
             Frame::Heard { replica: author, last } => self.handle_heard(replica, author, last),
             Frame::Refused { clock_ms, parts } => self.handle_refused(replica, clock_ms, parts, now),

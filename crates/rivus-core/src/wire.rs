@@ -23,7 +23,7 @@ use crate::code::Code;
 use crate::id::Incarnation;
 use crate::id::ReplicaId;
 use crate::identity::Cursor;
-use crate::replica::Losses;
+use crate::replica::{Keys, Losses};
 use crate::sketch::{Key, Symbol};
 use greeting::{check_about, check_history, check_token};
 
@@ -62,6 +62,12 @@ pub const FETCH_ENTITIES_MAX: usize = 1024;
 
 /// The most entities that one frame tells to be collected.
 pub const COLLECTED_MAX: usize = 1024;
+
+/// The most keys of sets and maps that one frame tells to be collected, of all its entities.
+pub const COLLECTED_KEYS_MAX: usize = 1024;
+
+/// How long the addresses of such keys in one frame are, about, in bytes: one key at least.
+pub(crate) const COLLECTED_KEYS_BYTES: usize = 1 << 20;
 
 /// How deep a control frame may be nested: one of this version is at most 5.
 const LEVELS_MAX: usize = 16;
@@ -122,7 +128,8 @@ pub mod tag {
     pub const SKETCH: u8 = 18;
     /// Registers of which a sketch has told that one side lacks them.
     pub const REPAIR: u8 = 19;
-    /// See [`Frame::Cut`](super::Frame::Cut) and [`Frame::Collected`](super::Frame::Collected).
+    /// See [`Frame::Cut`](super::Frame::Cut), [`Frame::Collected`](super::Frame::Collected) and
+    /// [`Frame::CollectedKeys`](super::Frame::CollectedKeys).
     pub const LEASE: u8 = 22;
     /// See [`Frame::Denied`](super::Frame::Denied).
     pub const DENIED: u8 = 20;
@@ -251,6 +258,14 @@ pub enum Frame {
         /// Which.
         entities: Vec<(String, String)>,
     },
+    /// The authority has collected keys that were taken out of sets and maps: the receiver drops their registers. The next
+    /// page goes past that.
+    CollectedKeys {
+        /// With which of its seqs.
+        seq: u64,
+        /// Of which entities, and which: at least one each, ascending by address.
+        keys: Vec<Keys>,
+    },
     /// What an upload has brought that the authority does not take: its author keeps it with the reason, and shows it no
     /// more.
     Refused {
@@ -321,6 +336,7 @@ impl Frame {
             Self::Lacks(keys) => sketch::put_lacks(keys, &mut out),
             Self::Cut { seq } => lease::put_cut(*seq, &mut out),
             Self::Collected { seq, entities } => lease::put_collected(*seq, entities, &mut out),
+            Self::CollectedKeys { seq, keys } => lease::put_keys(*seq, keys, &mut out),
             Self::Left(entities) => fetch::put(tag::LEFT, entities, &mut out),
             Self::Denied { slot } => {
                 out.push(tag::DENIED);

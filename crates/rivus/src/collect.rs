@@ -19,6 +19,10 @@ pub struct Collected {
     pub entities: usize,
     /// How many registers they had.
     pub registers: u64,
+    /// How many keys that had been taken out of sets and maps of other entities went.
+    pub keys: usize,
+    /// Of how many other registers went what had been replaced, and concurrent values that showed nothing.
+    pub trimmed: usize,
     /// Of how many entities that went earlier the last trace was removed.
     pub forgotten: usize,
     /// Up to which change every database with a running lease has everything.
@@ -27,9 +31,25 @@ pub struct Collected {
 
 impl From<Collection> for Collected {
     fn from(done: Collection) -> Self {
-        let Collection { entities, registers, forgotten, cut } = done;
-        Self { entities, registers, forgotten, cut: cut.seq }
+        let Collection { entities, registers, keys, trimmed, forgotten, cut } = done;
+        Self { entities, registers, keys, trimmed, forgotten, cut: cut.seq }
     }
+}
+
+/// What a collection would do; see [`Db::collectable`].
+///
+/// ```
+/// assert!(rivus::Collectable::default().entities.is_empty());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Collectable {
+    /// The entities that would go, by kind and id.
+    pub entities: Vec<(String, String)>,
+    /// How many keys that were taken out of sets and maps of other entities would go.
+    pub keys: usize,
+    /// Of how many other registers something would go.
+    pub trimmed: usize,
 }
 
 /// A database that this hub waits for before it forgets what is deleted; see [`Db::leases`].
@@ -62,8 +82,9 @@ pub struct Lease {
 }
 
 impl Db {
-    /// Forgets entities that are deleted for everybody: whose deletion every database with a running lease has, and that
-    /// were deleted longer than `grace` ago. What rules or aliases need stays. Devices follow with their next sync.
+    /// Forgets what is dead for everybody: entities whose deletion every database with a running lease has, and that were
+    /// deleted longer than `grace` ago; of entities that live, keys that were taken out of sets and maps, and what concurrent
+    /// writes have left, so long ago. What rules or aliases need stays. Devices follow with their next sync.
     ///
     /// Only an authority collects. A hub does so by itself; see [`HubOptions::collect_every`](crate::HubOptions::collect_every).
     /// Others can use the database in between.
@@ -98,7 +119,7 @@ impl Db {
         }
     }
 
-    /// What [`Db::collect`] would forget, by kind and id. Nothing changes; others wait meanwhile.
+    /// What [`Db::collect`] would forget. Nothing changes; others wait meanwhile.
     ///
     /// # Errors
     /// [`Error::Collect`].
@@ -110,8 +131,10 @@ impl Db {
     /// assert!(matches!(alone.collectable(Duration::ZERO), Err(Error::Collect(_))));
     /// # Ok::<(), rivus::Error>(())
     /// ```
-    pub fn collectable(&self, grace: Duration) -> Result<Vec<(String, String)>, Error> {
-        Ok(self.lock()?.collectable(self.shared.clock.now(), millis(grace))?)
+    pub fn collectable(&self, grace: Duration) -> Result<Collectable, Error> {
+        let found = self.lock()?.collectable(self.shared.clock.now(), millis(grace))?;
+        let rivus_core::replica::Collectable { entities, keys, trimmed } = found;
+        Ok(Collectable { entities, keys, trimmed })
     }
 
     /// The databases that this hub waits for, and those whose lease has run out.

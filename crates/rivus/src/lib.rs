@@ -99,7 +99,7 @@ pub use rivus_derive::Entity;
 pub use rivus_sqlite::{Options as SqliteOptions, Synchronous, rusqlite};
 
 pub use crate::builder::Builder;
-pub use crate::collect::{Collected, Lease};
+pub use crate::collect::{Collectable, Collected, Lease};
 pub use crate::conflicts::Conflict;
 pub use crate::db::Db;
 pub use crate::entity::Entity;

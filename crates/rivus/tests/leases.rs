@@ -81,7 +81,7 @@ async fn what_is_deleted_is_forgotten_and_a_device_that_was_away_loses_no_edit()
     clock.pass(27 * DAY);
     one.sync(&remote).await?;
     heard(&hub, 0).await;
-    assert_eq!(hub.collectable(DAY)?, [("task".to_owned(), "gone".to_owned())]);
+    assert_eq!(hub.collectable(DAY)?.entities, [("task".to_owned(), "gone".to_owned())]);
     assert_eq!(hub.collect(DAY)?.entities, 1);
     one.sync(&remote).await?;
     assert_eq!(one.presence("task", "gone")?, Presence::Absent);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::collect::{Marked, gone, mark};
+use super::marks::{Marked, gone, mark};
 use super::verdict::{Fallen, Rebuild, Waiting, renewed};
 use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, unreadable};
 use crate::bytes::{Put, Reader};

@@ -102,6 +102,8 @@ impl<S: Store> Replica<S> {
     ) -> Result<Vec<u64>, CommitError> {
         let mut fallen = Vec::new();
         let Judged { accepted, mut rejected, again, waiting } = self.sort(answer, exceptions)?;
+        // It may have been accepted, unheard, before a part of it was collected: the rest is there still.
+        let late = rejected.iter().any(|fallen| fallen.code == Code::GONE);
         let remove = |key: &u64| RecordWrite::remove(Table::Outbox, key.to_be_bytes());
         let mut records: Vec<_> = accepted.iter().map(|(key, _)| remove(key)).collect();
         let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
@@ -138,7 +140,7 @@ impl<S: Store> Replica<S> {
             let is_heard = |key| answer.verdicts.seq > 0 && exceptions.contains_key(key);
             if let Some(authority) = &mut identity.authority {
                 authority.restamped += u64::from(skewed || rebuilt.of_others);
-                authority.unheard |= !rebuilt.anew.iter().all(is_heard);
+                authority.unheard |= late || !rebuilt.anew.iter().all(is_heard);
             }
         }
         if let Some(authority) = &mut identity.authority {

@@ -135,8 +135,8 @@ pub(crate) fn wipe(row: Row<'_>, digested: &mut Digested<'_>) -> Result<(Vec<u8>
     Ok((begin(row, VERSION), is_pending))
 }
 
-/// Replaces the share of an address by that of a register which the authority has told of. It knows everything that
-/// was confirmed here, so its register holds whatever the share stood for.
+/// Replaces the share of an address by that of a register which the authority has told of, or drops it if that was
+/// collected. The authority knows everything that was confirmed here, so its register holds whatever the share stood for.
 pub(super) fn replace<'a>(
     address: &[u8],
     entry: Option<&Entry<'_>>,
@@ -145,6 +145,11 @@ pub(super) fn replace<'a>(
 ) -> Result<Option<Vec<u8>>, Corrupt> {
     let mut register: Option<Register<'_>> = None;
     for change in changes {
+        if matches!(change, Change::Forget) {
+            let Some(entry) = entry else { return Ok(None) };
+            digested.sums.add(without(entry.share()?));
+            return Ok(Some(Vec::new()));
+        }
         // Edits of what is not at hand are refused where they are made.
         let Change::Join { register: told, .. } = change else { return Err(Corrupt) };
         register = Some(register.map_or_else(|| told.clone(), |before| before.join(told)));

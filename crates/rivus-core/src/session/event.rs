@@ -163,10 +163,12 @@ pub enum SessionEvent {
         /// The seq.
         seq: u64,
     },
-    /// The authority has collected entities, and so has this store.
+    /// The authority has collected entities, or keys that were taken out of sets and maps, and so has this store.
     Collected {
-        /// How many.
+        /// How many entities.
         entities: usize,
+        /// How many keys.
+        keys: usize,
         /// How many pending edits of theirs are refused now.
         refused: usize,
     },

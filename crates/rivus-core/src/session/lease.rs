@@ -4,9 +4,9 @@ use super::{Access, Known, Session, SessionError, SessionEvent, Want, unexpected
 use crate::clock::Millis;
 use crate::code::Code;
 use crate::identity::Cursor;
-use crate::replica::{Marked, Marks, Replica, position_of};
+use crate::replica::{Keys, Marked, Marks, Replica, position_of};
 use crate::store::Store;
-use crate::wire::{COLLECTED_MAX, Frame, Leases, capability};
+use crate::wire::{COLLECTED_KEYS_BYTES, COLLECTED_KEYS_MAX, COLLECTED_MAX, Frame, Leases, capability};
 
 /// How far telling and hearing of leases are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -212,14 +212,19 @@ impl Session {
         let marks = if newest > after { replica.marks_after(after, until, usize::MAX)? } else { Vec::new() };
         let mut frames = Vec::new();
         for (seq, marked) in marks {
-            let mut names = Vec::with_capacity(marked.len());
+            let (mut names, mut keys) = (Vec::with_capacity(marked.len()), Vec::new());
             for marked in marked {
-                if self.may_be_told(replica, &marked)? {
-                    names.push(marked.name);
+                if !self.may_be_told(replica, &marked)? {
+                    continue;
+                }
+                match marked.addresses.is_empty() {
+                    true => names.push(marked.name),
+                    false => keys.push((marked.name, marked.addresses)),
                 }
             }
             let parts = names.chunks(COLLECTED_MAX);
             frames.extend(parts.map(|part| Frame::Collected { seq, entities: part.to_vec() }.encode()));
+            frames.extend(in_parts(keys).into_iter().map(|keys| Frame::CollectedKeys { seq, keys }.encode()));
         }
         Ok(frames)
     }
@@ -284,6 +289,33 @@ impl Session {
         names: &[(String, String)],
         now: Millis,
     ) -> Result<(), SessionError> {
+        if let Some(store) = self.hear_mark(replica, seq)? {
+            let refused = replica.follow_collection(now, store, names)?;
+            self.note_collected(names.len(), 0, refused);
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_collected_keys<S: Store>(
+        &mut self,
+        replica: &mut Replica<S>,
+        seq: u64,
+        keys: &[Keys],
+        now: Millis,
+    ) -> Result<(), SessionError> {
+        if let Some(store) = self.hear_mark(replica, seq)? {
+            let refused = replica.follow_trimming(now, store, keys)?;
+            self.note_collected(0, keys.iter().map(|(_, _, addresses)| addresses.len()).sum(), refused);
+        }
+        Ok(())
+    }
+
+    /// Hears of a mark. Gives the authority if it is news here.
+    fn hear_mark<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        seq: u64,
+    ) -> Result<Option<crate::id::StoreId>, SessionError> {
         let store = self.check_authority("LEASE")?;
         // Whoever asked by name may have thought better of it.
         if !self.reading.is_subscribed() && !self.lanes.are_named() {
@@ -293,17 +325,17 @@ impl Session {
             told.newest = told.newest.max(Some(seq));
         }
         // Done when a subscription was read so far, be it of another scope: what is here of these has come since.
-        if replica.read_up_to(store)?.is_some_and(|read| read >= seq) {
-            return Ok(());
-        }
-        let refused = replica.follow_collection(now, store, names)?;
+        let is_read = replica.read_up_to(store)?.is_some_and(|read| read >= seq);
+        Ok((!is_read).then_some(store))
+    }
+
+    fn note_collected(&mut self, entities: usize, keys: usize, refused: usize) {
         if refused > 0
             && let Some(pushing) = &mut self.pushing
         {
             pushing.look_again();
         }
-        self.events.push_back(SessionEvent::Collected { entities: names.len(), refused });
-        Ok(())
+        self.events.push_back(SessionEvent::Collected { entities, keys, refused });
     }
 
     /// The authority that the other side is.
@@ -314,6 +346,29 @@ impl Session {
         }
         Ok(peer.store)
     }
+}
+
+/// Keys in as many parts as frames need.
+fn in_parts(all: Vec<((String, String), Vec<Vec<u8>>)>) -> Vec<Vec<Keys>> {
+    let (mut parts, mut part): (Vec<Vec<Keys>>, Vec<Keys>) = (Vec::new(), Vec::new());
+    let (mut count, mut bytes) = (0, 0);
+    for ((kind, id), addresses) in all {
+        let mut is_new = true;
+        for address in addresses {
+            if count == COLLECTED_KEYS_MAX || bytes > COLLECTED_KEYS_BYTES {
+                parts.push(std::mem::take(&mut part));
+                (count, bytes, is_new) = (0, 0, true);
+            }
+            (count, bytes) = (count + 1, bytes + address.len());
+            match part.last_mut().filter(|_| !is_new) {
+                Some((_, _, addresses)) => addresses.push(address),
+                None => part.push((kind.clone(), id.clone(), vec![address])),
+            }
+            is_new = false;
+        }
+    }
+    parts.extend((!part.is_empty()).then_some(part));
+    parts
 }
 
 fn is_gone() -> SessionError {

@@ -30,6 +30,7 @@ mod returned;
 mod review;
 mod rings;
 mod scopes;
+mod trimming;
 mod window;
 
 type Device = Replica<MemoryStore>;

@@ -1,12 +1,12 @@
 //! Control frames: cut, of wrong types, beyond their bounds.
 
-use rivus_core::address::ID_BYTES_MAX;
+use rivus_core::address::{ID_BYTES_MAX, class};
 use rivus_core::code::Code;
 use rivus_core::id::ReplicaId;
 use rivus_core::sketch::SYMBOLS_MAX;
 use rivus_core::wire::{
-    COLLECTED_MAX, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, GOAWAY_BYTES_MAX, GREETING_BYTES_MAX,
-    IGNORED_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
+    COLLECTED_KEYS_MAX, COLLECTED_MAX, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, Frame, GOAWAY_BYTES_MAX,
+    GREETING_BYTES_MAX, IGNORED_BYTES_MAX, SCHEMA_BYTES_MAX, TOKEN_BYTES_MAX, WireError,
 };
 
 use super::parts::{Parts, varint};
@@ -331,29 +331,49 @@ fn bad_sketches(all: &mut Vec<BadFrame>) {
     }
 }
 
-/// The two frames that are called LEASE.
+/// The three frames that are called LEASE.
 fn bad_leases(all: &mut Vec<BadFrame>) {
     let cut = Parts::new(&[("type", b"\x16"), ("form", b"\x00"), ("seq", b"\x05")]);
     let collected = Parts::new(&[
         ("type", b"\x16"),
         ("form", b"\x01"),
+        ("seq", b"\x05"),
         ("count", b"\x01"),
         ("kind length", b"\x04"),
         ("kind", b"task"),
         ("id length", b"\x01"),
         ("id", b"t"),
     ]);
+    let keys = Parts::new(&[
+        ("type", b"\x16"),
+        ("form", b"\x02"),
+        ("seq", b"\x05"),
+        ("count", b"\x01"),
+        ("kind length", b"\x04"),
+        ("kind", b"task"),
+        ("id length", b"\x01"),
+        ("id", b"t"),
+        ("key count", b"\x02"),
+        ("key length", b"\x05"),
+        ("key", &[class::KEY, 0, 1, b'n', b'x']),
+        ("second length", b"\x05"),
+        ("second", &[class::KEY, 0, 1, b'n', b'y']),
+    ]);
     let (quiet, pushed) = (State::ClientQuiet, State::ClientPushed);
-    for (name, number, state, parts) in
-        [("a cut", "seq", quiet, cut), ("of a collection", "count", pushed, collected.clone())]
-    {
+    for (name, number, state, parts) in [
+        ("a cut", "seq", quiet, cut),
+        ("of a collection", "count", pushed, collected.clone()),
+        ("of keys", "count", pushed, keys.clone()),
+        ("of keys", "key count", quiet, keys.clone()),
+    ] {
+        assert!(Frame::decode(&parts.bytes()).is_ok(), "what is made worse is sound");
         let mut bad = |fault: &str, bytes: Vec<u8>| {
-            let name = format!("LEASE tells {name}: {fault}");
+            let name = format!("LEASE tells {name}: {fault}, {number}");
             all.push(BadFrame { name, state, bytes, expect: malformed("LEASE") });
         };
         cut_short(&parts).into_iter().for_each(|(fault, bytes)| bad(&fault, bytes));
         bad("a byte too many", [&parts.bytes()[..], &[0]].concat());
-        bad("an unknown form", parts.with("form", &[2]).bytes());
+        bad("an unknown form", parts.with("form", &[3]).bytes());
         bad("a number in more bytes than it needs", parts.with(number, &[0x81, 0x00]).bytes());
         bad("a number above 64 bits", parts.with(number, &[0xff; 10]).bytes());
     }
@@ -361,14 +381,27 @@ fn bad_leases(all: &mut Vec<BadFrame>) {
         let name = format!("LEASE tells of a collection {fault}");
         all.push(BadFrame { name, state: State::ClientQuiet, bytes, expect: malformed("LEASE") });
     };
-    bad("of nothing", vec![0x16, 1, 0]);
+    bad("of nothing", vec![0x16, 1, 5, 0]);
     bad("of more than the frame holds", collected.with("count", &varint(1 << 40)).bytes());
     bad("with a kind that is not UTF-8", collected.with("kind", &[0xff; 4]).bytes());
     bad("with an id longer than the frame", collected.with("id length", &[2]).bytes());
     let long = [&varint(ID_BYTES_MAX as u64 + 1)[..], &[b'x'; ID_BYTES_MAX]].concat();
     bad("with an id that is too long", collected.with("id length", &long).bytes());
-    let many = [&[0x16, 1][..], &varint(COLLECTED_MAX as u64 + 1), &[0; 2 * COLLECTED_MAX + 2]];
+    let many = [&[0x16, 1, 5][..], &varint(COLLECTED_MAX as u64 + 1), &[0; 2 * COLLECTED_MAX + 2]];
     bad("of more than one frame may tell", many.concat());
+    bad("of keys of nothing", vec![0x16, 2, 5, 0]);
+    bad("of no keys", keys.with("key count", &[0]).bytes());
+    bad("of keys that are not in order", keys.with("second", &[class::KEY, 0, 1, b'n', b'w']).bytes());
+    bad("of a register that is no key", keys.with("key", &[class::FIELD, 0, 0, b'n', b'x']).bytes());
+    bad("of a key that is not UTF-8", keys.with("second", &[class::KEY, 0, 1, b'n', 0xff]).bytes());
+    bad("of keys with an id that is too long", keys.with("id length", &long).bytes());
+    let key = [&[4][..], &[class::KEY, 0, 1, b'n']].concat();
+    let many = [
+        &[0x16, 2, 5, 1, 0, 0][..],
+        &varint(COLLECTED_KEYS_MAX as u64 + 1),
+        &key.repeat(COLLECTED_KEYS_MAX + 1),
+    ];
+    bad("of more keys than one frame may tell", many.concat());
 }
 
 fn first(bytes: &[u8]) -> u8 {

@@ -60,6 +60,25 @@ fn laws<'a>(a: &Register<'a>, b: &Register<'a>, c: &Register<'a>) -> Result<(), 
     holds.into_iter().try_for_each(|(holds, law)| if holds { Ok(()) } else { Err(law) })
 }
 
+/// A raised floor drops what is older, wherever it is joined, and nothing else.
+fn raised(a: &Register<'_>, b: &Register<'_>) -> Result<(), &'static str> {
+    for n in 0..a.alive.len() {
+        let raised = a.raised(n);
+        let joined = raised.join(b);
+        let older = |c: &&Candidate<'_>| c.stamp >= raised.floor;
+        let kept: Vec<_> = a.join(b).alive.iter().filter(older).map(|c| c.stamp).collect();
+        let holds = [
+            (raised.check().is_ok(), "well-formed"),
+            (*raised.alive == a.alive[n..], "the oldest go"),
+            (a.join(&raised) == raised, "above what it was"),
+            (joined == a.join(&raised).join(b), "whoever joins it first"),
+            (joined.alive.iter().map(|c| c.stamp).collect::<Vec<_>>() == kept, "of others as well"),
+        ];
+        holds.into_iter().try_for_each(|(holds, law)| if holds { Ok(()) } else { Err(law) })?;
+    }
+    if a.raised(a.alive.len()) == *a { Ok(()) } else { Err("one is left at least") }
+}
+
 fn one_alive_each(register: &Register<'_>) -> bool {
     let mut replicas: Vec<_> = register.alive.iter().map(|c| c.stamp.replica).collect();
     replicas.sort_unstable();
@@ -85,6 +104,7 @@ proptest! {
     #[test]
     fn the_join_of_any_states_is_their_least_upper_bound(a in any_state(), b in any_state(), c in any_state()) {
         prop_assert_eq!(laws(&a, &b, &c), Ok(()));
+        prop_assert_eq!(raised(&a, &b), Ok(()));
     }
 }
 
@@ -124,7 +144,7 @@ fn the_laws_hold_for_as_many_random_triples_as_asked() {
     for round in 0..triples {
         let before = random.0;
         let (a, b, c) = (random.state(), random.state(), random.state());
-        if let Err(law) = laws(&a, &b, &c) {
+        if let Err(law) = laws(&a, &b, &c).and_then(|()| raised(&a, &b)) {
             panic!("not {law}: round {round}, seed {before:#x}\n{a:?}\n{b:?}\n{c:?}");
         }
         plain += usize::from(a.as_plain().is_some());

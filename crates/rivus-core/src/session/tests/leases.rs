@@ -5,19 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use super::*;
+use crate::address::class;
 use crate::edit::{EditError, Presence};
 use crate::replica::Proposed;
-use crate::schema::OnGone;
+use crate::schema::{OnGone, SetWins};
 
 const KINDS: [&str; 4] = ["entry", "note", "plan", "project"];
 const IDS: [&str; 3] = ["a", "b", "c"];
+const KEYS: [&str; 2] = ["x", "y"];
+const KEYED: [&str; 3] = ["bars", "notes", "tags"];
 const DEVICES: usize = 4;
 const LEASE_MS: u64 = 20_000;
 
 /// Every policy of life, and rules that read what is dead.
 pub(super) fn timers() -> Arc<Schema> {
     let fields = |k: crate::schema::KindBuilder, names: &[&str]| {
-        names.iter().fold(k, |k, name| k.value(*name)).set("tags").counter("views")
+        let k = names.iter().fold(k, |k, name| k.value(*name)).set("tags").counter("views");
+        k.set_with("bars", SetWins::Remove).map("notes").multi("all").max("top")
     };
     let entry = |k| {
         fields(k, &["v", "user", "start", "stop", "project"])
@@ -67,7 +71,14 @@ struct Made {
     name: Name,
     /// Whether its author held the entity as others knew it.
     held: bool,
+    /// Another entity that it writes as well.
+    beside: Option<Name>,
+    /// The field and key that it puts in as well.
+    puts_in: Option<(&'static str, &'static str)>,
 }
+
+/// A key that is gone: of which entity, and of which field.
+type Keyed = (Name, &'static str, &'static str);
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Counts {
@@ -80,6 +91,11 @@ struct Counts {
     verified: usize,
     kept_for_rules: usize,
     told_in_pages: usize,
+    keys: usize,
+    trimmed: usize,
+    keys_told: usize,
+    put_in_again: usize,
+    keys_gone: usize,
 }
 
 struct World {
@@ -96,6 +112,7 @@ struct World {
     ids: u64,
     made: BTreeMap<i64, Made>,
     collected: Vec<(usize, Name)>,
+    keys_collected: Vec<(usize, Keyed)>,
     refused: BTreeSet<i64>,
     /// What had been accepted, unheard, when its author was fenced: it is made anew then, as if it had not.
     unheard: BTreeSet<i64>,
@@ -150,6 +167,7 @@ impl World {
             ids: 1000,
             made,
             collected,
+            keys_collected: Vec::new(),
             refused: BTreeSet::new(),
             unheard: BTreeSet::new(),
             counts: Counts::default(),
@@ -184,6 +202,28 @@ impl World {
             _ => Vec::new(),
         };
         fields.extend(extra.into_iter().map(|(field, value)| (field.to_owned(), value)));
+        let (field, key) = (KEYED[self.random.below(KEYED.len())], KEYS[self.random.below(KEYS.len())]);
+        let named = || (field.to_owned(), key.to_owned());
+        let (keyed, puts_in) = match self.random.below(6) {
+            0 | 1 => {
+                let (field, key) = named();
+                (Some(Action::Remove { field, key }), None)
+            }
+            2 | 3 => {
+                let (of, key_of) = named();
+                let value = Value::Int(number);
+                let put = match field {
+                    "notes" => Action::SetKey { field: of, key: key_of, value },
+                    _ => Action::Add { field: of, key: key_of },
+                };
+                (Some(put), Some((field, key)))
+            }
+            4 => {
+                let field = ["all", "top"][self.random.below(2)].to_owned();
+                (Some(Action::Put(vec![(field, Value::Int(self.random.below(5) as i64))])), None)
+            }
+            _ => (None, None),
+        };
         let ops = match self.random.below(12) {
             0..4 => vec![Op::new(kind, name.1, Action::Delete)],
             4 => vec![Op::new(kind, name.1, Action::Revive), Op::new(kind, name.1, Action::Put(fields))],
@@ -194,8 +234,21 @@ impl World {
                     Action::Alias { to: IDS[self.random.below(IDS.len())].to_owned() },
                 )]
             }
-            _ => vec![Op::new(kind, name.1, Action::Put(fields))],
+            _ => {
+                let keyed = keyed.map(|action| Op::new(kind, name.1, action));
+                let other = IDS[self.random.below(IDS.len())];
+                let beside = vec![("top".to_owned(), Value::Int(number))];
+                let beside = (self.random.below(4) == 0).then(|| Op::new(kind, other, Action::Put(beside)));
+                let put = Op::new(kind, name.1, Action::Put(fields));
+                keyed.into_iter().chain(beside).chain([put]).collect()
+            }
         };
+        let has_keyed = matches!(ops[0].action, Action::Add { .. } | Action::SetKey { .. });
+        let puts_in = puts_in.filter(|_| has_keyed);
+        let beside =
+            |op: &&Op| matches!(&op.action, Action::Put(fields) if fields.len() == 1 && fields[0].0 == "top");
+        let beside = ops.iter().rev().skip(1).find(beside).and_then(|op| IDS.iter().find(|id| **id == op.id));
+        let beside = beside.map(|id| (kind, *id));
         let writes = matches!(ops.last(), Some(Op { action: Action::Put(_), .. }));
         let now = Millis(self.now);
         let on = self.devices.get_mut(at).unwrap_or(&mut self.hub);
@@ -206,8 +259,11 @@ impl World {
             Ok(_) if writes => {
                 let name =
                     (kind, root.map_or(name.1, |root| IDS[IDS.iter().position(|id| **id == root).unwrap()]));
-                self.made.insert(number, Made { step: self.step, at, name, held });
+                self.made.insert(number, Made { step: self.step, at, name, held, beside, puts_in });
                 self.next += 1;
+                let again =
+                    |(field, key)| self.keys_collected.iter().any(|(_, one)| *one == (name, field, key));
+                self.counts.put_in_again += usize::from(puts_in.is_some_and(again));
                 if at == DEVICES {
                     self.taken.lock().unwrap().insert(number, self.step);
                 }
@@ -251,7 +307,10 @@ impl World {
             match event {
                 SessionEvent::Diverged { .. } => panic!("digests differ at one position"),
                 SessionEvent::Verified { .. } => self.counts.verified += 1,
-                SessionEvent::Collected { entities, .. } => self.counts.told_in_pages += entities,
+                SessionEvent::Collected { entities, keys, .. } => {
+                    self.counts.told_in_pages += entities;
+                    self.counts.keys_told += keys;
+                }
                 _ => {}
             }
         }
@@ -293,12 +352,35 @@ impl World {
         names().map(|name| (name, look(name))).collect()
     }
 
+    /// The keys of which the hub has a register.
+    fn keys(&self) -> BTreeSet<Keyed> {
+        let mut all = BTreeSet::new();
+        for name in names() {
+            let note = &mut |parts: crate::address::Parts<'_>, _: &crate::row::State<'_>| {
+                let field = KEYED.iter().find(|field| parts.class == class::KEY && **field == parts.name);
+                let key = KEYS.iter().find(|key| parts.text_key() == Some(key));
+                all.extend(field.zip(key).map(|(field, key)| (name, *field, *key)));
+            };
+            self.hub.registers(name.0, name.1, note).unwrap();
+        }
+        all
+    }
+
     fn collect(&mut self) {
-        let before = self.looks();
+        let (before, keys_before) = (self.looks(), self.keys());
         let now = Millis(self.now);
-        let may: BTreeSet<_> = self.hub.collectable(now, 0).unwrap().into_iter().collect();
+        let foretold = self.hub.collectable(now, 0).unwrap();
+        let may: BTreeSet<_> = foretold.entities.into_iter().collect();
         let done = self.hub.collect(now, 0).unwrap();
-        let after = self.looks();
+        let (after, keys_after) = (self.looks(), self.keys());
+        let lives = |keyed: &&Keyed| after[&keyed.0].1 != Presence::Absent;
+        let keys: Vec<_> = keys_before.difference(&keys_after).filter(lives).collect();
+        assert_eq!((done.keys, done.trimmed), (foretold.keys, foretold.trimmed));
+        assert_eq!(done.keys, keys.len());
+        self.keys_collected.extend(keys.into_iter().map(|keyed| (self.step, *keyed)));
+        self.counts.keys += done.keys;
+        self.counts.trimmed += done.trimmed;
+        assert_eq!(self.hub.collectable(now, 0).unwrap().trimmed, 0, "once is enough");
         let mut went = 0;
         for (name, (view, presence)) in before {
             let (kind, id) = name;
@@ -327,8 +409,35 @@ impl World {
         for event in self.devices[at].poll_events() {
             if let crate::replica::Event::Rejected(rejected) = event {
                 self.refused.extend(numbers(&rejected.ops));
-                self.counts.gone += usize::from(rejected.code == Code::GONE);
+                let is_of_key = rejected.message.contains("taken out");
+                self.counts.gone += usize::from(rejected.code == Code::GONE && !is_of_key);
+                self.counts.keys_gone += usize::from(rejected.code == Code::GONE && is_of_key);
             }
+        }
+    }
+
+    /// A key that was collected is there again only where somebody has put it in since.
+    fn check_keys(&self, taken: &BTreeMap<i64, usize>) {
+        for (step, (name, field, key)) in &self.keys_collected {
+            let shows = match self
+                .hub
+                .view(name.0, name.1)
+                .unwrap()
+                .and_then(|mut view| view.fields.remove(*field))
+            {
+                Some(Shown::Set(keys)) => keys.contains(*key),
+                Some(Shown::Map(entries)) => entries.contains_key(*key),
+                _ => false,
+            };
+            let since = |(number, made): (&i64, &Made)| {
+                let is_of_key = made.name == *name && made.puts_in == Some((*field, *key));
+                is_of_key
+                    && (self.unheard.contains(number) || taken.get(number).is_some_and(|taken| taken > step))
+            };
+            assert!(
+                !shows || self.made.iter().any(since),
+                "{key} of {field} of {name:?} is back since {step}"
+            );
         }
     }
 
@@ -347,6 +456,7 @@ impl World {
             }
         }
         assert!(self.hub.verify().unwrap().is_sound());
+        self.check_keys(&taken);
         for (kind, id) in names() {
             let Some(view) = self.hub.view(kind, id).unwrap() else { continue };
             let Some(Shown::Value(Value::Int(number))) = view.fields.get("v") else { continue };
@@ -364,7 +474,9 @@ impl World {
                 );
                 let again = |(other, one): (&i64, &Made)| {
                     let at = taken_all.get(other).copied().unwrap_or(0);
-                    other != number && one.name == made.name && (step + 1..=taken).contains(&at)
+                    other != number
+                        && (one.name == made.name || one.beside == Some(made.name))
+                        && (step + 1..=taken).contains(&at)
                 };
                 assert!(
                     !made.held || self.made.iter().any(again),
@@ -431,9 +543,18 @@ fn what_is_dead_is_forgotten_by_all_and_no_edit_is_lost_unsaid() {
         sum.verified += counts.verified;
         sum.kept_for_rules += counts.kept_for_rules;
         sum.told_in_pages += counts.told_in_pages;
+        sum.keys += counts.keys;
+        sum.trimmed += counts.trimmed;
+        sum.keys_told += counts.keys_told;
+        sum.put_in_again += counts.put_in_again;
+        sum.keys_gone += counts.keys_gone;
     }
     println!("{sum:?}");
     let counts = [sum.collected, sum.forgotten, sum.fenced, sum.gone, sum.made_again];
     let others = [sum.cut_off, sum.verified, sum.kept_for_rules, sum.told_in_pages];
-    assert!(counts.iter().chain(&others).all(|count| *count > 20), "every situation occurs: {sum:?}");
+    let of_keys = [sum.keys, sum.trimmed, sum.keys_told, sum.put_in_again, sum.keys_gone];
+    assert!(
+        counts.iter().chain(&others).chain(&of_keys).all(|count| *count > 20),
+        "every situation occurs: {sum:?}"
+    );
 }

@@ -126,6 +126,7 @@ fn control() -> Vec<(&'static str, Frame)> {
                 entities: vec![("task".to_owned(), "t1".to_owned()), ("note".to_owned(), "ü".to_owned())],
             },
         ),
+        ("lease_keys", collected_keys()),
         ("left", Frame::Left(vec![("task".to_owned(), "t1".to_owned()), ("".to_owned(), "ü".to_owned())])),
         ("denied", Frame::Denied { slot: 300 }),
         ("lost", Frame::Lost(losses())),
@@ -134,6 +135,14 @@ fn control() -> Vec<(&'static str, Frame)> {
         ("readable", Frame::Readable(vec![String::new(), "ü".to_owned()])),
         ("ignored", Frame::Ignored),
     ]
+}
+
+fn collected_keys() -> Frame {
+    let keys = |id: &str, keys: &[&str]| {
+        let addresses = keys.iter().map(|key| address::key("tags", key)).collect();
+        ("task".to_owned(), id.to_owned(), addresses)
+    };
+    Frame::CollectedKeys { seq: 300, keys: vec![keys("t1", &["a", "b"]), keys("t2", &["ü"])] }
 }
 
 fn brought_in_vain() -> Frame {

@@ -47,6 +47,8 @@ pub(super) async fn run(
             Ok(Ok(done)) => {
                 metrics.collected.add(done.entities);
                 metrics.collected_registers.add(usize::try_from(done.registers).unwrap_or(usize::MAX));
+                metrics.collected_keys.add(done.keys);
+                metrics.trimmed_registers.add(done.trimmed);
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "nothing is collected");

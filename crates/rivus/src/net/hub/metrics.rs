@@ -20,6 +20,8 @@ pub(super) struct Metrics {
     pub(super) reloads_failed: Counter,
     pub(super) collected: Counter,
     pub(super) collected_registers: Counter,
+    pub(super) collected_keys: Counter,
+    pub(super) trimmed_registers: Counter,
     pub(super) collections_failed: Counter,
     /// By what failed.
     pub(super) handshakes_failed: Labels<&'static str>,
@@ -209,6 +211,12 @@ impl Metrics {
         page.gauge("sync_lag_seconds", "How long the slowest session has been behind", lag_seconds);
         page.counter("collected_total", "Deleted entities that were forgotten", &self.collected);
         page.counter("collected_registers_total", "Registers of theirs", &self.collected_registers);
+        page.counter("collected_keys_total", "Keys taken out that were forgotten", &self.collected_keys);
+        page.counter(
+            "trimmed_registers_total",
+            "Registers without what was replaced",
+            &self.trimmed_registers,
+        );
         page.counter("collections_failed_total", "Collections that failed", &self.collections_failed);
         page.gauge("leases", "Databases that are waited for", readings.leases.0);
         page.gauge("leases_behind_changes", "How many changes not all of them have", readings.leases.1);

@@ -34,8 +34,10 @@ fn delete_all(hub: &mut Device) {
 fn told_of_collections(member: &mut Member, hub: &mut Device) -> Vec<String> {
     let mut told = Vec::new();
     for frame in hear(member, hub) {
-        if let Ok(Frame::Collected { entities, .. }) = Frame::decode(&frame) {
-            told.extend(entities.into_iter().map(|(_, id)| id));
+        match Frame::decode(&frame) {
+            Ok(Frame::Collected { entities, .. }) => told.extend(entities.into_iter().map(|(_, id)| id)),
+            Ok(Frame::CollectedKeys { keys, .. }) => told.extend(keys.into_iter().map(|(_, id, _)| id)),
+            _ => {}
         }
     }
     told
@@ -141,6 +143,35 @@ fn nobody_is_told_of_a_collection_where_it_may_not_read() {
     };
     assert_eq!(sorted(told_of_collections(&mut one, &mut hub)), ["of a", "of none"]);
     assert_eq!(sorted(told_of_collections(&mut all, &mut hub)), ["of a", "of b", "of none"]);
+}
+
+#[test]
+fn keys_that_were_taken_out_go_where_they_were_and_nobody_else_is_told() {
+    let (mut hub, rights) = filled_hub();
+    rights.revoke_all("member 2", "b");
+    let (mut one, mut all) = (Member::new(2, &["a"]), Member::new(3, &["", "a", "b"]));
+    edit(&mut hub, &[("note", "of a", tag_with("old"))]).unwrap();
+    for member in [&mut one, &mut all] {
+        member.sync(&mut hub, &rights);
+    }
+    for id in ["of a", "of b"] {
+        let remove = Action::Remove { field: "tags".to_owned(), key: "old".to_owned() };
+        edit(&mut hub, &[("note", id, remove)]).unwrap();
+    }
+    for member in [&mut one, &mut all] {
+        member.sync(&mut hub, &rights);
+    }
+    assert_eq!(hub.collect(SOON, 0).unwrap().keys, 2);
+    one.connect(&rights);
+    all.connect(&rights);
+    assert_eq!(told_of_collections(&mut one, &mut hub), ["of a"]);
+    let mut told = told_of_collections(&mut all, &mut hub);
+    told.sort_unstable();
+    assert_eq!(told, ["of a", "of b"]);
+    for (member, scopes) in [(&mut one, &["a"][..]), (&mut all, &["", "a", "b"])] {
+        member.settle(&mut hub, &rights);
+        assert_holds(&member.device, &hub, scopes);
+    }
 }
 
 #[test]
