@@ -10,7 +10,7 @@ use super::*;
 
 /// Which way a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
+pub(super) enum Way {
     Up,
     Down,
 }
@@ -28,7 +28,7 @@ struct Look {
 
 /// Which frames from the hub wait, and all behind them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Hold {
+pub(super) enum Hold {
     Nothing,
     /// Those of a type beyond so many in all.
     Beyond(u8, usize),
@@ -37,7 +37,7 @@ enum Hold {
 }
 
 /// A way to a hub on which each frame is looked at.
-struct Toll {
+pub(super) struct Toll {
     url: String,
     /// What has passed, in order.
     passed: watch::Receiver<Vec<Look>>,
@@ -45,7 +45,7 @@ struct Toll {
 }
 
 impl Toll {
-    async fn to(served: &Hub) -> Self {
+    pub(super) async fn to(served: &Hub) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let ((log, passed), (hold, held)) = (watch::channel(Vec::new()), watch::channel(Hold::Nothing));
@@ -62,20 +62,20 @@ impl Toll {
         Self { url, passed, hold }
     }
 
-    fn remote(&self) -> Remote {
+    pub(super) fn remote(&self) -> Remote {
         Remote::new(&self.url)
     }
 
-    fn hold(&self, hold: Hold) {
+    pub(super) fn hold(&self, hold: Hold) {
         self.hold.send_replace(hold);
     }
 
-    fn count(&self, way: Way, tag: u8) -> usize {
+    pub(super) fn count(&self, way: Way, tag: u8) -> usize {
         count(&self.passed.borrow(), way, tag)
     }
 
     /// Waits until so many of them have passed.
-    async fn until(&self, way: Way, tag: u8, frames: usize) {
+    pub(super) async fn until(&self, way: Way, tag: u8, frames: usize) {
         self.passed.clone().wait_for(|passed| count(passed, way, tag) >= frames).await.unwrap();
     }
 

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 mod endings;
 mod levers;
+mod timers;
 
 type Result<T = ()> = std::result::Result<T, Error>;
 
