@@ -453,8 +453,20 @@ impl<S: Store> Replica<S> {
 
     fn commit(
         &mut self,
+        finished: Finished,
+        records: Vec<RecordWrite>,
+        meanwhile: Meanwhile,
+        origin: Origin,
+    ) -> Result<u64, CommitError> {
+        self.commit_if(finished, records, Vec::new(), meanwhile, origin)
+    }
+
+    /// Commits unless one of these records is another by now.
+    fn commit_if(
+        &mut self,
         mut finished: Finished,
         mut records: Vec<RecordWrite>,
+        mut unchanged: Vec<RecordRead>,
         meanwhile: Meanwhile,
         origin: Origin,
     ) -> Result<u64, CommitError> {
@@ -470,7 +482,7 @@ impl<S: Store> Replica<S> {
         }
         let (mut filed, conflicts) = self.file(&finished.losses)?;
         records.append(&mut filed.records);
-        let mut unchanged = self.identity_read();
+        unchanged.append(&mut self.identity_read());
         unchanged.append(&mut filed.unchanged);
         self.commit_with_views(&finished, &mut records, &mut unchanged)?;
         let derivation = finished.derivation.take();

@@ -212,21 +212,35 @@ pub(crate) fn holds_one(ty: &FieldType) -> bool {
 /// # Errors
 /// [`Corrupt`] if a candidate's value cannot be decoded where the resolver must look into it.
 pub fn resolve<'a>(ty: &FieldType, register: &Register<'a>) -> Result<Cow<'a, [u8]>, Corrupt> {
-    let newest = Resolver::Newest;
+    if let Some(chosen) = chosen(ty, register)? {
+        return Ok(Cow::Borrowed(chosen.value));
+    }
+    let folded = computed(ty, register)?.unwrap_or(Value::Null);
+    Ok(Cow::Owned(folded.to_bytes()))
+}
+
+/// The candidate that a field of one register shows; `None` if it shows what is made of all of them.
+///
+/// # Errors
+/// [`Corrupt`] if a candidate's value cannot be decoded where the resolver must look into it.
+pub(crate) fn chosen<'r, 'a>(
+    ty: &FieldType,
+    register: &'r Register<'a>,
+) -> Result<Option<&'r Candidate<'a>>, Corrupt> {
+    let alive = &register.alive;
     let resolver = match ty {
         FieldType::Value { resolver, .. } | FieldType::Custom { resolver } => resolver,
         FieldType::Max => &Resolver::Max,
         FieldType::Min => &Resolver::Min,
         FieldType::Flag => {
-            let any = register.alive.iter().any(|c| c.value == TRUE);
-            return Ok(Cow::Borrowed(if any { TRUE } else { register.newest().value }));
+            let set = alive.iter().rfind(|c| c.value == TRUE);
+            return Ok(Some(set.unwrap_or(register.newest())));
         }
-        FieldType::Multi => return Ok(Cow::Owned(all(register)?.to_bytes())),
-        FieldType::Set { .. } | FieldType::Map | FieldType::Counter => &newest,
+        FieldType::Multi => return Ok(None),
+        FieldType::Set { .. } | FieldType::Map | FieldType::Counter => &Resolver::Newest,
     };
-    let alive = &register.alive;
-    let chosen = match resolver {
-        Resolver::Custom(custom) => return Ok(Cow::Owned(fold(custom, register)?.to_bytes())),
+    Ok(Some(match resolver {
+        Resolver::Custom(_) => return Ok(None),
         _ if alive.len() == 1 => register.newest(),
         Resolver::Newest => register.newest(),
         Resolver::Oldest => alive.first().unwrap_or(register.newest()),
@@ -238,8 +252,7 @@ pub fn resolve<'a>(ty: &FieldType, register: &Register<'a>) -> Result<Cow<'a, [u
             ranked.sort_by(|a, b| if *resolver == Resolver::Max { a.0.cmp(&b.0) } else { b.0.cmp(&a.0) });
             ranked.last().map_or(register.newest(), |(_, c)| *c)
         }
-    };
-    Ok(Cow::Borrowed(chosen.value))
+    }))
 }
 
 /// What the field shows where that is made of the candidates and not one of them. It may be nested deeper than what is

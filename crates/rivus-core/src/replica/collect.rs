@@ -100,10 +100,16 @@ impl<S: Store> Replica<S> {
         let Some(cut) = sweep.cut else {
             self.lease_all(sweep.now)?;
             let cut = self.stable_cut(sweep.now)?;
-            sweep.forgotten = self.forget_marks(cut.seq)?;
             sweep.cut = Some(cut);
             return Ok(None);
         };
+        if !sweep.told {
+            match self.forget_mark(cut.seq)? {
+                Some(entities) => sweep.forgotten += entities,
+                None => sweep.told = true,
+            }
+            return Ok(None);
+        }
         let quiet = sweep.quiet(cut.seq);
         if sweep.queue.is_none() {
             if !self.look_for_dead(sweep, quiet)? {
@@ -375,6 +381,8 @@ pub struct Sweep {
     now: Millis,
     grace_ms: u64,
     cut: Option<Cut>,
+    /// The marks of which everybody was told are removed.
+    told: bool,
     /// Up to which row everything was looked at.
     after: u64,
     dead: BTreeSet<Name>,
@@ -399,6 +407,7 @@ impl Sweep {
             now,
             grace_ms,
             cut: None,
+            told: false,
             after: 0,
             dead: BTreeSet::new(),
             named: BTreeSet::new(),

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::newest::{Newest, greater, newest_of, record_newest};
+use super::newest::{Newest, TurnedAway, greater, newest_of, record_newest, turned_of};
 use super::object::{Objection, named_twice, overgrown, spot, too_high, too_large};
 use super::read::unsettled;
 use super::taint::Taint;
@@ -169,9 +169,9 @@ impl<S: Store> Replica<S> {
         let mut witness = self.witness()?;
         witness.pusher = Some(principal.store);
         let mut exceptions = Vec::new();
-        let mut newest = Newest::new();
+        let (mut newest, mut turned) = (Newest::new(), TurnedAway::new());
         let mut latest = None;
-        let marks = self.marks()?;
+        let (marks, marks_read) = self.marks_read()?;
         let head = if marks.newest > 0 { Some(self.store.head()?) } else { None };
         for edit in edits {
             let misplaced = match principal.review.may_write {
@@ -181,7 +181,10 @@ impl<S: Store> Replica<S> {
             let late = match &head {
                 // What is known of an entity is nobody's business who may not write it.
                 _ if misplaced.as_ref().is_some_and(|verdict| verdict.names_spot()) => None,
-                Some(head) => self.gone(marks, head, &edit, &mut work)?,
+                Some(head) => {
+                    let rests = || Ok(taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)?);
+                    self.gone(marks, head, &edit, &mut work, &rests)?
+                }
                 None => None,
             };
             let exception = if late.is_some() {
@@ -206,8 +209,10 @@ impl<S: Store> Replica<S> {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => place.insert(newest_of(&self.store, edit.stamp.replica)?),
             };
-            // Of a replica's writes the time alone rises: each has the generation that its registers need.
-            let again = edit.stamp.time <= known.time;
+            // Of a replica's writes the time alone rises: each has the generation that its registers need. Of those that
+            // were judged before, what was refused was not accepted.
+            let again = edit.stamp.time <= known.time
+                && !turned_of(&self.store, &mut turned, edit.stamp.replica)?.has(edit.stamp.time);
             if let Some(verdict) = exception {
                 // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
                 // is here. A new one of which that is so has lost to what is newer, and its author is to hear of that.
@@ -222,9 +227,15 @@ impl<S: Store> Replica<S> {
                         taint.all = Some(answer);
                     }
                     taint.add(&edit.delta, answer);
+                    if principal.replicas.contains(&edit.stamp.replica) {
+                        turned_of(&self.store, &mut turned, edit.stamp.replica)?.note(edit.stamp.time);
+                    }
                     exceptions.push((edit.number, verdict));
                 }
                 continue;
+            }
+            if let Some(turned) = turned.get_mut(&edit.stamp.replica) {
+                turned.forget(edit.stamp.time);
             }
             witness.again = again;
             work.look_out(witness.clone());
@@ -253,12 +264,14 @@ impl<S: Store> Replica<S> {
         for (replica, instant) in &newest {
             record_newest(&self.store, *replica, *instant, &mut records)?;
         }
+        records.extend(turned.iter().filter_map(|(replica, turned)| turned.record(*replica)));
         let finished = work.finish()?;
         // What was accepted now is within the drift. What is known of its author from before need not be.
         if let Some(time) = latest {
             self.clock.observe(time);
         }
-        let seq = self.commit(finished, records, Meanwhile::Any, Origin::Remote(principal.store))?;
+        let (meanwhile, origin) = (Meanwhile::Any, Origin::Remote(principal.store));
+        let seq = self.commit_if(finished, records, vec![marks_read], meanwhile, origin)?;
         Ok(Verdicts { seq, exceptions })
     }
 

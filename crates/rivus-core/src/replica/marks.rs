@@ -11,7 +11,7 @@ use crate::bytes::{Cut, Put, Reader};
 use crate::code::Code;
 use crate::identity::{Position, knows};
 use crate::rules::{COVER_KEY, Cover};
-use crate::store::{CommitError, Head, RecordWrite, Store, StoreError, Table};
+use crate::store::{CommitError, Head, RecordRead, RecordWrite, Store, StoreError, Table};
 use crate::view::TRUE;
 use crate::work::{Scratch, Work};
 
@@ -45,24 +45,34 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     pub fn marks(&self) -> Result<Marks, StoreError> {
-        let Some(bytes) = self.store.record(Table::Collected, MARKS_KEY)? else {
-            return Ok(Marks::default());
-        };
-        let mut reader = Reader::new(&bytes);
-        let mut read =
-            || -> Result<_, Cut> { Ok(Marks { newest: reader.varint()?, floor: reader.varint()? }) };
-        read().map_err(|_| unreadable("how far collections go"))
+        Ok(self.marks_read()?.0)
     }
 
-    /// Removes the marks up to `cut` and the rows that they have emptied: everybody has been told. Says of how many entities.
-    pub(super) fn forget_marks(&mut self, cut: u64) -> Result<usize, CommitError> {
-        let mut forgotten = 0;
+    /// The same, and that it was read: a commit that rests on it is stale if there is another mark by then.
+    pub(super) fn marks_read(&self) -> Result<(Marks, RecordRead), StoreError> {
+        let value = self.store.record(Table::Collected, MARKS_KEY)?.map(|bytes| bytes.to_vec());
+        let mut reader = Reader::new(value.as_deref().unwrap_or(&[0, 0]));
+        let mut read =
+            || -> Result<_, Cut> { Ok(Marks { newest: reader.varint()?, floor: reader.varint()? }) };
+        let marks = read().map_err(|_| unreadable("how far collections go"))?;
+        Ok((marks, RecordRead { table: Table::Collected, key: MARKS_KEY.to_vec(), value }))
+    }
+
+    /// Removes all marks up to `cut`, see [`Replica::forget_mark`].
+    pub(super) fn forget_marks(&mut self, cut: u64) -> Result<(), CommitError> {
+        while self.forget_mark(cut)?.is_some() {}
+        Ok(())
+    }
+
+    /// Removes the oldest mark up to `cut` and the rows that it has emptied: everybody has been told. Says of how many
+    /// entities, if there was one.
+    pub(super) fn forget_mark(&mut self, cut: u64) -> Result<Option<usize>, CommitError> {
         for _ in 0..STALE_RETRIES_MAX {
             self.refresh()?;
             let since = self.store.head()?.seq;
             // Whoever follows the rows has to see them empty first.
             let until = cut.min(self.indexed_until()?);
-            let Some((seq, marked)) = self.marks_after(0, until, 1)?.pop() else { return Ok(forgotten) };
+            let Some((seq, marked)) = self.marks_after(0, until, 1)?.pop() else { return Ok(None) };
             let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());
             let mut records = vec![RecordWrite::remove(Table::Collected, mark_key(seq, &marked))];
             let mut entities = 0;
@@ -83,12 +93,12 @@ impl<S: Store> Replica<S> {
             records.push(Marks { floor: seq, ..self.marks()? }.record());
             let meanwhile = Meanwhile::Nothing { since, high_water: None };
             match self.commit(work.finish()?, records, meanwhile, Origin::Local) {
-                Ok(_) => forgotten += entities,
+                Ok(_) => return Ok(Some(entities)),
                 Err(CommitError::Stale) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(forgotten)
+        Err(CommitError::Stale)
     }
 
     /// Up to which row the index of the rules follows, if anybody keeps one.
@@ -124,13 +134,15 @@ impl<S: Store> Replica<S> {
         if failed { Err(unreadable("the mark of a collection")) } else { Ok(marks) }
     }
 
-    /// Why an edit comes too late, if it does: it is of an entity that was collected before its author knew.
+    /// Why an edit comes too late, if it does: it is of what was collected before its author knew. What `rests` on a
+    /// refused edit may be of an entity that is not here because of that.
     pub(super) fn gone<D: Delta>(
         &self,
         marks: Marks,
         head: &Head,
         edit: &Pushed<D>,
         work: &mut Work<'_, S>,
+        rests: &dyn Fn() -> Result<bool, StoreError>,
     ) -> Result<Option<Verdict>, CommitError> {
         let had_read = edit.saw.filter(|saw| {
             knows(&head.incarnations, head.seq, Position { incarnation: saw.incarnation, seq: saw.done })
@@ -151,7 +163,7 @@ impl<S: Store> Replica<S> {
             let is_late = had_read < mark(by_name(kind, id))?
                 || had_read < marks.floor && !part.changes.iter().any(creates) && {
                     let at = work.entity(kind, id);
-                    !work.is_held(at).map_err(Late::Failed)?
+                    !work.is_held(at).map_err(Late::Failed)? && !rests().map_err(Late::failed)?
                 };
             if is_late {
                 return Err(Late::Gone(kind.to_owned(), id.to_owned()));

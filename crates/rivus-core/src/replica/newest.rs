@@ -1,10 +1,11 @@
-//! The newest instant known of each replica.
+//! The newest instant known of each replica, and which of its edits were refused.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::each_entry;
 use super::unreadable;
-use crate::bytes::{Put, Reader};
+use crate::bytes::{Cut, Put, Reader};
 use crate::clock::Instant;
 use crate::id::ReplicaId;
 use crate::register::Register;
@@ -74,4 +75,82 @@ pub(super) fn newest_of_all<S: Store>(store: &S) -> Result<Vec<RecordWrite>, Sto
     let mut records = Vec::new();
     record_all(store, newest, &mut records)?;
     Ok(records)
+}
+
+/// How many times of refused edits are remembered of a replica. Of what is older it is not known.
+const TURNED_MAX: usize = 256;
+
+/// What comes behind the replica in the key of the times at which its refused edits were made.
+const TURNED: u8 = 1;
+
+/// By replica, which of its edits were refused. Its author may not have heard, and push them again: then they are no
+/// edits that were accepted unheard.
+pub(super) type TurnedAway = BTreeMap<ReplicaId, Turned>;
+
+/// The times of a replica's refused edits.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Turned {
+    /// Up to here any may have been.
+    floor: u64,
+    times: BTreeSet<u64>,
+    changed: bool,
+}
+
+impl Turned {
+    /// Whether the edit of this time was refused, or may have been.
+    pub(super) fn has(&self, time: u64) -> bool {
+        time <= self.floor || self.times.contains(&time)
+    }
+
+    pub(super) fn note(&mut self, time: u64) {
+        self.changed |= !self.has(time) && self.times.insert(time);
+        while self.times.len() > TURNED_MAX {
+            self.floor = self.times.pop_first().unwrap_or(self.floor);
+        }
+    }
+
+    /// It was accepted after all.
+    pub(super) fn forget(&mut self, time: u64) {
+        self.changed |= self.times.remove(&time);
+    }
+
+    /// What is to be recorded, if that is another than before.
+    pub(super) fn record(&self, replica: ReplicaId) -> Option<RecordWrite> {
+        let mut value = Vec::with_capacity(8 * (self.times.len() + 1));
+        value.extend_from_slice(&self.floor.to_be_bytes());
+        self.times.iter().for_each(|time| value.extend_from_slice(&time.to_be_bytes()));
+        self.changed.then(|| RecordWrite::put(Table::Newest, turned_key(replica), value))
+    }
+}
+
+fn turned_key(replica: ReplicaId) -> Vec<u8> {
+    let mut key = replica.0.to_vec();
+    key.push(TURNED);
+    key
+}
+
+/// Which edits of a replica were refused, read once.
+pub(super) fn turned_of<'t, S: Store>(
+    store: &S,
+    all: &'t mut TurnedAway,
+    replica: ReplicaId,
+) -> Result<&'t mut Turned, StoreError> {
+    match all.entry(replica) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(place) => {
+            let mut turned = Turned::default();
+            if let Some(bytes) = store.record(Table::Newest, &turned_key(replica))? {
+                let mut reader = Reader::new(&bytes);
+                let mut read = || -> Result<(), Cut> {
+                    turned.floor = reader.u64()?;
+                    while !reader.is_empty() {
+                        turned.times.insert(reader.u64()?);
+                    }
+                    Ok(())
+                };
+                read().map_err(|Cut| unreadable("which edits of a replica were refused"))?;
+            }
+            Ok(place.insert(turned))
+        }
+    }
 }

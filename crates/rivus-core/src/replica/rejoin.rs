@@ -6,16 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::marks::{Marked, gone, mark};
+use super::marks::{Marked, gone, mark, removed};
 use super::verdict::{Fallen, Rebuild, Waiting, renewed};
 use super::{Event, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Spot, Verdict, unreadable};
+use crate::address::class;
 use crate::bytes::{Put, Reader};
 use crate::clock::{Clock, Millis};
 use crate::code::Code;
 use crate::id::StoreId;
 use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
-use crate::row::Confirmed;
+use crate::pending::PendingEntity;
+use crate::row::{Confirmed, State};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
+use crate::value::ABSENT;
+use crate::view::FALSE;
 use crate::work::{Drop, Scratch, Work, damaged};
 
 /// The key of the note that a device is on its way back.
@@ -30,6 +34,8 @@ struct Parked {
     until: u64,
     /// Those of the entities of such edits that were confirmed here, each with its scope.
     known: BTreeMap<(String, String), String>,
+    /// Those of the keys of sets and maps in such edits that were confirmed to be in, by kind, id and address.
+    keys: BTreeSet<(String, String, Vec<u8>)>,
 }
 
 impl<S: Store> Replica<S> {
@@ -116,23 +122,48 @@ impl<S: Store> Replica<S> {
     /// What is pending, for the time being. If the store is on its way back already, what was pending then counts too.
     fn park(&self, since: u64) -> Result<Parked, CommitError> {
         let parked = self.parked()?;
-        let (before, mut known) = parked.map_or((0, BTreeMap::new()), |parked| (parked.until, parked.known));
-        let mut touched = BTreeSet::new();
+        let (before, mut known, mut keys) =
+            parked.map_or_else(Default::default, |parked| (parked.until, parked.known, parked.keys));
+        let (mut touched, mut keyed) = (BTreeSet::new(), BTreeSet::new());
         self.pending(0, &mut |key, edit| {
             // What an edit of before rests on was seen then.
-            if key > before {
-                let names = edit.entities.iter().map(|one| (one.kind.to_owned(), one.id.to_owned()));
-                touched.extend(names);
+            for one in edit.entities.iter().filter(|_| key > before) {
+                touched.insert((one.kind.to_owned(), one.id.to_owned()));
+                keyed.extend(keys_of(one));
             }
             ControlFlow::Continue(())
         })?;
+        for (kind, id, address) in keyed {
+            if self.is_in(&kind, &id, &address)? {
+                keys.insert((kind, id, address));
+            }
+        }
         for (kind, id) in touched {
             if self.is_confirmed(&kind, &id)? {
                 let scope = self.scope_of(&kind, &id)?;
                 known.insert((kind, id), scope);
             }
         }
-        Ok(Parked { until: since, known })
+        Ok(Parked { until: since, known, keys })
+    }
+
+    /// Whether a register is held.
+    fn has_register(&self, kind: &str, id: &str, address: &[u8]) -> Result<bool, CommitError> {
+        let mut work = Work::new(&self.store);
+        let at = work.entity(kind, id);
+        let found = work.row(at, address)?.find(address);
+        Ok(found.map_err(|corrupt| damaged(kind, id, corrupt))?.is_some())
+    }
+
+    /// Whether it is confirmed here that the key is in its set or map.
+    fn is_in(&self, kind: &str, id: &str, address: &[u8]) -> Result<bool, CommitError> {
+        let mut work = Work::new(&self.store);
+        let at = work.entity(kind, id);
+        let row = work.row(at, address)?;
+        let state = row.find(address).and_then(|entry| entry.map(|entry| entry.state()).transpose());
+        let state = state.map_err(|corrupt| damaged(kind, id, corrupt))?;
+        let confirmed = state.as_ref().and_then(State::confirmed);
+        Ok(confirmed.is_some_and(|held| held.alive.iter().any(|c| c.value != FALSE && c.value != ABSENT)))
     }
 
     /// A note of how far this store has read its authority, to be kept when that is forgotten.
@@ -174,12 +205,17 @@ impl<S: Store> Replica<S> {
         let Some(bytes) = self.store.record(Table::Lease, REJOIN_KEY)? else { return Ok(None) };
         let mut reader = Reader::new(&bytes);
         let mut read = || -> Result<Parked, crate::bytes::Cut> {
-            let (until, mut known) = (reader.varint()?, BTreeMap::new());
-            while !reader.is_empty() {
+            let until = reader.varint()?;
+            let (mut known, mut keys) = (BTreeMap::new(), BTreeSet::new());
+            for _ in 0..reader.count(3)? {
                 let name = (reader.str()?.to_owned(), reader.str()?.to_owned());
                 known.insert(name, reader.str()?.to_owned());
             }
-            Ok(Parked { until, known })
+            while !reader.is_empty() {
+                let (kind, id) = (reader.str()?.to_owned(), reader.str()?.to_owned());
+                keys.insert((kind, id, reader.slice()?.to_vec()));
+            }
+            Ok(Parked { until, known, keys })
         };
         read().map(Some).map_err(|_| unreadable("what is to be made anew"))
     }
@@ -232,6 +268,20 @@ impl<S: Store> Replica<S> {
                 }
             }
         }
+        let mut keyed = Vec::new();
+        self.pending(0, &mut |key, edit| {
+            let keys = edit.entities.iter().filter(|_| key <= parked.until).flat_map(keys_of);
+            keyed.extend(keys.filter(|place| parked.keys.contains(place)).map(|place| (key, place)));
+            ControlFlow::Continue(())
+        })?;
+        for (key, (kind, id, address)) in keyed {
+            if !fallen.iter().any(|fallen| fallen.key == key)
+                && !self.has_register(&kind, &id, &address)?
+                && let Verdict::Refused { code, message, spot } = removed(kind, id, &address)
+            {
+                fallen.push(Fallen { key, code, message, spot });
+            }
+        }
         let refused: BTreeSet<u64> = fallen.iter().map(|fallen| fallen.key).collect();
         let none = BTreeSet::new();
         let rebuild =
@@ -248,6 +298,12 @@ impl<S: Store> Replica<S> {
     }
 }
 
+/// The keys of sets and maps that an edit writes in an entity.
+fn keys_of(one: &PendingEntity<'_>) -> Vec<(String, String, Vec<u8>)> {
+    let keys = one.registers.iter().filter(|(address, _)| address.first() == Some(&class::KEY));
+    keys.map(|(address, _)| (one.kind.to_owned(), one.id.to_owned(), address.to_vec())).collect()
+}
+
 /// Why an edit of what was in a scope that is not followed any more is not made anew: it would make half an entity.
 fn not_followed(kind: String, id: String, scope: &str) -> Verdict {
     let message = format!(
@@ -262,8 +318,12 @@ impl Parked {
     fn record(&self) -> RecordWrite {
         let mut value = Vec::new();
         value.varint(self.until);
+        value.varint(self.known.len() as u64);
         for ((kind, id), scope) in &self.known {
             [kind, id, scope].into_iter().for_each(|text| value.slice(text.as_bytes()));
+        }
+        for (kind, id, address) in &self.keys {
+            [kind.as_bytes(), id.as_bytes(), address].into_iter().for_each(|part| value.slice(part));
         }
         RecordWrite::put(Table::Lease, REJOIN_KEY, value)
     }

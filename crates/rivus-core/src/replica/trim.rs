@@ -11,10 +11,10 @@ use crate::clock::Millis;
 use crate::id::StoreId;
 use crate::register::{Reach, Register};
 use crate::row::{Change, Confirmed, Corrupt, Entry, Row, decode_register, encode_register};
-use crate::schema::{FieldType, Kind, Resolver, Slot};
+use crate::schema::{FieldType, Kind, Life, SetWins, Slot};
 use crate::store::{CommitError, Store};
 use crate::value::ABSENT;
-use crate::view::{FALSE, is_dead, is_in_set, life_reach, reach, resolve};
+use crate::view::{FALSE, TRUE, chosen, is_dead, reach};
 use crate::work::{Scratch, Work, damaged};
 
 /// How many registers are trimmed in one commit.
@@ -119,32 +119,32 @@ fn is_out(kind: &Kind, parts: Parts<'_>, register: &Register<'_>) -> bool {
 /// How many of the oldest candidates show nothing; `None` of a register that sheds by itself, or whose candidates the
 /// application folds: what comes in late is worth more to it than the bytes.
 fn needless(kind: &Kind, parts: Parts<'_>, register: &Register<'_>) -> Result<Option<usize>, Corrupt> {
-    let slot = kind.slot(parts.name);
-    let shows_same = |fewer: &Register<'_>| -> Result<bool, Corrupt> {
-        match (parts.class, slot) {
-            (class::LIFE, _) if life_reach(kind.life) == Reach::Infinite => {
-                Ok(is_dead(kind.life, fewer) == is_dead(kind.life, register))
-            }
-            (class::FIELD, Slot::Field(field)) if reach(field.ty.margin()) == Reach::Infinite => {
-                let is_folded = matches!(
-                    field.ty,
-                    FieldType::Custom { .. } | FieldType::Value { resolver: Resolver::Custom(_), .. }
-                );
-                Ok(!is_folded && resolve(&field.ty, fewer)? == resolve(&field.ty, register)?)
-            }
-            (class::KEY, Slot::Field(field)) => match field.ty {
-                FieldType::Set { wins } => Ok(is_in_set(wins, fewer) == is_in_set(wins, register)),
-                _ => Ok(false),
-            },
-            _ => Ok(false),
-        }
+    let alive = &register.alive;
+    let last = alive.len() - 1;
+    // What decides is the newest that says so, or that nobody does.
+    let newest_that = |decides: &dyn Fn(&[u8]) -> bool| {
+        Some(alive.iter().rposition(|candidate| decides(candidate.value)).unwrap_or(last))
     };
-    for needless in (0..register.alive.len()).rev() {
-        if shows_same(&register.raised(needless))? {
-            return Ok(Some(needless));
+    Ok(match (parts.class, kind.slot(parts.name)) {
+        (class::LIFE, _) => match kind.life {
+            Life::DeleteWins => newest_that(&|value| value == FALSE),
+            Life::EditRevives => newest_that(&|value| value != FALSE),
+            Life::Newest => None,
+        },
+        (class::FIELD, Slot::Field(field)) if reach(field.ty.margin()) == Reach::Infinite => {
+            match chosen(&field.ty, register)? {
+                Some(shown) => alive.iter().position(|candidate| candidate.stamp == shown.stamp),
+                None if field.ty == FieldType::Multi => Some(0),
+                None => None,
+            }
         }
-    }
-    Ok(None)
+        (class::KEY, Slot::Field(field)) => match field.ty {
+            FieldType::Set { wins: SetWins::Add } => newest_that(&|value| value == TRUE),
+            FieldType::Set { wins: SetWins::Remove } => newest_that(&|value| value != TRUE),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 impl<S: Store> Replica<S> {
@@ -300,9 +300,8 @@ mod tests {
     use crate::clock::Stamp;
     use crate::id::ReplicaId;
     use crate::register::Candidate;
-    use crate::schema::{CustomResolver, Life, Margin, Schema, SetWins};
+    use crate::schema::{CustomResolver, Margin, Resolver, Schema};
     use crate::value::Value;
-    use crate::view::TRUE;
 
     const FOREVER: Margin = Margin::Infinite;
 

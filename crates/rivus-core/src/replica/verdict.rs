@@ -103,7 +103,7 @@ impl<S: Store> Replica<S> {
         let mut fallen = Vec::new();
         let Judged { accepted, mut rejected, again, waiting } = self.sort(answer, exceptions)?;
         // It may have been accepted, unheard, before a part of it was collected: the rest is there still.
-        let late = rejected.iter().any(|fallen| fallen.code == Code::GONE);
+        let late = !rejected.is_empty();
         let remove = |key: &u64| RecordWrite::remove(Table::Outbox, key.to_be_bytes());
         let mut records: Vec<_> = accepted.iter().map(|(key, _)| remove(key)).collect();
         let mut work = Work::with(&self.store, self.ruled()?, Scratch::default());

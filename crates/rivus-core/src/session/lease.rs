@@ -201,15 +201,28 @@ impl Session {
         replica: &Replica<S>,
         until: u64,
     ) -> Result<Vec<Vec<u8>>, SessionError> {
+        Ok(self.some_collected(replica, until, usize::MAX)?.0)
+    }
+
+    /// The frames of at most `most` marks of what was collected up to `until`, oldest first, and whether there may be
+    /// more of them.
+    pub(super) fn some_collected<S: Store>(
+        &mut self,
+        replica: &Replica<S>,
+        until: u64,
+        most: usize,
+    ) -> Result<(Vec<Vec<u8>>, bool), SessionError> {
         if !replica.identity().is_authority || !self.hears_of_leases() || until <= self.leasing.marked {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let Marks { newest, floor } = replica.marks()?;
         if self.leasing.marked < floor {
             return Err(is_gone());
         }
-        let after = std::mem::replace(&mut self.leasing.marked, until);
-        let marks = if newest > after { replica.marks_after(after, until, usize::MAX)? } else { Vec::new() };
+        let after = self.leasing.marked;
+        let marks = if newest > after { replica.marks_after(after, until, most)? } else { Vec::new() };
+        let more = marks.len() == most;
+        self.leasing.marked = marks.last().filter(|_| more).map_or(until, |(seq, _)| *seq);
         let mut frames = Vec::new();
         for (seq, marked) in marks {
             let (mut names, mut keys) = (Vec::with_capacity(marked.len()), Vec::new());
@@ -226,7 +239,7 @@ impl Session {
             frames.extend(parts.map(|part| Frame::Collected { seq, entities: part.to_vec() }.encode()));
             frames.extend(in_parts(keys).into_iter().map(|keys| Frame::CollectedKeys { seq, keys }.encode()));
         }
-        Ok(frames)
+        Ok((frames, more))
     }
 
     /// Whether the other side may read where a collected entity was, be that followed now or not, or where it is by now:

@@ -22,6 +22,9 @@ use crate::wire::page::{PageHeader, RowEncoder};
 use crate::wire::{Checkpoint, FETCH_ENTITIES_MAX, FRAME_BYTES_MAX, Frame, PAGE_BYTES_AIM, Subscribe};
 use crate::work::damaged;
 
+/// How many marks of collections are told before others have their turn.
+const MARKS_AT_ONCE: usize = 4;
+
 /// The other side's subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Writing {
@@ -184,6 +187,16 @@ impl Session {
         if self.scope.is_none() && !self.may_read(replica)? {
             self.deny(replica)?;
         }
+        let head = replica.head()?.seq;
+        let (mut before, mut more) = self.some_collected(replica, head, MARKS_AT_ONCE)?;
+        while more && before.is_empty() {
+            // None of them is the reader's business.
+            (before, more) = self.some_collected(replica, head, MARKS_AT_ONCE)?;
+        }
+        if more {
+            self.control.extend(before);
+            return Ok(self.control.pop_front());
+        }
         let bytes_max = self.page_bytes_max();
         let bounds = (bytes_max, self.page_aim);
         let scope = self.scope.as_deref();
@@ -198,7 +211,7 @@ impl Session {
         let left = self.leave_out(replica, left, bytes_max)?;
         let own = position_of(&filled.head);
         // Read after the page: what is collected later is not in it.
-        let mut before = self.collected_until(replica, filled.head.seq)?;
+        before.extend(self.collected_until(replica, filled.head.seq)?);
         let is_empty = self.encoder.is_empty() && before.is_empty() && left.is_empty();
         if writing.caught_up && !writing.quiet && !filled.more && is_empty {
             // Only changes that came from the other side: told with the next page, or when it is quiet.

@@ -2,6 +2,8 @@
 
 use super::verdicts::{HUB, Line, assert_equal, hub, ranked};
 use super::*;
+use crate::code::Code;
+use crate::register::{Candidate, Reach};
 use crate::session::pair::{End, run};
 use crate::session::{Grants, Role, Session, SessionError, SessionEvent, SessionOptions, Want};
 use crate::store::Chunk;
@@ -550,4 +552,41 @@ fn a_page_and_an_eviction_of_another_writer_leave_the_digest_right() {
     sync_one(&mut a, &mut h, &task());
     assert_eq!(shows(&a, "title"), value("from the hub"));
     assert_equal(&a, &h);
+}
+
+#[test]
+fn a_collection_by_another_process_while_an_edit_is_judged_is_noticed() {
+    for whole in [false, true] {
+        let shared = Shared::new();
+        let mut serving = shared.open(9, 0);
+        serving.become_authority().unwrap();
+        let (f, key, value) = ("labels".to_owned(), "k".to_owned(), Value::from("seen"));
+        let set = Op::new("task", "t", Action::SetKey { field: f.clone(), key: key.clone(), value });
+        serving.edit(Millis(10), &[Op::new("task", "t", field("title", "x")), set]).unwrap();
+        let action = if whole { Action::Delete } else { Action::Remove { field: f, key } };
+        serving.edit(Millis(1000), &[Op::new("task", "t", action)]).unwrap();
+        let other = RefCell::new(shared.open(10, 1));
+        let collected = Cell::new(0);
+        let validate = |_: &crate::replica::Proposed<'_>| {
+            let done = other.borrow_mut().collect(Millis(5000), 0).unwrap();
+            collected.set(collected.get() + done.keys + done.entities);
+            Ok(())
+        };
+        let review = Review { validate: Some(&validate), ..Review::default() };
+        let author = ReplicaId::from_u128(1);
+        let principal = Principal { store: StoreId(1), replicas: vec![author], rank_max: 0, review };
+        let value = Value::from("late").to_bytes();
+        let stamp = Stamp { generation: 0, time: ticks(500), replica: author };
+        let own = Candidate { stamp, rank: 0, saw: None, value: &value };
+        let change = Change::Join { register: Register::write(None, own, Reach::None), source: None };
+        let changes = vec![(Arc::<[u8]>::from(address::key("labels", "k")), change)];
+        let delta = vec![crate::replica::Incoming { kind: "task".into(), id: "t".into(), changes }];
+        let edits = [Pushed { number: 1, stamp, rank: 0, saw: None, delta }];
+        let (note, mut taint) = (crate::identity::Peer::default(), Taint::default());
+        let verdicts =
+            serving.judge(Millis(5000), edits.into_iter(), &principal, &note, &mut taint, 0, 1).unwrap();
+        assert_eq!(collected.get(), 1);
+        let is_gone = |verdict: &Verdict| matches!(verdict, Verdict::Refused { code: Code::GONE, .. });
+        assert!(matches!(&verdicts.exceptions[..], [(1, verdict)] if is_gone(verdict)), "{verdicts:?}");
+    }
 }

@@ -191,3 +191,83 @@ fn what_rests_on_a_refused_edit_and_is_older_than_what_is_there_is_not_lost_unsa
     assert_eq!((lost(&a), lost(&b)), (vec![], vec![Value::from("theirs").to_bytes()]));
     assert_same(&[&a, &b, &h]);
 }
+
+/// A device whose first edit is refused, with the answer lost, and what of the two edits of its title is listed in the
+/// end: the answer is lost, and the second of them `rests` on the refused one. By the time that they are pushed again the
+/// hub may have thought better of it.
+fn answer_lost(is_strict_later: bool, rests: bool) -> (Device, Device, usize) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+    let is_strict = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_strict);
+    let fussy = move |_: &str, edit: &Proposed<'_>| match edit.time() {
+        Millis(2000) if asked.load(Ordering::Relaxed) => Err(Refusal::new("not that one")),
+        _ => Ok(()),
+    };
+    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
+    let connect = |one: &mut Device, h: &mut Device, now: i64, frames: usize| {
+        let server = Role::Server { gate: Arc::clone(&gate) };
+        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
+        let now = Millis(now);
+        let mut end = End { replica: h, session: &mut t, now };
+        run(&mut End { replica: one, session: &mut s, now }, &mut end, frames).unwrap();
+    };
+    put(&mut a, 1000, "t", "title", "first");
+    connect(&mut a, &mut h, 1100, usize::MAX);
+    connect(&mut b, &mut h, 1100, usize::MAX);
+    if rests {
+        act(&mut a, 2000, "t", Action::Add { field: "tags".to_owned(), key: "x".to_owned() });
+    }
+    put(&mut a, if rests { 2001 } else { 2000 }, "t", "title", "mine");
+    put(&mut a, 2002, "u", "title", "other");
+    put(&mut b, 3000, "t", "title", "theirs");
+    connect(&mut b, &mut h, 3000, usize::MAX);
+    // HELLO, WELCOME, PUSH: the last of the three edits is accepted.
+    connect(&mut a, &mut h, 4000, 3);
+    assert_eq!((a.pending_count(), shows(&h, "u", "title")), (Ok(2 + usize::from(rests)), text("other")));
+    is_strict.store(is_strict_later, Ordering::Relaxed);
+    connect(&mut a, &mut h, 5000, usize::MAX);
+    connect(&mut a, &mut h, 6000, usize::MAX);
+    assert_eq!(a.pending_count(), Ok(0));
+    assert_same(&[&a, &h]);
+    let listed = a.rejected().unwrap().len() + a.conflicts().unwrap().len();
+    (a, h, listed)
+}
+
+#[test]
+fn what_was_refused_unheard_is_not_taken_for_accepted_when_it_is_pushed_again() {
+    let (_, h, listed) = answer_lost(true, false);
+    assert_eq!((shows(&h, "t", "title"), listed), (text("theirs"), 1), "it is refused again");
+    let (_, h, listed) = answer_lost(false, false);
+    assert_eq!((shows(&h, "t", "title"), listed), (text("theirs"), 1), "it has lost, and that is a conflict");
+    // What rests on it is made anew, and is the newer one then.
+    let (_, h, listed) = answer_lost(true, true);
+    assert_eq!((shows(&h, "t", "title"), listed), (text("mine"), 1));
+    let (_, h, listed) = answer_lost(false, true);
+    assert_eq!((shows(&h, "t", "title"), listed), (text("theirs"), 1), "both are accepted, and one has lost");
+}
+
+#[test]
+fn of_many_refused_edits_of_a_replica_the_oldest_are_not_taken_for_accepted_either() {
+    let (mut a, mut h) = (device(1), hub(9));
+    let never = |_: &str, edit: &Proposed<'_>| match edit.entities().iter().any(|one| one.id == "t") {
+        true => Err(Refusal::new("not those")),
+        false => Ok(()),
+    };
+    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(never))));
+    sync_at(&mut a, &mut h, 500).unwrap();
+    put(&mut h, 9000, "t", "title", "newer");
+    for n in 0..300 {
+        put(&mut a, 1000 + n, "t", "title", format!("{n}"));
+    }
+    put(&mut a, 2000, "u", "title", "fine");
+    for frames in [3, usize::MAX, usize::MAX] {
+        let server = Role::Server { gate: Arc::clone(&gate) };
+        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
+        let now = Millis(10_000);
+        let mut end = End { replica: &mut h, session: &mut t, now };
+        run(&mut End { replica: &mut a, session: &mut s, now }, &mut end, frames).unwrap();
+    }
+    assert_eq!((a.pending_count(), a.rejected().unwrap().len()), (Ok(0), 300));
+    assert_eq!(shows(&a, "t", "title"), text("newer"));
+}

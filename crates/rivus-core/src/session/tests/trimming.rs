@@ -331,3 +331,98 @@ fn many_keys_go_in_several_commits_and_frames() {
     assert_eq!(keys(&two), Vec::<String>::new());
     assert_same(&[&two, &hub]);
 }
+
+#[test]
+fn an_unsent_edit_of_a_key_that_went_while_its_device_was_away_for_too_long_is_listed() {
+    let (mut one, mut two, mut hub) = three(10_000);
+    keyed(&mut one, 2000, &[put_one("v", 1), add("tags", "x"), add("tags", "y"), set_key("notes", "x", 1)]);
+    met(&mut one, &mut hub, 2500);
+    met(&mut two, &mut hub, 2500);
+    // Of what it knows to be in: one goes meanwhile and one stays; and one that nobody has put in yet.
+    keyed(&mut two, 3000, &[set_key("notes", "x", 2)]);
+    keyed(&mut two, 3001, &[add("tags", "y"), put_one("top", 4)]);
+    keyed(&mut two, 3002, &[add("tags", "new")]);
+    keyed(&mut one, 3100, &[Action::Remove { field: "notes".to_owned(), key: "x".to_owned() }]);
+    keyed(&mut one, 3101, &[remove("tags", "x")]);
+    met(&mut one, &mut hub, 3200);
+    met(&mut one, &mut hub, 50_000);
+    assert_eq!(hub.collect(Millis(50_000), 0).unwrap().keys, 2);
+    met(&mut one, &mut hub, 50_001);
+    hub.collect(Millis(50_001), 0).unwrap();
+    assert!(hub.marks().unwrap().floor > 0);
+    assert!(met(&mut two, &mut hub, 50_002), "it is fenced");
+    met(&mut two, &mut hub, 50_003);
+    met(&mut two, &mut hub, 50_004);
+    let rejected = two.rejected().unwrap();
+    assert_eq!((rejected.len(), rejected[0].code), (1, Code::GONE));
+    assert_eq!(rejected[0].ops, [Op::new(KIND, "a", set_key("notes", "x", 2))]);
+    let view = hub.view(KIND, "a").unwrap().unwrap();
+    assert_eq!(view.fields["tags"], Shown::Set(["new", "y"].map(str::to_owned).into()));
+    assert_eq!(view.fields["top"], Shown::Value(4.into()));
+    assert!(!view.fields.contains_key("notes"));
+    assert_same(&[&two, &hub]);
+}
+
+#[test]
+fn what_rests_on_a_refused_edit_is_not_gone_because_its_entity_is_not_here_yet() {
+    let (mut one, mut two, mut hub) = three(100_000);
+    let fussy = |_: &str, edit: &crate::replica::Proposed<'_>| match edit.time() {
+        Millis(3000) => Err(crate::replica::Refusal::new("not that one")),
+        _ => Ok(()),
+    };
+    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
+    keyed(&mut one, 2000, &[put_one("v", 1), add("tags", "x")]);
+    met(&mut one, &mut hub, 2500);
+    met(&mut two, &mut hub, 2500);
+    set(&mut two, 3000, KIND, "a", &[("v", 2.into())]);
+    let creates = [Op::new(KIND, "new", put_one("v", 3)), Op::new(KIND, "a", put_one("top", 3))];
+    two.edit(Millis(3001), &creates).unwrap();
+    set(&mut two, 3002, KIND, "new", &[("text", "kept".into())]);
+    keyed(&mut one, 3100, &[remove("tags", "x")]);
+    met(&mut one, &mut hub, 3200);
+    reads(&mut two, &mut hub, 3300);
+    met(&mut one, &mut hub, 3300);
+    assert_eq!(hub.collect(Millis(4000), 0).unwrap().keys, 1);
+    met(&mut one, &mut hub, 4100);
+    reads(&mut two, &mut hub, 4100);
+    hub.collect(Millis(4200), 0).unwrap();
+    assert!(hub.marks().unwrap().floor > 0);
+    for now in [5000, 6000, 7000] {
+        let server = Role::Server { gate: Arc::clone(&gate) };
+        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
+        let now = Millis(now);
+        let mut end = End { replica: &mut hub, session: &mut t, now };
+        run(&mut End { replica: &mut two, session: &mut s, now }, &mut end, usize::MAX).unwrap();
+    }
+    let codes: Vec<_> = two.rejected().unwrap().iter().map(|edit| edit.code).collect();
+    assert_eq!(codes, [Code::INVALID]);
+    assert_eq!(hub.view(KIND, "new").unwrap().unwrap().fields["text"], Shown::Value("kept".into()));
+    assert_same(&[&two, &hub]);
+}
+
+#[test]
+fn marks_beyond_what_is_told_at_once_are_told_before_the_page() {
+    let (mut one, mut two, mut hub) = three(100_000);
+    let ids: Vec<String> = (0..1500).map(|n| format!("n{n}")).collect();
+    let edit = |on: &mut Device, now: i64, action: Action| {
+        let ops: Vec<_> = ids.iter().map(|id| Op::new(KIND, id, action.clone())).collect();
+        on.edit(Millis(now), &ops).unwrap();
+    };
+    edit(&mut one, 2000, add("tags", "x"));
+    edit(&mut one, 2001, remove("tags", "x"));
+    for _ in 0..2 {
+        met(&mut one, &mut hub, 3000);
+        met(&mut two, &mut hub, 3000);
+    }
+    assert_eq!(hub.collect(Millis(4000), 0).unwrap().keys, 1500);
+    let (mut s, mut t) = (client(Want::Once), server());
+    let now = Millis(5000);
+    let mut end = End { replica: &mut hub, session: &mut t, now };
+    run(&mut End { replica: &mut two, session: &mut s, now }, &mut end, usize::MAX).unwrap();
+    let told = |event| matches!(event, SessionEvent::Collected { .. });
+    assert!(s.is_closed() && s.poll_events().filter(|event| told(event.clone())).count() > 5);
+    let mut left = 0;
+    ids.iter().for_each(|id| two.registers(KIND, id, &mut |_, _| left += 1).unwrap());
+    assert_eq!(left, 1500, "of each its life");
+    assert_same(&[&two, &hub]);
+}

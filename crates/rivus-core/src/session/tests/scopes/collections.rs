@@ -260,3 +260,44 @@ fn who_follows_nothing_for_a_while_is_not_taken_for_one_who_was_away_for_too_lon
     assert_eq!((member.fenced, member.device.identity().store), (0, before));
     assert_eq!(title(&member.device, "of a").as_deref(), Some("milk"), "what was kept");
 }
+
+#[test]
+fn what_was_accepted_unheard_where_writing_is_granted_no_more_is_no_fault() {
+    let (mut hub, rights) = filled_hub();
+    let mut member = Member::new(2, &["a", "b"]);
+    member.sync(&mut hub, &rights);
+    edit(&mut member.device, &[("note", "of b", tag_with("new")), ("note", "of b", field("title", "mine"))])
+        .unwrap();
+    // Up to where the answer is on its way.
+    member.connect(&rights);
+    let wire = member.wire.as_mut().unwrap();
+    while title(&hub, "of b").as_deref() != Some("mine") {
+        if let Some(up) = wire.client.poll_transmit(&mut member.device, NOW).unwrap() {
+            wire.server.handle(&mut hub, &up, NOW).unwrap();
+        } else if let Some(down) = wire.server.poll_transmit(&mut hub, NOW).unwrap() {
+            wire.client.handle(&mut member.device, &down, NOW).unwrap();
+        }
+    }
+    assert_eq!(member.device.pending_count(), Ok(1));
+    let remove = Action::Remove { field: "tags".to_owned(), key: "new".to_owned() };
+    edit(&mut hub, &[("note", "of b", remove)]).unwrap();
+    assert_eq!(hub.collect(LONG_AFTER, 0).unwrap().keys, 1);
+    rights.revoke("member 2", Access::Write, "b");
+    member.connect(&rights);
+    let mut events = Vec::new();
+    for _ in 0..200 {
+        let wire = member.wire.as_mut().unwrap();
+        if let Some(up) = wire.client.poll_transmit(&mut member.device, NOW).unwrap() {
+            wire.server.handle(&mut hub, &up, NOW).unwrap();
+        }
+        if let Some(down) = wire.server.poll_transmit(&mut hub, NOW).unwrap() {
+            wire.client.handle(&mut member.device, &down, NOW).unwrap();
+        }
+        events.extend(wire.client.poll_events());
+    }
+    let differs = |event: &SessionEvent| matches!(event, SessionEvent::Diverged { .. });
+    assert!(!events.iter().any(differs), "{events:?}");
+    assert_eq!(member.device.rejected().unwrap().len(), 1);
+    assert_eq!(title(&member.device, "of b").as_deref(), Some("mine"), "that much had been accepted");
+    assert_holds(&member.device, &hub, &["a", "b"]);
+}
