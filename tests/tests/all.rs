@@ -9,6 +9,8 @@ mod cuts;
 mod fleet;
 mod hostile;
 mod leader;
+#[cfg(target_os = "linux")]
+mod memory;
 mod process;
 mod scope_lies;
 mod sync;

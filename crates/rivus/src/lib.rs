@@ -118,7 +118,7 @@ pub use crate::net::{
 };
 pub use crate::projection::{QueryParams, QueryRows, QuerySubscription};
 pub use crate::reference::{Ref, Refers};
-pub use crate::rejections::{Blocked, Rejection};
+pub use crate::rejections::{Blocked, PendingEdit, Rejection};
 pub use crate::save::{Changed, Saved};
 pub use crate::shows::{ShowsEnd, ShowsMillis, ShowsText};
 pub use crate::status::{AuthorityStatus, LeaseStatus, ScopeStatus, Status};

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use rivus_core::clock::Stamp;
 use rivus_core::code::Code;
 use rivus_core::edit::{Action, Op};
-use rivus_core::replica::{self, Edited};
+use rivus_core::replica::{self, Edited, Replica};
+use rivus_core::store::{Store, StoreError};
 use rivus_core::value::Json;
 use serde::{Serialize, Serializer};
 
+use crate::net::Control;
 use crate::{Db, Error};
 
 /// An edit that the authority refused. It was taken back when the answer came; this is what is left of it.
@@ -37,6 +40,49 @@ pub struct Rejection {
     pub field: Option<String>,
     /// What it was to do.
     pub ops: Vec<Op>,
+}
+
+/// An edit that no hub has accepted yet; see [`Db::pending`].
+///
+/// ```
+/// # use std::collections::BTreeSet;
+/// # use rivus::{Db, Schema};
+/// # let db = Db::memory(Schema::open())?;
+/// let edits = db.pending()?;
+/// let unsynced: BTreeSet<_> = edits.iter().flat_map(|edit| &edit.ops).map(|op| (&op.kind, &op.id)).collect();
+/// assert!(unsynced.is_empty());
+/// # Ok::<(), rivus::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PendingEdit {
+    /// Its key, which stays its own, also if it is refused.
+    pub key: u64,
+    /// When it was made.
+    pub stamp: Stamp,
+    /// Whether it is on its way to the hub.
+    pub sent: bool,
+    /// What it is to do.
+    pub ops: Vec<Op>,
+}
+
+/// Reads the pending edits.
+fn pending_edits<S: Store>(replica: &Replica<S>, control: &Control) -> Result<Vec<PendingEdit>, Error> {
+    let (mut pending, mut failed) = (Vec::new(), false);
+    replica.pending(0, &mut |key, edit| {
+        match edit.ops() {
+            Ok(ops) => {
+                let sent = control.was_sent(key);
+                pending.push(PendingEdit { key, stamp: edit.header.stamp, sent, ops });
+            }
+            Err(_) => failed = true,
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    if failed {
+        return Err(StoreError::Damaged("a pending edit is unreadable".to_owned()).into());
+    }
+    Ok(pending)
 }
 
 impl Rejection {
@@ -154,6 +200,31 @@ impl Db {
         Ok(blocked.into_iter().map(of).collect())
     }
 
+    /// The edits that no hub has accepted yet, oldest first, with what they are to do: for a mark on what is not synced. None
+    /// without an authority.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    ///
+    /// ```
+    /// # use rivus::{Db, HubOptions, Schema};
+    /// # let runtime = tokio::runtime::Runtime::new().unwrap();
+    /// # runtime.block_on(async {
+    /// # let (phone, hub) = (Db::memory(Schema::open())?, Db::memory(Schema::open())?);
+    /// # let served = hub.serve("127.0.0.1:0", HubOptions::open()).await?;
+    /// phone.sync(&served.url().into()).await?;
+    /// phone.put("task", "t1", [("title", "write".into())])?;
+    /// let edits = phone.pending()?;
+    /// assert!(edits.len() == 1 && edits[0].ops[0].id == "t1" && !edits[0].sent);
+    /// phone.sync(&served.url().into()).await?;
+    /// assert!(phone.pending()?.is_empty());
+    /// # Ok::<(), rivus::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn pending(&self) -> Result<Vec<PendingEdit>, Error> {
+        pending_edits(&*self.lock()?, &self.shared.sync)
+    }
+
     /// Everything that this device has and no hub has accepted, for keeping elsewhere: pending and refused edits, what
     /// they are to do, why they were refused or what they wait for. It serialises to JSON.
     ///
@@ -173,23 +244,13 @@ impl Db {
         for replica::Blocked { key, root, .. } in replica.blocked()? {
             blocked.insert(key, root);
         }
-        let (mut pending, mut failed) = (Vec::new(), false);
-        replica.pending(0, &mut |key, edit| {
-            let stamp = edit.header.stamp.to_string();
-            match edit.ops() {
-                Ok(ops) => {
-                    let ops = ops.into_iter().map(OpJson).collect();
-                    pending.push(PendingJson { key, stamp, blocked_by: blocked.remove(&key), ops });
-                }
-                Err(_) => failed = true,
-            }
-            std::ops::ControlFlow::Continue(())
-        })?;
-        if failed {
-            return Err(
-                rivus_core::store::StoreError::Damaged("a pending edit is unreadable".to_owned()).into()
-            );
-        }
+        let of = |edit: PendingEdit| PendingJson {
+            key: edit.key,
+            stamp: edit.stamp.to_string(),
+            blocked_by: blocked.remove(&edit.key),
+            ops: edit.ops.into_iter().map(OpJson).collect(),
+        };
+        let pending = pending_edits(&replica, &self.shared.sync)?.into_iter().map(of).collect();
         let rejected = replica.rejected()?.into_iter().map(Rejection::of).map(RejectedJson::of).collect();
         Ok(ExportJson { pending, rejected })
     }

@@ -24,6 +24,12 @@ const RECENT_MS: i64 = 60_000;
 /// How many answers of the authority a device remembers until everybody has what they accepted.
 const ACCEPTED_MAX: usize = 1024;
 
+/// The key of the note when this store and another last had everything of each other.
+const SUCCESS_KEY: &[u8] = b"success";
+
+/// So long it is not noted again, in ms: who is connected succeeds with each edit.
+const NOTED_MS: i64 = 60_000;
+
 /// A store's lease at its authority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lease {
@@ -103,6 +109,31 @@ impl<S: Store> Replica<S> {
         let value = until.to_be_bytes().to_vec();
         self.forget_recent_cut();
         commit_records(&mut self.store, vec![RecordWrite::put(Table::Lease, key, value)])
+    }
+
+    /// When this store and another last had everything of each other, by this machine's clock, give or take a minute; whatever
+    /// process of this store connected.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    pub fn last_success(&self) -> Result<Option<Millis>, StoreError> {
+        let noted = self.store.record(Table::Lease, SUCCESS_KEY)?;
+        noted
+            .map(|bytes| read_until(&bytes).ok_or_else(|| unreadable("when a sync last succeeded")))
+            .transpose()
+    }
+
+    /// Notes that a sync succeeds at `now`, unless that was noted within the last minute.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed.
+    pub fn note_success(&mut self, now: Millis) -> Result<(), StoreError> {
+        let recent = self.last_success()?.is_some_and(|before| (0..NOTED_MS).contains(&(now.0 - before.0)));
+        if recent {
+            return Ok(());
+        }
+        let value = now.0.to_be_bytes().to_vec();
+        commit_records(&mut self.store, vec![RecordWrite::put(Table::Lease, SUCCESS_KEY, value)])
     }
 
     /// Whether the lease of a store has run out, and it has not said to have read what was collected up to `floor`.

@@ -136,8 +136,9 @@ impl Db {
     /// # Ok::<(), rivus::Error>(())
     /// ```
     pub fn sync_state(&self) -> Result<SyncState, Error> {
-        let (pending, pending_since) = pending(&*self.lock()?)?;
-        let last_success = self.shared.sync.last_success();
+        let replica = self.lock()?;
+        let (pending, pending_since) = pending(&replica)?;
+        let last_success = self.shared.sync.last_success().max(replica.last_success()?);
         Ok(SyncState { pending, pending_since, last_success, ..SyncState::default() })
     }
 
@@ -183,11 +184,26 @@ impl Db {
         read.map_err(|error| SyncError::Broken(error.to_string()))?
     }
 
-    /// How many edits are pending, and since when; `None` if that cannot be read.
-    pub(super) async fn pending_now(&self) -> Option<(usize, Option<Millis>)> {
+    /// How many edits are pending, since when, and when a sync last succeeded; `None` if that cannot be read.
+    pub(super) async fn pending_now(&self) -> Option<(usize, Option<Millis>, Option<Millis>)> {
         let db = self.clone();
-        let read = tokio::task::spawn_blocking(move || pending(&*db.lock().ok()?).ok()).await;
-        read.ok()?
+        let read = move || {
+            let replica = db.lock().ok()?;
+            let (pending, since) = pending(&replica).ok()?;
+            Some((pending, since, db.shared.sync.last_success().max(replica.last_success().ok()?)))
+        };
+        tokio::task::spawn_blocking(read).await.ok()?
+    }
+
+    /// Notes in the store that a sync succeeds at `now`, for who opens it next.
+    pub(super) fn note_success(&self, now: Millis) -> tokio::task::JoinHandle<()> {
+        let db = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let noted = db.lock().map(|mut replica| replica.note_success(now));
+            if let Ok(Err(error)) = noted {
+                tracing::warn!(%error, "when a sync last succeeded is not noted");
+            }
+        })
     }
 
     /// Whether the authority has had everything of before their first meeting.

@@ -306,9 +306,10 @@ impl Keeper {
 
     /// Notes how many edits are pending.
     async fn count(&self) {
-        if let Some((pending, since)) = self.db.pending_now().await {
+        if let Some((pending, since, success)) = self.db.pending_now().await {
             self.tell(|state| {
                 (state.pending, state.pending_since) = (pending, since);
+                state.last_success = state.last_success.max(success);
                 state.synced &= pending == 0;
             });
         }
@@ -345,8 +346,8 @@ impl Drop for Ending {
 fn listen(db: &Db, state: &watch::Sender<SyncState>, synced: Synced) {
     let now = db.shared.clock.now();
     let is_done = synced.up_to.is_some();
-    if is_done {
-        db.shared.sync.succeeded(now);
+    if is_done && db.shared.sync.succeeded(now) {
+        drop(db.note_success(now));
     }
     tell(state, |state| {
         state.connected = synced.opened;

@@ -94,6 +94,16 @@ impl Pauses {
     }
 }
 
+/// When a sync last succeeded, and when that was noted in the store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Success {
+    at: Option<Millis>,
+    noted: Option<Millis>,
+}
+
+/// How often it is noted, in ms.
+const NOTED_MS: i64 = 60_000;
+
 /// Everything about syncing that the handles of one database share.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -105,7 +115,7 @@ pub(crate) struct Control {
     nudges: Mutex<HashMap<String, watch::Sender<u64>>>,
     /// Counts commits of edits made here.
     pub(crate) edits: watch::Sender<u64>,
-    pub(super) last_success: Mutex<Option<Millis>>,
+    last_success: Mutex<Success>,
     /// The keys of edits that were sent and not answered.
     pub(super) sent: Mutex<BTreeSet<u64>>,
     /// What connections have used of the budget.
@@ -152,12 +162,20 @@ impl Control {
         all.entry(url.to_owned()).or_default().subscribe()
     }
 
-    pub(super) fn succeeded(&self, now: Millis) {
-        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    /// Says whether that is to be noted in the store.
+    pub(super) fn succeeded(&self, now: Millis) -> bool {
+        let mut success = self.last_success.lock().unwrap_or_else(PoisonError::into_inner);
+        success.at = Some(now);
+        let is_due =
+            success.noted.is_none_or(|noted| !(0..NOTED_MS).contains(&now.0.saturating_sub(noted.0)));
+        if is_due {
+            success.noted = Some(now);
+        }
+        is_due
     }
 
     pub(super) fn last_success(&self) -> Option<Millis> {
-        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).at
     }
 
     /// Notes pending edits that were sent.
@@ -172,7 +190,7 @@ impl Control {
     }
 
     /// Whether an edit that is pending was sent.
-    pub(super) fn was_sent(&self, key: u64) -> bool {
+    pub(crate) fn was_sent(&self, key: u64) -> bool {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).contains(&key)
     }
 }

@@ -343,7 +343,10 @@ impl Db {
         }
         let is_whole = push && pull.is_some() && !report.pulled.more && report.pushed.deferred == 0;
         if result == Ok(Ended::Done) && is_whole {
-            self.shared.sync.succeeded(self.shared.clock.now());
+            let now = self.shared.clock.now();
+            if self.shared.sync.succeeded(now) {
+                let _ = self.note_success(now).await;
+            }
         }
         report.held = held;
         if result == Ok(Ended::Shut) {
@@ -358,7 +361,7 @@ impl Db {
     /// The report of a sync that met nobody: what was to be sent is pending still.
     async fn offered(&self, push: bool) -> SyncReport {
         let mut report = SyncReport::default();
-        if push && let Some((pending, _)) = self.pending_now().await {
+        if push && let Some((pending, ..)) = self.pending_now().await {
             (report.pushed.offered, report.pushed.deferred) = (pending, pending);
         }
         report
@@ -366,7 +369,7 @@ impl Db {
 
     /// Where the store is: this changes with everything that is exchanged.
     async fn standing(&self) -> Option<(usize, u64)> {
-        let (pending, _) = self.pending_now().await?;
+        let (pending, ..) = self.pending_now().await?;
         Some((pending, self.head_seq().await.ok()?))
     }
 }

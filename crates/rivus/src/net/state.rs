@@ -35,7 +35,8 @@ pub struct SyncState {
     pub pending: usize,
     /// When the oldest of them was made, by this machine's clock.
     pub pending_since: Option<Millis>,
-    /// When each side last had everything of the other, since this database was opened.
+    /// When each side last had everything of the other, whatever process of this database was connected; of one before this
+    /// was opened, or of another process, give or take a minute.
     pub last_success: Option<Millis>,
     /// How far the other side's changes are read, while they are.
     pub progress: Option<Progress>,

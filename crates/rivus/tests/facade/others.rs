@@ -67,6 +67,29 @@ async fn a_subscriber_hears_once_what_each_opening_of_the_file_commits() {
 }
 
 #[tokio::test]
+async fn when_a_sync_last_succeeded_is_known_after_a_restart_and_to_other_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Db::memory(schema()).unwrap();
+    let served = hub.serve("127.0.0.1:0", HubOptions::open()).await.unwrap();
+    let [one, other] = two(&folder);
+    put(&one, "a");
+    assert_eq!(one.sync_state().unwrap().last_success, None);
+    one.sync(&served.url().into()).await.unwrap();
+    let success = one.sync_state().unwrap().last_success;
+    assert!(success.is_some());
+    assert_eq!(other.sync_state().unwrap().last_success, success);
+    // With nobody there.
+    served.shutdown().await;
+    drop((one, other));
+    let [one, _other] = two(&folder);
+    assert_eq!(one.sync_state().unwrap().last_success, success);
+    let connection = one.connect("ws://127.0.0.1:9".into());
+    let mut states = connection.states();
+    let state = states.wait_for(|state| state.phase == Phase::Waiting && state.last_success.is_some()).await;
+    assert_eq!(state.unwrap().last_success, success);
+}
+
+#[tokio::test]
 async fn a_query_runs_again_when_another_process_makes_a_rule_show_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let [one, other] = two(&folder);
