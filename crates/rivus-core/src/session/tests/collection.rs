@@ -295,6 +295,19 @@ fn only_an_authority_collects_and_not_while_rules_are_unresolved() {
     let (mut one, ..) = three(1);
     assert_eq!(one.collect(Millis(5), 0), Err(CollectError::NoAuthority));
     assert_eq!(open_timers(7).collect(Millis(5), 0), Err(CollectError::NoAuthority));
+    // Somebody has told of later rules: what they read of the dead is not known here.
+    let (mut one, mut two, mut hub) = three(100_000);
+    set(&mut one, 2000, "plan", "a", &[("v", 1.into())]);
+    delete(&mut one, 3000, "plan", "a");
+    for _ in 0..2 {
+        met(&mut one, &mut hub, 4000);
+        met(&mut two, &mut hub, 4000);
+    }
+    assert_eq!(collectable(&hub, 5000, 0).len(), 1);
+    hub.hear_epoch(1).unwrap();
+    assert!(matches!(hub.collect(Millis(5000), 0), Err(CollectError::Rules(_))));
+    assert!(matches!(hub.collectable(Millis(5000), 0), Err(CollectError::Rules(_))));
+    assert_eq!(hub.presence("plan", "a"), Ok(Presence::Deleted));
 }
 
 #[test]
