@@ -78,7 +78,7 @@ async fn an_idle_connection_costs_the_hub_at_most_64_kib() {
     }
     let each = hub.resident().saturating_sub(before) / CONNECTIONS;
     println!("{} KiB for each of {CONNECTIONS} idle connections", each >> 10);
-    assert!((1..=64 << 10).contains(&each), "{each} bytes");
+    assert!(each <= 64 << 10, "{each} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

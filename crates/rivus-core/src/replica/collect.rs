@@ -104,7 +104,9 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         };
         if !sweep.told {
-            match self.forget_mark(cut.seq)? {
+            // A store may have come since whose lease had run out.
+            let until = cut.seq.min(self.stable_cut(sweep.now)?.seq);
+            match self.forget_mark(until)? {
                 Some(entities) => sweep.forgotten += entities,
                 None => sweep.told = true,
             }

@@ -20,7 +20,7 @@ use crate::identity::Peer;
 use crate::register::{Register, Saw};
 use crate::row::{Change, Row};
 use crate::schema::Life;
-use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
+use crate::store::{CommitError, RecordRead, RecordWrite, Store, StoreError, Table};
 use crate::work::{Scratch, Work, damaged};
 
 /// What the sender of edits may do.
@@ -171,6 +171,7 @@ impl<S: Store> Replica<S> {
         let mut exceptions = Vec::new();
         let (mut newest, mut turned) = (Newest::new(), TurnedAway::new());
         let mut latest = None;
+        let future = self.admission.latest(self.clock.corrected(now)).unwrap_or(u64::MAX);
         let (marks, marks_read) = self.marks_read()?;
         let head = if marks.newest > 0 { Some(self.store.head()?) } else { None };
         for edit in edits {
@@ -211,8 +212,8 @@ impl<S: Store> Replica<S> {
             };
             // Of a replica's writes the time alone rises: each has the generation that its registers need. Of those that
             // were judged before, what was refused was not accepted.
-            let again = edit.stamp.time <= known.time
-                && !turned_of(&self.store, &mut turned, edit.stamp.replica)?.has(edit.stamp.time);
+            let turned = turned_of(&self.store, &mut turned, edit.stamp.replica)?;
+            let again = edit.stamp.time <= known.time && !turned.has(edit.stamp.time);
             if let Some(verdict) = exception {
                 // Whose acceptance its author did not hear of is accepted again, whatever has changed since: all of it
                 // is here. A new one of which that is so has lost to what is newer, and its author is to hear of that.
@@ -227,16 +228,15 @@ impl<S: Store> Replica<S> {
                         taint.all = Some(answer);
                     }
                     taint.add(&edit.delta, answer);
-                    if principal.replicas.contains(&edit.stamp.replica) {
-                        turned_of(&self.store, &mut turned, edit.stamp.replica)?.note(edit.stamp.time);
+                    // What is from the future is stamped anew.
+                    if principal.replicas.contains(&edit.stamp.replica) && edit.stamp.time <= future {
+                        turned.note(edit.stamp.time);
                     }
                     exceptions.push((edit.number, verdict));
                 }
                 continue;
             }
-            if let Some(turned) = turned.get_mut(&edit.stamp.replica) {
-                turned.forget(edit.stamp.time);
-            }
+            turned.forget(edit.stamp.time);
             witness.again = again;
             work.look_out(witness.clone());
             edit.delta.each(|part| {
@@ -257,22 +257,38 @@ impl<S: Store> Replica<S> {
             *known = greater(edit.stamp.instant(), *known);
             latest = latest.max(Some(edit.stamp.time));
         }
-        let mut records = Vec::new();
-        if self.peer(principal.store)?.as_ref() != Some(note) {
-            records.push(RecordWrite::put(Table::Peer, principal.store.0.to_be_bytes(), note.encode()));
-        }
-        for (replica, instant) in &newest {
-            record_newest(&self.store, *replica, *instant, &mut records)?;
-        }
-        records.extend(turned.iter().filter_map(|(replica, turned)| turned.record(*replica)));
+        let (records, mut unchanged) = self.noted_of_judging(principal.store, note, &newest, turned)?;
+        unchanged.push(marks_read);
         let finished = work.finish()?;
         // What was accepted now is within the drift. What is known of its author from before need not be.
         if let Some(time) = latest {
             self.clock.observe(time);
         }
         let (meanwhile, origin) = (Meanwhile::Any, Origin::Remote(principal.store));
-        let seq = self.commit_if(finished, records, vec![marks_read], meanwhile, origin)?;
+        let seq = self.commit_if(finished, records, unchanged, meanwhile, origin)?;
         Ok(Verdicts { seq, exceptions })
+    }
+
+    /// What is recorded of the sender, and of those whose edits were judged; and what of that was read.
+    fn noted_of_judging(
+        &self,
+        sender: StoreId,
+        note: &Peer,
+        newest: &Newest,
+        turned: TurnedAway,
+    ) -> Result<(Vec<RecordWrite>, Vec<RecordRead>), StoreError> {
+        let (mut records, mut reads) = (Vec::new(), Vec::new());
+        if self.peer(sender)?.as_ref() != Some(note) {
+            records.push(RecordWrite::put(Table::Peer, sender.0.to_be_bytes(), note.encode()));
+        }
+        for (replica, instant) in newest {
+            record_newest(&self.store, *replica, *instant, &mut records)?;
+        }
+        for (read, write) in turned.into_iter().filter_map(|(replica, turned)| turned.record(replica)) {
+            reads.push(read);
+            records.push(write);
+        }
+        Ok((records, reads))
     }
 
     /// Why an edit may not be accepted that reaches into a scope where its author may not write. Before the edit an

@@ -128,7 +128,9 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// [`StoreError`]; nothing has changed.
     pub fn note_success(&mut self, now: Millis) -> Result<(), StoreError> {
-        let recent = self.last_success()?.is_some_and(|before| (0..NOTED_MS).contains(&(now.0 - before.0)));
+        let recent = self
+            .last_success()?
+            .is_some_and(|before| (0..NOTED_MS).contains(&now.0.saturating_sub(before.0)));
         if recent {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use crate::clock::Instant;
 use crate::id::ReplicaId;
 use crate::register::Register;
 use crate::row::Change;
-use crate::store::{RecordWrite, Store, StoreError, Table};
+use crate::store::{RecordRead, RecordWrite, Store, StoreError, Table};
 
 /// The greatest generation and the greatest time, each by itself.
 pub(super) fn greater(a: Instant, b: Instant) -> Instant {
@@ -94,6 +94,8 @@ pub(super) struct Turned {
     floor: u64,
     times: BTreeSet<u64>,
     changed: bool,
+    /// The record as it was read.
+    read: Option<Vec<u8>>,
 }
 
 impl Turned {
@@ -114,12 +116,16 @@ impl Turned {
         self.changed |= self.times.remove(&time);
     }
 
-    /// What is to be recorded, if that is another than before.
-    pub(super) fn record(&self, replica: ReplicaId) -> Option<RecordWrite> {
+    /// What is to be recorded, if that is another than before, and that it was read as it was.
+    pub(super) fn record(self, replica: ReplicaId) -> Option<(RecordRead, RecordWrite)> {
+        if !self.changed {
+            return None;
+        }
         let mut value = Vec::with_capacity(8 * (self.times.len() + 1));
         value.extend_from_slice(&self.floor.to_be_bytes());
         self.times.iter().for_each(|time| value.extend_from_slice(&time.to_be_bytes()));
-        self.changed.then(|| RecordWrite::put(Table::Newest, turned_key(replica), value))
+        let read = RecordRead { table: Table::Newest, key: turned_key(replica), value: self.read };
+        Some((read, RecordWrite::put(Table::Newest, turned_key(replica), value)))
     }
 }
 
@@ -149,6 +155,7 @@ pub(super) fn turned_of<'t, S: Store>(
                     Ok(())
                 };
                 read().map_err(|Cut| unreadable("which edits of a replica were refused"))?;
+                turned.read = Some(bytes.to_vec());
             }
             Ok(place.insert(turned))
         }

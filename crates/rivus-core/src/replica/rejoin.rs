@@ -25,6 +25,9 @@ use crate::work::{Drop, Scratch, Work, damaged};
 /// The key of the note that a device is on its way back.
 const REJOIN_KEY: &[u8] = b"rejoin";
 
+/// The key of what that note says of keys of sets and maps.
+const REJOIN_KEYS_KEY: &[u8] = b"rejoin keys";
+
 /// The key of the note how far a device had read its authority before it forgot that.
 const READ_KEY: &[u8] = b"read";
 
@@ -86,7 +89,7 @@ impl<S: Store> Replica<S> {
             let peer = Peer { read: Cursor::default(), ..peer };
             records.push(RecordWrite::put(Table::Peer, store.0.to_be_bytes(), peer.encode()));
         }
-        records.push(self.park(since)?.record());
+        records.extend(self.park(since)?.records());
         // Nothing that was read is here any more.
         records.push(RecordWrite::remove(Table::Lease, READ_KEY));
         let mut names = BTreeSet::new();
@@ -203,14 +206,15 @@ impl<S: Store> Replica<S> {
 
     fn parked(&self) -> Result<Option<Parked>, StoreError> {
         let Some(bytes) = self.store.record(Table::Lease, REJOIN_KEY)? else { return Ok(None) };
+        let keyed = self.store.record(Table::Lease, REJOIN_KEYS_KEY)?;
         let mut reader = Reader::new(&bytes);
         let mut read = || -> Result<Parked, crate::bytes::Cut> {
-            let until = reader.varint()?;
-            let (mut known, mut keys) = (BTreeMap::new(), BTreeSet::new());
-            for _ in 0..reader.count(3)? {
+            let (until, mut known) = (reader.varint()?, BTreeMap::new());
+            while !reader.is_empty() {
                 let name = (reader.str()?.to_owned(), reader.str()?.to_owned());
                 known.insert(name, reader.str()?.to_owned());
             }
+            let (mut reader, mut keys) = (Reader::new(keyed.as_deref().unwrap_or_default()), BTreeSet::new());
             while !reader.is_empty() {
                 let (kind, id) = (reader.str()?.to_owned(), reader.str()?.to_owned());
                 keys.insert((kind, id, reader.slice()?.to_vec()));
@@ -286,7 +290,8 @@ impl<S: Store> Replica<S> {
         let none = BTreeSet::new();
         let rebuild =
             Rebuild { refused: &refused, again: &none, brought: &none, all_from: Some(0), authors: &[] };
-        let mut records = vec![RecordWrite::remove(Table::Lease, REJOIN_KEY)];
+        let mut records =
+            [REJOIN_KEY, REJOIN_KEYS_KEY].map(|key| RecordWrite::remove(Table::Lease, key)).to_vec();
         let mut clock = self.clock.clone();
         let work = Work::with(&self.store, self.ruled()?, Scratch::default());
         let (work, rebuilt) = self.rebuild(work, &mut clock, now, &waiting, rebuild, &mut records)?;
@@ -315,16 +320,16 @@ fn not_followed(kind: String, id: String, scope: &str) -> Verdict {
 }
 
 impl Parked {
-    fn record(&self) -> RecordWrite {
-        let mut value = Vec::new();
+    fn records(&self) -> [RecordWrite; 2] {
+        let (mut value, mut keyed) = (Vec::new(), Vec::new());
         value.varint(self.until);
-        value.varint(self.known.len() as u64);
         for ((kind, id), scope) in &self.known {
             [kind, id, scope].into_iter().for_each(|text| value.slice(text.as_bytes()));
         }
         for (kind, id, address) in &self.keys {
-            [kind.as_bytes(), id.as_bytes(), address].into_iter().for_each(|part| value.slice(part));
+            [kind.as_bytes(), id.as_bytes(), address].into_iter().for_each(|part| keyed.slice(part));
         }
-        RecordWrite::put(Table::Lease, REJOIN_KEY, value)
+        let put = |key: &[u8], value| RecordWrite::put(Table::Lease, key, value);
+        [put(REJOIN_KEY, value), put(REJOIN_KEYS_KEY, keyed)]
     }
 }

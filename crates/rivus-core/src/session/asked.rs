@@ -28,7 +28,9 @@ impl Session {
         let is_idle = self.control.is_empty() && self.telling.is_idle() && self.giving.is_empty();
         self.is_server()
             && self.lanes.len() == 0
-            && self.writing.is_some_and(|writing| writing.is_live() && !writing.has_more)
+            && self
+                .writing
+                .is_some_and(|writing| writing.is_live() && !writing.has_more && !writing.has_marked)
             && is_idle
             && !self.leasing.is_due()
             && !self.repairing.is_under_way()

@@ -49,6 +49,8 @@ pub(super) struct Writing {
     quiet: bool,
     /// The last page was not the last one.
     pub(super) has_more: bool,
+    /// Marks were told, and no page since that goes past them.
+    pub(super) has_marked: bool,
     pub(super) window: Outgoing,
 }
 
@@ -134,6 +136,7 @@ impl Session {
             checkpoint_due: false,
             quiet: false,
             has_more: false,
+            has_marked: false,
             window: Outgoing::default(),
         });
         if equal {
@@ -195,6 +198,8 @@ impl Session {
         }
         if more {
             self.control.extend(before);
+            writing.has_marked = true;
+            self.writing = Some(writing);
             return Ok(self.control.pop_front());
         }
         let bytes_max = self.page_bytes_max();
@@ -212,7 +217,8 @@ impl Session {
         let own = position_of(&filled.head);
         // Read after the page: what is collected later is not in it.
         before.extend(self.collected_until(replica, filled.head.seq)?);
-        let is_empty = self.encoder.is_empty() && before.is_empty() && left.is_empty();
+        let has_marked = std::mem::take(&mut writing.has_marked);
+        let is_empty = self.encoder.is_empty() && before.is_empty() && left.is_empty() && !has_marked;
         if writing.caught_up && !writing.quiet && !filled.more && is_empty {
             // Only changes that came from the other side: told with the next page, or when it is quiet.
             writing.checkpoint_due |= filled.at > writing.at;

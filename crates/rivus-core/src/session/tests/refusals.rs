@@ -271,3 +271,44 @@ fn of_many_refused_edits_of_a_replica_the_oldest_are_not_taken_for_accepted_eith
     assert_eq!((a.pending_count(), a.rejected().unwrap().len()), (Ok(0), 300));
     assert_eq!(shows(&a, "t", "title"), text("newer"));
 }
+
+#[test]
+fn what_was_refused_and_then_accepted_both_unheard_is_accepted_again() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
+    let is_strict = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_strict);
+    let fussy = move |_: &str, edit: &Proposed<'_>| match edit.time() {
+        Millis(2000) if asked.load(Ordering::Relaxed) => Err(Refusal::new("not that one")),
+        _ => Ok(()),
+    };
+    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
+    let connect = |one: &mut Device, h: &mut Device, now: i64, frames: usize| {
+        let server = Role::Server { gate: Arc::clone(&gate) };
+        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
+        let now = Millis(now);
+        let mut end = End { replica: h, session: &mut t, now };
+        run(&mut End { replica: one, session: &mut s, now }, &mut end, frames).unwrap();
+    };
+    put(&mut a, 1000, "t", "title", "first");
+    connect(&mut a, &mut h, 1100, usize::MAX);
+    put(&mut a, 2000, "t", "title", "mine");
+    // Refused, and accepted, and each time the answer is lost.
+    connect(&mut a, &mut h, 2100, 3);
+    assert_eq!(shows(&h, "t", "title"), text("first"));
+    is_strict.store(false, Ordering::Relaxed);
+    connect(&mut a, &mut h, 2200, 3);
+    assert_eq!((a.pending_count(), shows(&h, "t", "title")), (Ok(1), text("mine")));
+    // Somebody has seen it and writes over it, and the hub is strict again.
+    connect(&mut b, &mut h, 2300, usize::MAX);
+    put(&mut b, 2400, "t", "title", "theirs");
+    connect(&mut b, &mut h, 2500, usize::MAX);
+    is_strict.store(true, Ordering::Relaxed);
+    connect(&mut a, &mut h, 2600, usize::MAX);
+    assert_eq!((a.pending_count(), shows(&a, "t", "title")), (Ok(0), text("theirs")));
+    assert_eq!(
+        (a.rejected().unwrap(), a.conflicts().unwrap().len()),
+        (vec![], 0),
+        "it was replaced by who saw it"
+    );
+}

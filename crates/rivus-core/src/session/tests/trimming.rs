@@ -426,3 +426,33 @@ fn marks_beyond_what_is_told_at_once_are_told_before_the_page() {
     assert_eq!(left, 1500, "of each its life");
     assert_same(&[&two, &hub]);
 }
+
+#[test]
+fn who_follows_live_is_past_the_marks_that_it_was_told_of() {
+    let (mut one, mut two, mut hub) = three(100_000);
+    // As many as make four marks, which are told at once.
+    let ids: Vec<String> = (0..1024).map(|n| format!("n{n}")).collect();
+    for (now, action) in [(2000, add("tags", "x")), (2001, remove("tags", "x"))] {
+        let ops: Vec<_> = ids.iter().map(|id| Op::new(KIND, id, action.clone())).collect();
+        one.edit(Millis(now), &ops).unwrap();
+    }
+    for _ in 0..2 {
+        met(&mut one, &mut hub, 3000);
+        met(&mut two, &mut hub, 3000);
+    }
+    let (mut s, mut t) = (client(Want::Live), server());
+    let mut pump = |two: &mut Device, hub: &mut Device| {
+        let now = Millis(4000);
+        let mut end = End { replica: hub, session: &mut t, now };
+        run(&mut End { replica: two, session: &mut s, now }, &mut end, usize::MAX).unwrap()
+    };
+    pump(&mut two, &mut hub);
+    assert_eq!(hub.collect(Millis(4000), 0).unwrap().keys, 1024);
+    pump(&mut two, &mut hub);
+    assert_eq!(two.read_up_to(hub.identity().store).unwrap(), Some(hub.marks().unwrap().newest));
+    let edit = Op::new(KIND, "n0", add("tags", "x"));
+    two.edit(Millis(4001), &[edit]).unwrap();
+    pump(&mut two, &mut hub);
+    assert_eq!((two.rejected().unwrap(), two.pending_count()), (vec![], Ok(0)));
+    assert_same(&[&two, &hub]);
+}
