@@ -72,7 +72,7 @@ pub use hold::Blocked;
 pub(crate) use hold::{Hold, Holding};
 pub use join::{Follows, Joined, Trust};
 pub use judge::{Principal, Pushed, Review, Verdict, Verdicts};
-pub use lease::{Cut, LEASE_DEFAULT_MS, Lease};
+pub use lease::{Cut, LEASE_DEFAULT_MS, Lease, SUCCESS_NOTED_MS};
 pub use leave::Kept;
 pub(crate) use leave::Why;
 pub(crate) use marks::Marked;

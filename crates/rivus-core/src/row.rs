@@ -115,6 +115,14 @@ impl<'a> Row<'a> {
         Ok(None)
     }
 
+    /// The register at this address, decoded as a whole.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the row is.
+    pub(crate) fn state(&self, address: &[u8]) -> Result<Option<State<'a>>, Corrupt> {
+        self.find(address)?.map(|entry| entry.state()).transpose()
+    }
+
     /// Whether the address belongs to this chunk rather than to a later one.
     #[must_use]
     pub fn holds(&self, address: &[u8]) -> bool {

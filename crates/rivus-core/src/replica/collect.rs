@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::evict;
-use super::marks::{Marked, gone, mark, marks_of};
+use super::marks::{Marked, Name, gone, mark, marks_of};
 use super::trim::{Quiet, Trimmed};
 use super::{Answer, Cut, Meanwhile, Origin, Replica, STALE_RETRIES_MAX, Verdict, Verdicts};
 use crate::address::{ALIAS, LIFE, Parts, class};
@@ -30,9 +30,6 @@ const AT_ONCE: usize = 256;
 
 /// How many rows are looked at in one step.
 const ROWS_AT_ONCE: usize = 4096;
-
-/// An entity's kind and id.
-type Name = (String, String);
 
 /// What a collection did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

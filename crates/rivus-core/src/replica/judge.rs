@@ -179,18 +179,17 @@ impl<S: Store> Replica<S> {
                 Some(may_write) => self.misplaced(&mut work, &edit.delta, may_write)?,
                 None => None,
             };
+            let rests =
+                || Ok::<_, StoreError>(taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)?);
             let late = match &head {
                 // What is known of an entity is nobody's business who may not write it.
                 _ if misplaced.as_ref().is_some_and(|verdict| verdict.names_spot()) => None,
-                Some(head) => {
-                    let rests = || Ok(taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)?);
-                    self.gone(marks, head, &edit, &mut work, &rests)?
-                }
+                Some(head) => self.gone(marks, head, &edit, &mut work, &rests)?,
                 None => None,
             };
             let exception = if late.is_some() {
                 late
-            } else if taint.touches(&edit.delta) || self.names_refused(taint, &edit.delta)? {
+            } else if rests()? {
                 Some(Verdict::Again)
             } else {
                 let objection = match self.objection(now, &edit, principal)? {

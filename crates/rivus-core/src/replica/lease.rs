@@ -27,8 +27,8 @@ const ACCEPTED_MAX: usize = 1024;
 /// The key of the note when this store and another last had everything of each other.
 const SUCCESS_KEY: &[u8] = b"success";
 
-/// So long it is not noted again, in ms: who is connected succeeds with each edit.
-const NOTED_MS: i64 = 60_000;
+/// So long the success of a sync is not noted again, in ms: who is connected succeeds with each edit.
+pub const SUCCESS_NOTED_MS: i64 = 60_000;
 
 /// A store's lease at its authority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,7 +130,7 @@ impl<S: Store> Replica<S> {
     pub fn note_success(&mut self, now: Millis) -> Result<(), StoreError> {
         let recent = self
             .last_success()?
-            .is_some_and(|before| (0..NOTED_MS).contains(&now.0.saturating_sub(before.0)));
+            .is_some_and(|before| (0..SUCCESS_NOTED_MS).contains(&now.0.saturating_sub(before.0)));
         if recent {
             return Ok(());
         }

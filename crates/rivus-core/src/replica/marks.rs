@@ -28,7 +28,7 @@ const BY_ADDRESS: u8 = 0xfd;
 const OF_REGISTERS: u8 = 1;
 
 /// An entity's kind and id.
-type Name = (String, String);
+pub(super) type Name = (String, String);
 
 /// How far the marks of collections go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Millis};
 use crate::code::Code;
 use crate::id::StoreId;
 use crate::identity::{Cursor, IDENTITY_KEY, Peer, Seeds};
-use crate::pending::PendingEntity;
+use crate::pending::{Pending, PendingEntity};
 use crate::row::{Confirmed, State};
 use crate::store::{CommitError, RecordWrite, Store, StoreError, Table};
 use crate::value::ABSENT;
@@ -150,23 +150,53 @@ impl<S: Store> Replica<S> {
         Ok(Parked { until: since, known, keys })
     }
 
-    /// Whether a register is held.
-    fn has_register(&self, kind: &str, id: &str, address: &[u8]) -> Result<bool, CommitError> {
-        let mut work = Work::new(&self.store);
-        let at = work.entity(kind, id);
-        let found = work.row(at, address)?.find(address);
-        Ok(found.map_err(|corrupt| damaged(kind, id, corrupt))?.is_some())
+    /// Why an edit of before is not made anew, if it is not: what it is of was here then, and is not any more.
+    fn late(
+        &self,
+        edit: &Waiting,
+        parked: &Parked,
+        follows: Option<&[&str]>,
+    ) -> Result<Option<Verdict>, CommitError> {
+        for name in &edit.entities {
+            let Some(scope) = parked.known.get(name) else { continue };
+            if !self.is_confirmed(&name.0, &name.1)? {
+                let (kind, id) = name.clone();
+                return Ok(Some(match follows {
+                    Some(follows) if !follows.contains(&scope.as_str()) => not_followed(kind, id, scope),
+                    _ => gone(kind, id),
+                }));
+            }
+        }
+        let pending = Pending::decode(&edit.record).map_err(|_| unreadable("a pending edit"))?;
+        for place in pending.entities.iter().flat_map(keys_of).filter(|place| parked.keys.contains(place)) {
+            let (kind, id, address) = place;
+            if !self.look_at(&kind, &id, &address, |state| state.is_some())? {
+                return Ok(Some(removed(kind, id, &address)));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether it is confirmed here that the key is in its set or map.
     fn is_in(&self, kind: &str, id: &str, address: &[u8]) -> Result<bool, CommitError> {
+        self.look_at(kind, id, address, |state| {
+            let confirmed = state.and_then(State::confirmed);
+            confirmed.is_some_and(|held| held.alive.iter().any(|c| c.value != FALSE && c.value != ABSENT))
+        })
+    }
+
+    /// Looks at one register.
+    fn look_at<R>(
+        &self,
+        kind: &str,
+        id: &str,
+        address: &[u8],
+        look: impl FnOnce(Option<&State<'_>>) -> R,
+    ) -> Result<R, CommitError> {
         let mut work = Work::new(&self.store);
         let at = work.entity(kind, id);
-        let row = work.row(at, address)?;
-        let state = row.find(address).and_then(|entry| entry.map(|entry| entry.state()).transpose());
-        let state = state.map_err(|corrupt| damaged(kind, id, corrupt))?;
-        let confirmed = state.as_ref().and_then(State::confirmed);
-        Ok(confirmed.is_some_and(|held| held.alive.iter().any(|c| c.value != FALSE && c.value != ABSENT)))
+        let state = work.row(at, address)?.state(address).map_err(|corrupt| damaged(kind, id, corrupt))?;
+        Ok(look(state.as_ref()))
     }
 
     /// A note of how far this store has read its authority, to be kept when that is forgotten.
@@ -256,34 +286,8 @@ impl<S: Store> Replica<S> {
         })?;
         let mut fallen = Vec::new();
         for edit in waiting.iter().filter(|edit| edit.key <= parked.until) {
-            for name in &edit.entities {
-                let Some(scope) = parked.known.get(name) else { continue };
-                if self.is_confirmed(&name.0, &name.1)? {
-                    continue;
-                }
-                let (kind, id) = name.clone();
-                let verdict = match follows {
-                    Some(follows) if !follows.contains(&scope.as_str()) => not_followed(kind, id, scope),
-                    _ => gone(kind, id),
-                };
-                if let Verdict::Refused { code, message, spot } = verdict {
-                    fallen.push(Fallen { key: edit.key, code, message, spot });
-                    break;
-                }
-            }
-        }
-        let mut keyed = Vec::new();
-        self.pending(0, &mut |key, edit| {
-            let keys = edit.entities.iter().filter(|_| key <= parked.until).flat_map(keys_of);
-            keyed.extend(keys.filter(|place| parked.keys.contains(place)).map(|place| (key, place)));
-            ControlFlow::Continue(())
-        })?;
-        for (key, (kind, id, address)) in keyed {
-            if !fallen.iter().any(|fallen| fallen.key == key)
-                && !self.has_register(&kind, &id, &address)?
-                && let Verdict::Refused { code, message, spot } = removed(kind, id, &address)
-            {
-                fallen.push(Fallen { key, code, message, spot });
+            if let Some(Verdict::Refused { code, message, spot }) = self.late(edit, parked, follows)? {
+                fallen.push(Fallen { key: edit.key, code, message, spot });
             }
         }
         let refused: BTreeSet<u64> = fallen.iter().map(|fallen| fallen.key).collect();

@@ -150,13 +150,23 @@ fn needless(kind: &Kind, parts: Parts<'_>, register: &Register<'_>) -> Result<Op
 impl<S: Store> Replica<S> {
     /// What would go of an entity.
     pub(super) fn trimmable(&self, kind: &str, id: &str, quiet: Quiet) -> Result<Trimmed, CommitError> {
-        let Some(declared) = self.schema.kind(kind) else { return Ok(Trimmed::default()) };
-        let mut work = Work::new(&self.store);
-        let at = work.entity(kind, id);
-        let worn = quiet.worn_of(declared, &work.rows(at)?, usize::MAX);
-        let worn = worn.map_err(|corrupt| damaged(kind, id, corrupt))?;
+        let worn = self.worn_in(&mut Work::new(&self.store), (kind, id), quiet, usize::MAX)?;
         let keys = worn.iter().filter(|(_, worn)| matches!(worn, Worn::Key)).count();
         Ok(Trimmed { entities: 1, keys, registers: worn.len() - keys })
+    }
+
+    /// What may go of an entity, at most so many registers, ascending by address.
+    fn worn_in(
+        &self,
+        work: &mut Work<'_, S>,
+        (kind, id): (&str, &str),
+        quiet: Quiet,
+        most: usize,
+    ) -> Result<Vec<(Vec<u8>, Worn)>, CommitError> {
+        let Some(declared) = self.schema.kind(kind) else { return Ok(Vec::new()) };
+        let at = work.entity(kind, id);
+        let worn = quiet.worn_of(declared, &work.rows(at)?, most);
+        Ok(worn.map_err(|corrupt| damaged(kind, id, corrupt))?)
     }
 
     /// Trims these entities in one commit, the first ones if there is much to trim.
@@ -172,13 +182,8 @@ impl<S: Store> Replica<S> {
             work.look_out(self.witness()?);
             let (mut marked, mut left) = (Vec::new(), REGISTERS_AT_ONCE);
             for (kind, id) in names {
-                let Some(declared) = self.schema.kind(kind) else {
-                    done.entities += 1;
-                    continue;
-                };
+                let worn = self.worn_in(&mut work, (kind, id), quiet, left)?;
                 let at = work.entity(kind, id);
-                let worn = quiet.worn_of(declared, &work.rows(at)?, left);
-                let worn = worn.map_err(|corrupt| damaged(kind, id, corrupt))?;
                 left -= worn.len();
                 let mut changes = Vec::with_capacity(worn.len());
                 let mut addresses = Vec::new();
@@ -262,11 +267,8 @@ impl<S: Store> Replica<S> {
                             held.push((address, Change::Forget));
                             continue;
                         }
-                        let entry =
-                            row.find(address).and_then(|entry| entry.map(|entry| entry.state()).transpose());
-                        let Some(state) = entry.map_err(|corrupt| damaged(kind, id, corrupt))? else {
-                            continue;
-                        };
+                        let state = row.state(address).map_err(|corrupt| damaged(kind, id, corrupt))?;
+                        let Some(state) = state else { continue };
                         if state.confirmed != Confirmed::Same {
                             // Somebody has just edited it.
                             return Err(CommitError::Stale);

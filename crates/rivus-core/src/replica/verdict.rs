@@ -59,7 +59,7 @@ pub(super) struct Waiting {
     pub(super) key: u64,
     header: Header,
     pub(super) ops: Vec<Op>,
-    record: Vec<u8>,
+    pub(super) record: Vec<u8>,
     pub(super) entities: BTreeSet<(String, String)>,
 }
 

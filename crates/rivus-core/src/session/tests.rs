@@ -6,7 +6,7 @@ use crate::clock::Admission;
 use crate::edit::{Action, Op};
 use crate::id::ReplicaId;
 use crate::identity::Seeds;
-use crate::replica::{OpenOptions, Watching};
+use crate::replica::{OpenOptions, Proposed, Refusal, Watching};
 use crate::schema::{Life, Margin, Resolver, Schema};
 use crate::store::MemoryStore;
 use crate::value::Value;
@@ -83,6 +83,25 @@ fn server() -> Session {
 
 fn options(role: Role, want: Want) -> Session {
     Session::new(SessionOptions { role, want, offers: true, seeds: seeds(777), capabilities: 0 })
+}
+
+/// A gate of a hub whose application does not take these edits.
+fn refusing(refuses: impl Fn(&Proposed<'_>) -> bool + Send + Sync + 'static) -> Arc<Gate> {
+    let validate = move |_: &str, edit: &Proposed<'_>| match refuses(edit) {
+        true => Err(Refusal::new("not that one")),
+        false => Ok(()),
+    };
+    Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(validate))))
+}
+
+/// A sync through a gate that is cut off after so many frames, if it is not over by then. Gives the client's session.
+fn through(gate: &Arc<Gate>, one: &mut Device, hub: &mut Device, now: i64, frames: usize) -> Session {
+    let server = Role::Server { gate: Arc::clone(gate) };
+    let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
+    let now = Millis(now);
+    let mut end = End { replica: hub, session: &mut t, now };
+    run(&mut End { replica: one, session: &mut s, now }, &mut end, frames).unwrap();
+    s
 }
 
 fn sync_at(one: &mut Device, two: &mut Device, now: i64) -> Result<Vec<SessionEvent>, SessionError> {

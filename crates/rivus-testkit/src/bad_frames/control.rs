@@ -344,15 +344,7 @@ fn bad_leases(all: &mut Vec<BadFrame>) {
         ("id length", b"\x01"),
         ("id", b"t"),
     ]);
-    let keys = Parts::new(&[
-        ("type", b"\x16"),
-        ("form", b"\x02"),
-        ("seq", b"\x05"),
-        ("count", b"\x01"),
-        ("kind length", b"\x04"),
-        ("kind", b"task"),
-        ("id length", b"\x01"),
-        ("id", b"t"),
+    let keys = collected.with("form", &[2]).and(&[
         ("key count", b"\x02"),
         ("key length", b"\x05"),
         ("key", &[class::KEY, 0, 1, b'n', b'x']),

@@ -29,6 +29,12 @@ impl Parts {
         Self(self.0.iter().map(replaced).collect())
     }
 
+    /// With more parts behind these.
+    pub(super) fn and(mut self, more: &[(&'static str, &[u8])]) -> Self {
+        self.0.extend(Self::new(more).0);
+        self
+    }
+
     /// Cut off before each part but the first, by that part's name.
     pub(super) fn cuts(&self) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
         self.names().enumerate().skip(1).map(|(count, name)| {

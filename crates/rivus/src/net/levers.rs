@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rivus_core::clock::Millis;
+use rivus_core::replica::SUCCESS_NOTED_MS;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -101,9 +102,6 @@ struct Success {
     noted: Option<Millis>,
 }
 
-/// How often it is noted, in ms.
-const NOTED_MS: i64 = 60_000;
-
 /// Everything about syncing that the handles of one database share.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -167,7 +165,7 @@ impl Control {
         let mut success = self.last_success.lock().unwrap_or_else(PoisonError::into_inner);
         success.at = Some(now);
         let is_due =
-            success.noted.is_none_or(|noted| !(0..NOTED_MS).contains(&now.0.saturating_sub(noted.0)));
+            success.noted.is_none_or(|noted| !(0..SUCCESS_NOTED_MS).contains(&now.0.saturating_sub(noted.0)));
         if is_due {
             success.noted = Some(now);
         }

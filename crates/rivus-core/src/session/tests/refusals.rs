@@ -1,7 +1,7 @@
 //! What is refused, set aside or made anew, and that it holds up nothing else.
 
 use super::*;
-use crate::replica::{Proposed, Refusal, RoleError};
+use crate::replica::RoleError;
 
 #[test]
 fn a_device_with_a_fast_clock_is_corrected_and_loses_nothing() {
@@ -159,18 +159,8 @@ fn who_merges_a_field_otherwise_is_refused_with_both_policies() {
 #[test]
 fn what_rests_on_a_refused_edit_and_is_older_than_what_is_there_is_not_lost_unsaid() {
     let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
-    let fussy = |_: &str, edit: &Proposed<'_>| match edit.time() {
-        Millis(2000) => Err(Refusal { message: "not that one".to_owned(), spot: None }),
-        _ => Ok(()),
-    };
-    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
-    let connect = |one: &mut Device, h: &mut Device, now: i64| {
-        let (mut s, mut t) =
-            (client(Want::Once), options(Role::Server { gate: Arc::clone(&gate) }, Want::Live));
-        let now = Millis(now);
-        let mut end = End { replica: h, session: &mut t, now };
-        run(&mut End { replica: one, session: &mut s, now }, &mut end, usize::MAX).unwrap();
-    };
+    let gate = refusing(|edit| edit.time() == Millis(2000));
+    let connect = |one: &mut Device, h: &mut Device, now: i64| drop(through(&gate, one, h, now, usize::MAX));
     put(&mut a, 1000, "t", "title", "first");
     connect(&mut a, &mut h, 1100);
     connect(&mut b, &mut h, 1100);
@@ -200,18 +190,9 @@ fn answer_lost(is_strict_later: bool, rests: bool) -> (Device, Device, usize) {
     let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
     let is_strict = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&is_strict);
-    let fussy = move |_: &str, edit: &Proposed<'_>| match edit.time() {
-        Millis(2000) if asked.load(Ordering::Relaxed) => Err(Refusal::new("not that one")),
-        _ => Ok(()),
-    };
-    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
-    let connect = |one: &mut Device, h: &mut Device, now: i64, frames: usize| {
-        let server = Role::Server { gate: Arc::clone(&gate) };
-        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
-        let now = Millis(now);
-        let mut end = End { replica: h, session: &mut t, now };
-        run(&mut End { replica: one, session: &mut s, now }, &mut end, frames).unwrap();
-    };
+    let gate = refusing(move |edit| edit.time() == Millis(2000) && asked.load(Ordering::Relaxed));
+    let connect =
+        |one: &mut Device, h: &mut Device, now: i64, frames: usize| drop(through(&gate, one, h, now, frames));
     put(&mut a, 1000, "t", "title", "first");
     connect(&mut a, &mut h, 1100, usize::MAX);
     connect(&mut b, &mut h, 1100, usize::MAX);
@@ -250,11 +231,7 @@ fn what_was_refused_unheard_is_not_taken_for_accepted_when_it_is_pushed_again() 
 #[test]
 fn of_many_refused_edits_of_a_replica_the_oldest_are_not_taken_for_accepted_either() {
     let (mut a, mut h) = (device(1), hub(9));
-    let never = |_: &str, edit: &Proposed<'_>| match edit.entities().iter().any(|one| one.id == "t") {
-        true => Err(Refusal::new("not those")),
-        false => Ok(()),
-    };
-    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(never))));
+    let gate = refusing(|edit| edit.entities().iter().any(|one| one.id == "t"));
     sync_at(&mut a, &mut h, 500).unwrap();
     put(&mut h, 9000, "t", "title", "newer");
     for n in 0..300 {
@@ -262,11 +239,7 @@ fn of_many_refused_edits_of_a_replica_the_oldest_are_not_taken_for_accepted_eith
     }
     put(&mut a, 2000, "u", "title", "fine");
     for frames in [3, usize::MAX, usize::MAX] {
-        let server = Role::Server { gate: Arc::clone(&gate) };
-        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
-        let now = Millis(10_000);
-        let mut end = End { replica: &mut h, session: &mut t, now };
-        run(&mut End { replica: &mut a, session: &mut s, now }, &mut end, frames).unwrap();
+        through(&gate, &mut a, &mut h, 10_000, frames);
     }
     assert_eq!((a.pending_count(), a.rejected().unwrap().len()), (Ok(0), 300));
     assert_eq!(shows(&a, "t", "title"), text("newer"));
@@ -278,18 +251,9 @@ fn what_was_refused_and_then_accepted_both_unheard_is_accepted_again() {
     let (mut a, mut b, mut h) = (device(1), device(2), hub(9));
     let is_strict = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&is_strict);
-    let fussy = move |_: &str, edit: &Proposed<'_>| match edit.time() {
-        Millis(2000) if asked.load(Ordering::Relaxed) => Err(Refusal::new("not that one")),
-        _ => Ok(()),
-    };
-    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
-    let connect = |one: &mut Device, h: &mut Device, now: i64, frames: usize| {
-        let server = Role::Server { gate: Arc::clone(&gate) };
-        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
-        let now = Millis(now);
-        let mut end = End { replica: h, session: &mut t, now };
-        run(&mut End { replica: one, session: &mut s, now }, &mut end, frames).unwrap();
-    };
+    let gate = refusing(move |edit| edit.time() == Millis(2000) && asked.load(Ordering::Relaxed));
+    let connect =
+        |one: &mut Device, h: &mut Device, now: i64, frames: usize| drop(through(&gate, one, h, now, frames));
     put(&mut a, 1000, "t", "title", "first");
     connect(&mut a, &mut h, 1100, usize::MAX);
     put(&mut a, 2000, "t", "title", "mine");

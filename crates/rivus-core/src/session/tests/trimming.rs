@@ -53,6 +53,11 @@ fn wear(on: &Device, class: u8, name: &str) -> (usize, usize) {
     found.unwrap()
 }
 
+/// A sync that is cut off after so many frames.
+fn once(on: &mut Device, hub: &mut Device, now: i64, frames: usize) -> Session {
+    through(&Arc::new(Gate::new(Grants::everybody())), on, hub, now, frames)
+}
+
 /// Reads and sends nothing.
 fn reads(on: &mut Device, hub: &mut Device, now: i64) {
     let (mut s, mut t) = (client(Want::Live), server());
@@ -276,10 +281,7 @@ fn what_was_accepted_unheard_beside_what_went_is_found_and_is_no_fault() {
         ];
         two.edit(Millis(4200), &edit).unwrap();
         // HELLO, WELCOME, PUSH: the answer is lost.
-        let (mut s, mut t) = (client(Want::Once), server());
-        let now = Millis(4300);
-        let mut end = End { replica: &mut hub, session: &mut t, now };
-        run(&mut End { replica: &mut two, session: &mut s, now }, &mut end, 3).unwrap();
+        once(&mut two, &mut hub, 4300, 3);
         assert_eq!(two.pending_count(), Ok(1));
         met(&mut one, &mut hub, 4400);
         match whole {
@@ -315,10 +317,7 @@ fn many_keys_go_in_several_commits_and_frames() {
         met(&mut two, &mut hub, 3000);
     }
     assert_eq!(hub.collect(Millis(4000), 0).unwrap().keys, 5000);
-    let (mut s, mut t) = (client(Want::Once), server());
-    let now = Millis(5000);
-    let mut end = End { replica: &mut hub, session: &mut t, now };
-    run(&mut End { replica: &mut two, session: &mut s, now }, &mut end, usize::MAX).unwrap();
+    let mut s = once(&mut two, &mut hub, 5000, usize::MAX);
     let told: Vec<usize> = s
         .poll_events()
         .filter_map(|event| match event {
@@ -366,11 +365,7 @@ fn an_unsent_edit_of_a_key_that_went_while_its_device_was_away_for_too_long_is_l
 #[test]
 fn what_rests_on_a_refused_edit_is_not_gone_because_its_entity_is_not_here_yet() {
     let (mut one, mut two, mut hub) = three(100_000);
-    let fussy = |_: &str, edit: &crate::replica::Proposed<'_>| match edit.time() {
-        Millis(3000) => Err(crate::replica::Refusal::new("not that one")),
-        _ => Ok(()),
-    };
-    let gate = Arc::new(Gate::new(Grants::everybody()).validator(Arc::new(By(fussy))));
+    let gate = refusing(|edit| edit.time() == Millis(3000));
     keyed(&mut one, 2000, &[put_one("v", 1), add("tags", "x")]);
     met(&mut one, &mut hub, 2500);
     met(&mut two, &mut hub, 2500);
@@ -388,11 +383,7 @@ fn what_rests_on_a_refused_edit_is_not_gone_because_its_entity_is_not_here_yet()
     hub.collect(Millis(4200), 0).unwrap();
     assert!(hub.marks().unwrap().floor > 0);
     for now in [5000, 6000, 7000] {
-        let server = Role::Server { gate: Arc::clone(&gate) };
-        let (mut s, mut t) = (client(Want::Once), options(server, Want::Live));
-        let now = Millis(now);
-        let mut end = End { replica: &mut hub, session: &mut t, now };
-        run(&mut End { replica: &mut two, session: &mut s, now }, &mut end, usize::MAX).unwrap();
+        through(&gate, &mut two, &mut hub, now, usize::MAX);
     }
     let codes: Vec<_> = two.rejected().unwrap().iter().map(|edit| edit.code).collect();
     assert_eq!(codes, [Code::INVALID]);
@@ -415,10 +406,7 @@ fn marks_beyond_what_is_told_at_once_are_told_before_the_page() {
         met(&mut two, &mut hub, 3000);
     }
     assert_eq!(hub.collect(Millis(4000), 0).unwrap().keys, 1500);
-    let (mut s, mut t) = (client(Want::Once), server());
-    let now = Millis(5000);
-    let mut end = End { replica: &mut hub, session: &mut t, now };
-    run(&mut End { replica: &mut two, session: &mut s, now }, &mut end, usize::MAX).unwrap();
+    let mut s = once(&mut two, &mut hub, 5000, usize::MAX);
     let told = |event| matches!(event, SessionEvent::Collected { .. });
     assert!(s.is_closed() && s.poll_events().filter(|event| told(event.clone())).count() > 5);
     let mut left = 0;
